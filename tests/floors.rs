@@ -22,7 +22,7 @@ const KNOWN_CIRCLES: &[&str] = &[
     "cache/key",
     "cache/object",
     "cache/quota",
-    "cache/way",
+    "cache/unkeyed",
     "cluster/admission",
     "cluster/admission/queue",
     "cluster/admission/tokens",

@@ -1,4 +1,4 @@
-//! The content of a stored response: chunks that are shared, not copied, and the memory that all of them take.
+//! The content of stored responses: chunks that are shared, not copied, and their memory budget.
 
 use crate::base::slice_ext::SliceExt;
 use std::collections::VecDeque;
@@ -16,15 +16,15 @@ pub struct Body {
     len: u64,
 }
 
-/// A part of a body. Its memory is given back with the last response that it is sent in.
+/// A part of a body. Its memory returns to the budget with the last response that sends it.
 #[derive(Debug)]
 struct Chunk {
     bytes: Box<[u8]>,
     _lease: BodyLease,
 }
 
-/// The memory of all bodies: those that are filled, those that are stored, and those that have left the store and are still
-/// being sent.
+/// The memory of all bodies: those being filled, those stored, and those that have left the store and are still being
+/// sent.
 #[derive(Debug)]
 pub struct BodyBudget {
     used: AtomicU64,
@@ -37,7 +37,7 @@ impl BodyBudget {
         Self { used: AtomicU64::new(0), limit }
     }
 
-    /// The bytes that may be in use.
+    /// The number of bytes that may be in use.
     pub fn limit(&self) -> u64 {
         self.limit
     }
@@ -56,7 +56,7 @@ impl BodyBudget {
     }
 }
 
-/// Bytes that one chunk takes of a budget.
+/// Bytes of a budget that one chunk takes.
 #[derive(Debug, Default)]
 struct BodyLease {
     budget: Option<Arc<BodyBudget>>,
@@ -95,7 +95,7 @@ impl Body {
         self.len == 0
     }
 
-    /// The bytes at these places, as slices for one `writev`.
+    /// The bytes of this range, as slices for one `writev`.
     pub fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
         let mut start = 0_u64;
         self.chunks.iter().filter_map(move |chunk| {
@@ -109,19 +109,19 @@ impl Body {
     }
 }
 
-/// A place within a chunk, which is less than its length.
+/// A position within a chunk, which is less than its length.
 fn place(place: u64) -> usize {
     usize::try_from(place).unwrap_or(usize::MAX)
 }
 
-/// The reason why a body is not stored.
+/// Why a body is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
     /// It has more bytes than may be stored.
     TooLarge,
-    /// It was cut short, or does not have the length that was stated.
+    /// It was cut short, or its length differs from the stated one.
     Incomplete,
-    /// The memory of all bodies is in use ([`BodyBudget`]).
+    /// The budget of all bodies is used up ([`BodyBudget`]).
     NoRoom,
 }
 
@@ -131,7 +131,7 @@ pub struct BodyBuilder {
     chunks: VecDeque<Arc<Chunk>>,
     tail: Vec<u8>,
     tail_lease: BodyLease,
-    /// The bytes that were dropped from the beginning.
+    /// Number of bytes dropped from the beginning.
     dropped: u64,
     len: u64,
     limit: u64,
@@ -140,7 +140,7 @@ pub struct BodyBuilder {
 }
 
 impl BodyBuilder {
-    /// Collects at most `limit` bytes, 0 for any number. `stated` is the length that the head states.
+    /// Collects at most `limit` bytes, 0 for no limit. `stated` is the length that the head states.
     pub fn new(limit: u64, stated: Option<u64>) -> Result<Self, BodyFault> {
         let limit = if limit == 0 { u64::MAX } else { limit };
         if stated.is_some_and(|stated| stated > limit) {
@@ -150,7 +150,7 @@ impl BodyBuilder {
         Ok(Self { chunks, tail, tail_lease, dropped: 0, len: 0, limit, stated, budget: None })
     }
 
-    /// The bytes so far, those included that were dropped.
+    /// Number of bytes so far, including dropped ones.
     pub fn received(&self) -> u64 {
         self.len
     }
@@ -160,7 +160,7 @@ impl BodyBuilder {
         self.stated
     }
 
-    /// Adds bytes. Behind a fault some of them may have been added: [`BodyBuilder::received`] tells how many.
+    /// Appends bytes. Before a fault some of them may have been appended: see [`BodyBuilder::received`].
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), BodyFault> {
         let sum = self.len.saturating_add(bytes.len() as u64);
         if sum > self.limit {
@@ -193,20 +193,20 @@ impl BodyBuilder {
         self.chunks.push_back(Arc::new(Chunk { bytes, _lease: std::mem::take(&mut self.tail_lease) }));
     }
 
-    /// Collects at most so many bytes, if that is less, and takes them of a budget. Nothing is collected yet.
+    /// Lowers the limit to `limit` and takes the bytes from a budget. To be called before any byte is collected.
     pub fn limit_to(&mut self, limit: u64, budget: &Arc<BodyBudget>) -> Result<(), BodyFault> {
         self.limit = self.limit.min(limit);
         self.budget = Some(Arc::clone(budget));
         if self.stated.is_some_and(|stated| stated > limit) { Err(BodyFault::TooLarge) } else { Ok(()) }
     }
 
-    /// Collects any number of bytes from now on, and takes none of a budget: they are dropped as soon as they were read
+    /// Removes all limits and takes no bytes from a budget from now on: chunks are dropped as soon as they were read
     /// ([`BodyBuilder::drop_before`]).
     pub fn lift_limits(&mut self) {
         (self.limit, self.budget) = (u64::MAX, None);
     }
 
-    /// Drops the chunks in front of a place.
+    /// Drops the chunks before a position.
     pub fn drop_before(&mut self, at: u64) {
         while let Some(chunk) = self.chunks.front()
             && self.dropped + chunk.bytes.len() as u64 <= at
@@ -216,8 +216,8 @@ impl BodyBuilder {
         }
     }
 
-    /// At most `most` of the bytes from a place on, which were not dropped. Whole chunks are shared; the end, to which bytes are
-    /// being added, is copied.
+    /// At most `most` bytes from a position on, which must not be dropped. Whole chunks are shared; the last one, which
+    /// still grows, is copied.
     pub fn part(&self, at: u64, most: u64) -> Body {
         let end = self.len.min(at.saturating_add(most));
         let (mut start, mut chunks, mut len) = (self.dropped, Vec::new(), 0);
@@ -239,7 +239,7 @@ impl BodyBuilder {
         Body { chunks: chunks.into(), len }
     }
 
-    /// The body, once its end has come in an orderly way.
+    /// The body, if its end has arrived properly.
     pub fn finish(&mut self) -> Result<Body, BodyFault> {
         if self.stated.is_some_and(|stated| stated != self.len) || self.dropped > 0 {
             return Err(BodyFault::Incomplete);
@@ -252,7 +252,7 @@ impl BodyBuilder {
 }
 
 impl Chunk {
-    /// Bytes that nobody shares yet. They are sent at once, and take nothing of the budget.
+    /// Bytes that are not shared yet. They are sent at once, and take nothing from the budget.
     fn copy(bytes: &[u8]) -> Arc<Self> {
         Arc::new(Self { bytes: bytes.into(), _lease: BodyLease::default() })
     }

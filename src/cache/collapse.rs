@@ -1,62 +1,62 @@
-//! One fill for many requests.
+//! Collapsed forwarding: one fill for many requests.
 //!
-//! Requests wait for the head of the response, and read it from then on. A fill that is stored before that sends them back
-//! to the store. Waiters have their own
-//! deadlines; one that passes, or whose client leaves, calls [`Fills::leave`].
+//! Requests wait for the head of the response, and read the response from then on. A fill that is stored before that
+//! sends them back to the store. Waiters have their own deadlines; after its deadline, or when its client leaves, a
+//! waiter calls [`Fills::leave`].
 
 use crate::base::clock::Moment;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most fills at a time. A request beyond it is forwarded by itself.
+/// The greatest number of fills at a time. A further request is forwarded without waiting.
 const MOST_FILLS: usize = 65_536;
 
-/// The most requests that wait for one fill. One beyond it is forwarded by itself.
+/// The greatest number of requests that wait for one fill. A further one is forwarded without waiting.
 const MOST_WAITERS: usize = 4096;
 
-/// How many fills of one key may fail in a row before those who wait are released.
+/// The number of successive failed fills of one key after which its waiters are released.
 const MOST_FAILURES: u32 = 3;
 
-/// How long a key whose response could not be stored is not waited for.
+/// Time for which requests do not wait for a key whose response could not be stored.
 const UNCACHEABLE_FOR: Duration = Duration::from_secs(10);
 
-/// How many such keys are remembered.
+/// The greatest number of such keys.
 const MOST_UNCACHEABLE: usize = 4096;
 
-/// The identity of a fill. What a fill reports that was given up is ignored.
+/// The id of a fill. Reports of a fill that was replaced are ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FillId(u64);
 
-/// What a request does that found nothing to serve.
+/// The action of a request that found nothing to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined<L> {
-    /// It fills: it asks a backend, and reports the end of it.
+    /// It fills: it asks a backend, and reports the end.
     Lead(FillId),
-    /// It waits for another one's fill until this moment; then it leaves and asks a backend by itself.
+    /// It waits for another request's fill until this moment; then it leaves and asks a backend without filling.
     Wait(Moment),
-    /// It reads the response that is under way.
+    /// It reads a response that is being filled.
     Stream(L),
-    /// It asks a backend by itself.
+    /// It asks a backend without filling.
     Pass,
 }
 
-/// What the end of a failed fill leads to.
+/// The result of a failed fill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Handover<W> {
-    /// This waiter fills now; the others go on waiting.
+    /// This waiter fills now; the others keep waiting.
     Next(W, FillId),
-    /// These waiters ask a backend, each by itself.
+    /// These waiters ask a backend, each for itself.
     Release(Vec<W>),
 }
 
-/// A response that is under way.
+/// A response that is being filled.
 pub trait UnderWay: Clone {
-    /// When the last byte of it came.
+    /// The time at which its last byte arrived.
     fn moved_at(&self) -> Moment;
 }
 
-/// The fills that are under way. `W` is what a waiting request is reached by, `L` a response whose head has come.
+/// The fills in progress. `W` identifies a waiting request, `L` is a response whose head has arrived.
 #[derive(Debug)]
 pub struct Fills<W, L> {
     fills: HashMap<Arc<[u8]>, Fill<W, L>>,
@@ -70,7 +70,7 @@ struct Fill<W, L> {
     id: FillId,
     started: Moment,
     waiters: VecDeque<W>,
-    /// The response, once its head has come. From then on nobody waits.
+    /// The response, once its head has arrived. No request waits from then on.
     live: Option<L>,
     failures: u32,
 }
@@ -82,10 +82,10 @@ impl<W, L> Default for Fills<W, L> {
 }
 
 impl<W: PartialEq, L: UnderWay> Fills<W, L> {
-    /// A request found nothing fresh. `key` is the object's key and the selection by the `Vary` that was learned last.
-    /// `timeout` is `cache.updateLockTimeout`, counted from the start of the fill; a fill that takes longer is replaced by
-    /// the next request's, unless bytes of its response have come within that time. A request that may not lead waits for a
-    /// fill that is under way, or asks by itself.
+    /// Handles a request that found nothing fresh. `key` is the object's key with the selection by the last known
+    /// `Vary`. `timeout` is `cache.updateLockTimeout`, counted from the start of the fill. A fill that takes longer is
+    /// replaced by the next request's, unless bytes of its response have arrived within that time. A request that may
+    /// not lead waits for a fill in progress, or asks a backend itself.
     pub fn join(&mut self, key: &[u8], waiter: W, may_lead: bool, timeout: Duration, now: Moment) -> Joined<L> {
         if self.is_uncacheable(key, now) {
             return Joined::Pass;
@@ -107,7 +107,7 @@ impl<W: PartialEq, L: UnderWay> Fills<W, L> {
                 }
                 (fill.id, fill.started, fill.live) = (id, now, None);
             }
-            // Nobody is told any more of one whose head has come.
+            // The waiters of a fill whose head has arrived are no longer notified.
             Some(Fill { live: Some(_), .. }) => return Joined::Pass,
             Some(fill) if fill.waiters.len() >= MOST_WAITERS => return Joined::Pass,
             Some(fill) => {
@@ -119,14 +119,15 @@ impl<W: PartialEq, L: UnderWay> Fills<W, L> {
         Joined::Lead(id)
     }
 
-    /// A waiter's deadline passed, or its client is gone.
+    /// Removes a waiter whose deadline has passed, or whose client is gone.
     pub fn leave(&mut self, key: &[u8], waiter: &W) {
         if let Some(fill) = self.fills.get_mut(key) {
             fill.waiters.retain(|known| known != waiter);
         }
     }
 
-    /// The head of the response has come, and the body follows. Those who waited are told, and whoever comes later reads too.
+    /// The head of the response has arrived, and the body follows. Returns the waiters to notify; later requests read
+    /// the response too.
     pub fn publish(&mut self, key: &[u8], id: FillId, live: L) -> Vec<W> {
         match self.fills.get_mut(key).filter(|fill| fill.id == id) {
             Some(fill) => {
@@ -137,7 +138,7 @@ impl<W: PartialEq, L: UnderWay> Fills<W, L> {
         }
     }
 
-    /// The fill has ended, and there is nothing to remember of it. Those who waited are told what has become of it.
+    /// The fill has ended without a lasting effect. Returns the waiters to notify.
     pub fn end(&mut self, key: &[u8], id: FillId) -> Vec<W> {
         match self.fills.get(key) {
             Some(fill) if fill.id == id => self.fills.remove(key).map(|fill| fill.waiters.into()).unwrap_or_default(),
@@ -145,15 +146,14 @@ impl<W: PartialEq, L: UnderWay> Fills<W, L> {
         }
     }
 
-    /// A waiter that was handed the fill begins it now.
+    /// A waiter that took over the fill begins it now.
     pub fn begin(&mut self, key: &[u8], id: FillId, now: Moment) {
         if let Some(fill) = self.fills.get_mut(key).filter(|fill| fill.id == id) {
             fill.started = now;
         }
     }
 
-    /// The head of the response says that it cannot be stored. All waiters ask a backend, and for a while no request waits for
-    /// this key.
+    /// The response cannot be stored. All waiters ask a backend, and for a while no request waits for this key.
     pub fn uncacheable(&mut self, key: &[u8], id: FillId, now: Moment) -> Vec<W> {
         let waiters = self.end(key, id);
         if self.uncacheable_order.len() >= MOST_UNCACHEABLE
@@ -168,7 +168,7 @@ impl<W: PartialEq, L: UnderWay> Fills<W, L> {
         waiters
     }
 
-    /// The fill died: its client left, its backend failed, or its body was cut short. The next one begins with
+    /// The fill failed: its client left, its backend failed, or its body was cut short. The next fill begins with
     /// [`Fills::begin`].
     pub fn failed(&mut self, key: &[u8], id: FillId) -> Handover<W> {
         let Some(fill) = self.fills.get_mut(key).filter(|fill| fill.id == id) else {
@@ -186,7 +186,7 @@ impl<W: PartialEq, L: UnderWay> Fills<W, L> {
         }
     }
 
-    /// The number of fills under way.
+    /// Number of fills in progress.
     pub fn under_way(&self) -> usize {
         self.fills.len()
     }

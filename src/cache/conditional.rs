@@ -1,18 +1,18 @@
-//! Conditions and ranges of a request, evaluated on a response that the cache has (RFC 9110 sections 13 and 14).
+//! Conditions and ranges of a request, evaluated against a cached response (RFC 9110 sections 13 and 14).
 
 use super::fields::{Fields, date, list, seconds, split_at_byte};
 use super::object::{ETag, Object};
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
-/// The most ranges that one request may ask for; a `Range` with more is ignored.
+/// The greatest number of ranges of one request; a `Range` with more is ignored.
 const MOST_RANGES: usize = 16;
 
-/// How long before its `Date` a representation was changed at least, so that its date is a strong validator (RFC 9110
-/// section 8.8.2.2).
+/// The least time from the last change to the `Date` of a representation for its date to be a strong validator (RFC
+/// 9110 section 8.8.2.2).
 const STRONG_AFTER: Duration = Duration::from_secs(1);
 
-/// What a response says of its representation.
+/// The validators and the length of a representation.
 #[derive(Clone, Copy, Debug)]
 pub struct Representation<'a> {
     /// The status without conditions.
@@ -34,22 +34,22 @@ impl<'a> From<&'a Object> for Representation<'a> {
     }
 }
 
-/// The response that the conditions lead to.
+/// The response that follows from the conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The response as it is.
+    /// The whole response.
     Full,
-    /// 206 with these bytes.
+    /// A 206 with these bytes.
     Partial(Range<u64>),
-    /// 304.
+    /// A 304.
     NotModified,
-    /// 412.
+    /// A 412.
     PreconditionFailed,
-    /// 416.
+    /// A 416.
     RangeNotSatisfiable,
 }
 
-/// Evaluates the conditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. Conditions apply to a 200 alone.
+/// Evaluates the conditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. Conditions apply only to a 200.
 pub fn evaluate(fields: Fields<'_>, is_head: bool, representation: &Representation<'_>) -> Outcome {
     if representation.status != 200 {
         return Outcome::Full;
@@ -76,7 +76,7 @@ pub fn evaluate(fields: Fields<'_>, is_head: bool, representation: &Representati
     }
 }
 
-/// The fields that are taken out of a request which validates a stored response: the conditions are the client's, and the
+/// Fields that are removed from a request that validates a stored response: these conditions are the client's, and the
 /// cache evaluates them itself.
 pub const CONDITIONS: [&str; 4] = ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"];
 
@@ -92,7 +92,7 @@ fn if_none_match(fields: Fields<'_>, representation: &Representation<'_>) -> boo
     !fields.members("if-none-match").any(is_match)
 }
 
-/// RFC 9110 section 13.1.3. Where the response has no `Last-Modified`, its `Date` counts (RFC 9111 section 4.3.2).
+/// RFC 9110 section 13.1.3. A response without `Last-Modified` is compared by its `Date` (RFC 9111 section 4.3.2).
 fn if_modified_since(fields: Fields<'_>, representation: &Representation<'_>) -> bool {
     let modified = representation.last_modified.unwrap_or(representation.date);
     fields.only("if-modified-since").and_then(date).is_none_or(|since| modified > since)
@@ -107,7 +107,7 @@ fn if_unmodified_since(fields: Fields<'_>, representation: &Representation<'_>) 
     }
 }
 
-/// RFC 9110 section 13.1.5: strong comparison, or the very date.
+/// RFC 9110 section 13.1.5: strong comparison, or an equal date.
 fn if_range(fields: Fields<'_>, representation: &Representation<'_>) -> bool {
     let Some(value) = fields.first("if-range") else { return true };
     if fields.only("if-range").is_none() {
@@ -120,8 +120,8 @@ fn if_range(fields: Fields<'_>, representation: &Representation<'_>) -> bool {
     date(value).is_some_and(|date| modified == Some(date))
 }
 
-/// RFC 9110 section 14.2. Several ranges that make one are one; of others the whole is sent, so that a flood of ranges
-/// costs nothing.
+/// RFC 9110 section 14.2. Several ranges that combine to one count as one; otherwise the whole content is sent, so that
+/// many ranges cost nothing.
 fn select(value: &[u8], len: u64) -> Outcome {
     let Some(ranges) = ranges(value, len) else { return Outcome::Full };
     let mut ranges: Vec<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
@@ -136,7 +136,7 @@ fn select(value: &[u8], len: u64) -> Outcome {
     Outcome::Partial(all)
 }
 
-/// The ranges of a `Range`, empty ones for those that cannot be satisfied; `None` where the field is to be ignored.
+/// The ranges of a `Range`, empty ones if they cannot be satisfied; `None` if the field has to be ignored.
 fn ranges(value: &[u8], len: u64) -> Option<Vec<Range<u64>>> {
     let (unit, set) = split_at_byte(value, b'=');
     if !unit.eq_ignore_ascii_case(b"bytes") {
@@ -163,7 +163,7 @@ fn ranges(value: &[u8], len: u64) -> Option<Vec<Range<u64>>> {
     (!ranges.is_empty()).then_some(ranges)
 }
 
-/// A number of bytes; one that is greater than every object is `u64::MAX`.
+/// A number of bytes; one beyond every object is `u64::MAX`.
 fn place(digits: &[u8]) -> Option<u64> {
     seconds(digits)?;
     Some(digits.iter().fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))

@@ -4,10 +4,10 @@ use super::fields::{Fields, list, seconds, split_at_byte, unquote};
 use super::structured::{self, Value};
 use crate::wire::is_token;
 
-/// The most field names that a directive may have. One with more holds for the whole response.
+/// The greatest number of field names of a directive. One with more applies to the whole response.
 const MOST_NAMES: usize = 64;
 
-/// What a directive such as `no-cache` or `private` applies to.
+/// The scope of a directive such as `no-cache` or `private`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
     /// The directive is absent.
@@ -15,12 +15,12 @@ pub enum Scope {
     Absent,
     /// The whole response.
     Whole,
-    /// The fields of these names alone, in small letters.
+    /// Only the fields with these names, in lower case.
     Fields(Vec<Box<str>>),
 }
 
 impl Scope {
-    /// Whether the directive holds for the whole response.
+    /// Whether the directive applies to the whole response.
     pub fn is_whole(&self) -> bool {
         *self == Self::Whole
     }
@@ -36,12 +36,12 @@ impl Scope {
             _ => None,
         });
         match (names, &mut *self) {
-            // Without names, or with names that cannot be read, it is the whole response.
+            // Without names, or with invalid ones, it applies to the whole response.
             (None, _) | (_, Self::Whole) => *self = Self::Whole,
             (Some(names), Self::Fields(known)) => known.extend(field_names(names)),
             (Some(names), Self::Absent) => *self = Self::Fields(field_names(names).collect()),
         }
-        // Each is looked for among all fields.
+        // Each name is searched among all fields.
         if matches!(self, Self::Fields(names) if names.len() > MOST_NAMES) {
             *self = Self::Whole;
         }
@@ -63,36 +63,36 @@ fn field_names(names: &str) -> impl Iterator<Item = Box<str>> {
 /// The directives of a response. Times are in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseDirectives {
-    /// Not to be stored.
+    /// The response must not be stored.
     pub no_store: bool,
-    /// Not to be reused without validation.
+    /// It must not be reused without validation.
     pub no_cache: Scope,
-    /// Not to be stored by a shared cache.
+    /// It must not be stored by a shared cache.
     pub private: Scope,
-    /// To be stored although a rule of RFC 9111 section 3 forbids it.
+    /// It may be stored although a rule of RFC 9111 section 3 forbids it.
     pub public: bool,
-    /// The lifetime. An invalid one is 0.
+    /// The lifetime. An invalid value is 0.
     pub max_age: Option<u64>,
-    /// The lifetime in shared caches. An invalid one is 0.
+    /// The lifetime in shared caches. An invalid value is 0.
     pub s_maxage: Option<u64>,
-    /// Never to be reused stale.
+    /// It must not be reused stale.
     pub must_revalidate: bool,
-    /// Never to be reused stale by shared caches.
+    /// It must not be reused stale by shared caches.
     pub proxy_revalidate: bool,
-    /// To be stored only if the status is understood; `no_store` is then without effect.
+    /// It may be stored only if the status is understood; `no_store` then has no effect.
     pub must_understand: bool,
-    /// How long it may be reused stale while it is refreshed (RFC 5861 section 3).
+    /// Time for which it may be reused stale while it is refreshed (RFC 5861 section 3).
     pub stale_while_revalidate: Option<u64>,
-    /// How long it may be reused stale in place of an error (RFC 5861 section 4).
+    /// Time for which it may be reused stale in place of an error (RFC 5861 section 4).
     pub stale_if_error: Option<u64>,
     /// The representation never changes while it is fresh (RFC 8246).
     pub immutable: bool,
-    /// They came in `CDN-Cache-Control`, which overrides `Cache-Control` and `Expires`.
+    /// The directives came in `CDN-Cache-Control`, which overrides `Cache-Control` and `Expires`.
     pub is_targeted: bool,
 }
 
 impl ResponseDirectives {
-    /// Reads the directives that a cache at the edge obeys.
+    /// Reads the directives for a cache at the edge.
     pub fn read(fields: Fields<'_>) -> Self {
         Self::read_targeted(fields).unwrap_or_else(|| Self::read_cache_control(fields))
     }
@@ -101,7 +101,7 @@ impl ResponseDirectives {
         let mut directives = Self::default();
         for member in fields.members("cache-control") {
             let (name, argument) = split_at_byte(member, b'=');
-            // A directive that cannot be read may have been one that forbids: other caches differ about it.
+            // A malformed directive may have been one that forbids storing: caches differ in its reading.
             directives.no_store |= !is_token(name) || argument.is_some_and(is_open_quote);
             let time = argument.map(|argument| seconds(unquote(argument)));
             directives.add(&name.to_ascii_lowercase(), argument, time);
@@ -109,12 +109,12 @@ impl ResponseDirectives {
         directives
     }
 
-    /// The memory that they take beside their own, in bytes.
+    /// Heap memory in bytes.
     pub fn size(&self) -> usize {
         self.no_cache.size() + self.private.size()
     }
 
-    /// RFC 9213 section 2.2: a field that is empty or breaks the grammar is ignored.
+    /// RFC 9213 section 2.2: an empty or malformed field is ignored.
     fn read_targeted(fields: Fields<'_>) -> Option<Self> {
         let lines: Vec<&[u8]> = fields.values("cdn-cache-control").collect();
         let value = lines.join(&b", "[..]);
@@ -130,16 +130,16 @@ impl ResponseDirectives {
                     let quoted = [b"\"", names, b"\""].concat();
                     directives.add(name, Some(&quoted), None);
                 }
-                // A value of another type than the directive has: RFC 9213 section 2.1 leaves it out.
+                // A value of the wrong type for its directive: RFC 9213 section 2.1 ignores it.
                 Value::Boolean(false) | Value::Other => {}
             }
         }
         Some(directives)
     }
 
-    /// `time`: the argument as seconds, where there is one; the inner `None` is one that is no number.
+    /// `time`: the argument as seconds, if there is one; the inner `None` means that it is not a number.
     fn add(&mut self, name: &[u8], argument: Option<&[u8]>, time: Option<Option<u64>>) {
-        // Of two that differ the first counts, and an invalid one makes the response stale (RFC 9111 section 4.2.1).
+        // If two differ, the first one counts, and an invalid one makes the response stale (RFC 9111 section 4.2.1).
         let lifetime = time.map(|time| time.unwrap_or(0));
         match name {
             b"no-store" => self.no_store = true,
@@ -158,15 +158,15 @@ impl ResponseDirectives {
         }
     }
 
-    /// Whether a stale response must not be reused without validation, whatever happens (RFC 9111 sections 5.2.2.2,
-    /// 5.2.2.8 and 5.2.2.10: `s-maxage` has the meaning of `proxy-revalidate` in it).
+    /// Whether a stale response must never be reused without validation (RFC 9111 sections 5.2.2.2, 5.2.2.8 and
+    /// 5.2.2.10: `s-maxage` implies `proxy-revalidate`).
     pub fn forbids_stale(&self) -> bool {
         let shared = self.proxy_revalidate || self.s_maxage.is_some();
         self.must_revalidate || shared || self.no_cache.is_whole()
     }
 }
 
-/// Whether an argument is a quoted string that does not end, or that something follows.
+/// Whether an argument is a quoted string without an end, or with text behind it.
 fn is_open_quote(argument: &[u8]) -> bool {
     let [b'"', inside @ ..] = argument else { return false };
     let mut is_escaped = false;
@@ -187,24 +187,24 @@ fn is_open_quote(argument: &[u8]) -> bool {
 /// The directives of a request. Times are in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestDirectives {
-    /// The response is not to be stored.
+    /// The response must not be stored.
     pub no_store: bool,
-    /// No stored response without validation.
+    /// A stored response must be validated.
     pub no_cache: bool,
-    /// A stored response or a 504.
+    /// A stored response is served, or a 504.
     pub only_if_cached: bool,
     /// The greatest age.
     pub max_age: Option<u64>,
-    /// How long the response has to stay fresh.
+    /// Time for which the response has to stay fresh.
     pub min_fresh: Option<u64>,
-    /// How stale the response may be; `u64::MAX` for any.
+    /// The greatest staleness of the response; `u64::MAX` for any.
     pub max_stale: Option<u64>,
-    /// How stale the response may be in place of an error.
+    /// The greatest staleness of the response in place of an error.
     pub stale_if_error: Option<u64>,
 }
 
 impl RequestDirectives {
-    /// Reads the directives of a request. `Pragma: no-cache` counts where there is no `Cache-Control` (RFC 9111 section
+    /// Reads the directives of a request. `Pragma: no-cache` counts if there is no `Cache-Control` (RFC 9111 section
     /// 5.4).
     pub fn read(fields: Fields<'_>) -> Self {
         let mut directives = Self::default();

@@ -1,49 +1,49 @@
-//! Header fields as the cache reads them.
+//! Header fields in the form that the cache reads.
 
 use crate::base::slice_ext::SliceExt;
 use httparse::Header;
 use jiff::civil::Date;
 use std::time::{Duration, SystemTime};
 
-/// The fields of one head, in their order.
+/// The fields of one head, in order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fields<'a>(pub &'a [Header<'a>]);
 
 impl<'a> Fields<'a> {
-    /// The values of every line of this name.
+    /// The values of all lines with this name.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
-    /// The value of the first line of this name.
+    /// The value of the first line with this name.
     pub fn first(self, name: &str) -> Option<&'a [u8]> {
         self.values(name).next()
     }
 
-    /// The value of the only line of this name; `None` where there are none or several.
+    /// The value of the only line with this name; `None` if there are none or several.
     pub fn only(self, name: &str) -> Option<&'a [u8]> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// Whether there is a line of this name.
+    /// Whether there is a line with this name.
     pub fn has(self, name: &str) -> bool {
         self.first(name).is_some()
     }
 
-    /// The members of the lists in all lines of this name, without the empty ones.
+    /// The members of the lists in all lines with this name, without the empty ones.
     pub fn members(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.values(name).flat_map(list)
     }
 
-    /// The date in the first line of this name, where it is one.
+    /// The date in the first line with this name, if it is valid.
     pub fn date(self, name: &str) -> Option<SystemTime> {
         self.first(name).and_then(date)
     }
 }
 
 /// The members of a comma-separated list (RFC 9110 section 5.6.1), without the empty ones. A comma in a quoted string
-/// separates nothing.
+/// does not separate.
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut is_quoted = false;
     let mut is_escaped = false;
@@ -60,7 +60,7 @@ pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// The content of a quoted string that has no escapes; another value as it is.
+/// The content of a quoted string without escapes; other values are returned unchanged.
 pub fn unquote(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inside @ .., b'"'] => inside,
@@ -68,14 +68,15 @@ pub fn unquote(value: &[u8]) -> &[u8] {
     }
 }
 
-/// Reads a date in one of the three forms of RFC 9110 section 5.6.7. Small and capital letters are the same, and a weekday that is
-/// not that of the day is none of our business: the section asks for robust reading, and no other day can be meant.
+/// Parses a date in one of the three forms of RFC 9110 section 5.6.7. The case of letters is ignored, and so is a wrong
+/// weekday: the section asks for robust parsing, and the date is unambiguous without it.
 pub fn date(value: &[u8]) -> Option<SystemTime> {
     let text = std::str::from_utf8(value).ok()?;
     httpdate::parse_http_date(text).ok().or_else(|| lenient_date(value))
 }
 
-/// A date in the forms `Sun, 06 Nov 1994 08:49:37 GMT` and `Sun Nov  6 08:49:37 1994`, whatever the letters and the weekday.
+/// A date in the forms `Sun, 06 Nov 1994 08:49:37 GMT` and `Sun Nov  6 08:49:37 1994`, in any case and with any
+/// weekday.
 #[cold]
 fn lenient_date(value: &[u8]) -> Option<SystemTime> {
     const WEEKDAYS: [&[u8]; 7] = [b"mon", b"tue", b"wed", b"thu", b"fri", b"sat", b"sun"];
@@ -106,7 +107,7 @@ fn lenient_date(value: &[u8]) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(days * 86_400 + hour * 3600 + minute * 60 + second))
 }
 
-/// The days from 1 January 1970 to a day. `None` where there is no such day, or it is earlier.
+/// The days from 1 January 1970 to a date. `None` if the date is invalid or earlier.
 fn days_since_epoch(year: u64, month: &[u8], day: u64) -> Option<u64> {
     const MONTHS: [&[u8]; 12] =
         [b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"];
@@ -120,17 +121,17 @@ fn number(digits: &[u8]) -> Option<u64> {
     is_number.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// The greatest number of seconds that is told apart (RFC 9111 section 1.2.2).
+/// The greatest number of seconds that is distinguished (RFC 9111 section 1.2.2).
 const MOST_SECONDS: u64 = 1 << 31;
 
-/// A number of seconds: digits alone. A greater one than 2^31 is 2^31.
+/// A number of seconds: digits alone. A number above 2^31 is read as 2^31.
 pub fn seconds(digits: &[u8]) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     let add = |sum: u64, digit: &u8| (sum * 10 + u64::from(digit - b'0')).min(MOST_SECONDS);
     is_number.then(|| digits.iter().fold(0, add))
 }
 
-/// The part of `value` before the first `byte`, and the part behind it.
+/// The part of `value` before the first `byte`, and the part after it.
 pub(super) fn split_at_byte(value: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
     match memchr::memchr(byte, value) {
         Some(at) => (value.prefix(at), Some(value.suffix(at + 1))),
@@ -142,7 +143,7 @@ pub(super) fn split_at_byte(value: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
 mod tests {
     use super::*;
 
-    /// The same as a strict reader where that reads something, and what it does not read is told apart.
+    /// The result equals the strict parser's if that succeeds; further accepted dates are listed.
     #[test]
     fn dates_are_read_with_any_letters_and_any_weekday() {
         let strict = |text: &str| httpdate::parse_http_date(text).ok();

@@ -1,6 +1,6 @@
-//! Fills of all cores: the collapse of [`Fills`], with waiters that are reached by mail.
+//! The fills of all cores: [`Fills`] with waiters that are notified by mail.
 //!
-//! A lock is taken by requests that found nothing to serve, and for the time of one look at a map.
+//! Only requests that found nothing to serve take the lock, for the time of one map access.
 
 use super::collapse::{FillId, Fills, Handover, Joined, UnderWay};
 use super::live::{LiveFill, Sleeper, Wake};
@@ -9,34 +9,34 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The way to the requests of one worker that wait for a fill.
+/// The mailbox for requests of one worker that wait for a fill.
 pub trait FillSink: Wake + fmt::Debug {
-    /// Tells a request what has become of the fill. What does not arrive is dropped, and a dropped [`FillLead`] hands over
-    /// to the next request.
+    /// Reports the end of a fill to a request. A message that cannot be delivered is dropped, and a dropped
+    /// [`FillLead`] passes the fill to the next request.
     fn tell(&self, exchange: u64, end: FillEnd);
 }
 
-/// What a waiting request is told.
+/// A message to a waiting request.
 #[derive(Debug)]
 pub enum FillEnd {
-    /// The head of the response has come, and the body follows.
+    /// The head of the response has arrived, and the body follows.
     Streams(Arc<LiveFill>),
-    /// There is more to read, or room to write.
+    /// There are more bytes to read, or readers have caught up.
     More,
     /// The object is stored.
     Stored,
-    /// The response could not be stored: each request asks a backend by itself.
+    /// The response could not be stored: each request asks a backend itself.
     Released,
-    /// The fill died, and this request fills now.
+    /// The fill failed, and this request fills now.
     Lead(FillLead),
 }
 
 /// A request that may wait.
 #[derive(Clone, Debug)]
 pub struct FillWaiter {
-    /// The way to its worker.
+    /// The mailbox of its worker.
     pub sink: Arc<dyn FillSink>,
-    /// The request there.
+    /// Its id in the worker.
     pub exchange: u64,
 }
 
@@ -47,7 +47,7 @@ impl PartialEq for FillWaiter {
 }
 
 impl FillWaiter {
-    /// The same, to be woken.
+    /// The handle that wakes it.
     pub fn sleeper(&self) -> Sleeper {
         Sleeper { sink: Arc::clone(&self.sink) as Arc<dyn Wake>, exchange: self.exchange }
     }
@@ -59,25 +59,25 @@ impl UnderWay for Arc<LiveFill> {
     }
 }
 
-/// What a request does that found nothing to serve.
+/// The action of a request that found nothing to serve.
 #[derive(Debug)]
 pub enum FillStart {
     /// It fills.
     Lead(FillLead),
-    /// It waits for another one's fill, until this moment at most.
+    /// It waits for another request's fill, until this moment at most.
     Wait(FillWait, Moment),
-    /// It reads the response that is under way.
+    /// It reads a response that is being filled.
     Stream(Arc<LiveFill>, Sleeper),
-    /// It asks a backend by itself.
+    /// It asks a backend without filling.
     Pass,
 }
 
-/// The fills that are under way on all cores.
+/// The fills in progress on all cores.
 #[derive(Debug, Default)]
 pub struct SharedFills(Mutex<Fills<FillWaiter, Arc<LiveFill>>>);
 
 impl SharedFills {
-    /// A request found nothing to serve; see [`Fills::join`].
+    /// Handles a request that found nothing to serve; see [`Fills::join`].
     pub fn join(
         self: &Arc<Self>,
         key: &[u8],
@@ -97,7 +97,7 @@ impl SharedFills {
         }
     }
 
-    /// The number of fills under way.
+    /// Number of fills in progress.
     pub fn under_way(&self) -> usize {
         self.lock().under_way()
     }
@@ -111,7 +111,7 @@ impl SharedFills {
     }
 }
 
-/// A place among those that wait for a fill. It is left when dropped.
+/// A place among the waiters of a fill. Dropping it leaves the place.
 #[derive(Debug)]
 pub struct FillWait {
     fills: Arc<SharedFills>,
@@ -120,7 +120,7 @@ pub struct FillWait {
 }
 
 impl FillWait {
-    /// The request, to be woken.
+    /// The handle that wakes the request.
     pub fn sleeper(&self) -> Sleeper {
         self.waiter.sleeper()
     }
@@ -132,36 +132,36 @@ impl Drop for FillWait {
     }
 }
 
-/// The right to fill. One that is dropped without an end has failed.
+/// The right to fill. If it is dropped without an end, the fill has failed.
 #[derive(Debug)]
 pub struct FillLead {
     fills: Arc<SharedFills>,
     key: Box<[u8]>,
     id: Option<FillId>,
-    /// The request that fills.
+    /// The filling request.
     waiter: FillWaiter,
     is_published: bool,
 }
 
 impl FillLead {
-    /// The request that the fill was handed to begins it.
+    /// Begins a fill that was passed to this request.
     pub fn begin(&self, now: Moment) {
         if let Some(id) = self.id {
             self.fills.lock().begin(&self.key, id, now);
         }
     }
 
-    /// The request that fills, to be woken.
+    /// The handle that wakes the filling request.
     pub fn sleeper(&self) -> Sleeper {
         self.waiter.sleeper()
     }
 
-    /// Whether those who wait have yet to be told of the response.
+    /// Whether the waiters were notified of the response.
     pub fn is_published(&self) -> bool {
         self.is_published
     }
 
-    /// The head of the response has come: those who wait read it from now on.
+    /// Passes the response to the waiters: its head has arrived.
     pub fn publish(&mut self, live: &Arc<LiveFill>) {
         if let Some(id) = self.id.filter(|_| !self.is_published) {
             self.is_published = true;
@@ -180,7 +180,7 @@ impl FillLead {
         }
     }
 
-    /// The response is not stored, and that says nothing about the next one.
+    /// The response is not stored, for a reason that does not concern later ones.
     pub fn release(mut self) {
         if let Some(id) = self.id.take() {
             let waiters = self.fills.lock().end(&self.key, id);
@@ -188,7 +188,7 @@ impl FillLead {
         }
     }
 
-    /// The response cannot be stored, nor waited for, nor can the next ones.
+    /// The response cannot be stored, and later ones probably cannot either.
     pub fn uncacheable(mut self, now: Moment) {
         if let Some(id) = self.id.take() {
             let waiters = self.fills.lock().uncacheable(&self.key, id, now);
@@ -198,7 +198,8 @@ impl FillLead {
 }
 
 impl Drop for FillLead {
-    /// Hands over. A waiter that is gone drops its right in turn; after a few failures all are released, so that ends.
+    /// Passes the fill on. A waiter that is gone drops its right in turn; after a few failures all are released, so
+    /// that ends.
     fn drop(&mut self) {
         let Some(id) = self.id.take() else { return };
         let handover = self.fills.lock().failed(&self.key, id);

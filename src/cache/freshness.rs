@@ -8,23 +8,23 @@ use std::time::{Duration, SystemTime};
 /// The greatest lifetime that is derived from `Last-Modified`.
 const LONGEST_HEURISTIC: Duration = Duration::from_secs(24 * 3600);
 
-/// Where a lifetime comes from.
+/// The source of a lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifetimeSource {
     /// The response states it.
     Stated,
     /// It is derived from `Last-Modified`.
     Heuristic,
-    /// It is the option `cache.defaultTtl`.
+    /// The option `cache.defaultTtl` sets it.
     Default,
-    /// Nothing gives one: it is zero.
+    /// There is none: it is zero.
     Nothing,
 }
 
-/// How long a response is fresh, and how old it is.
+/// The lifetime and the age of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
-    /// The lifetime, whole seconds.
+    /// The lifetime in whole seconds.
     pub lifetime: Duration,
     /// Where the lifetime comes from.
     pub source: LifetimeSource,
@@ -32,7 +32,7 @@ pub struct Freshness {
     received_at: SystemTime,
 }
 
-/// When a response was asked for, and when its head came.
+/// The times of a request and its response.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     /// The request was sent.
@@ -42,7 +42,7 @@ pub struct Times {
 }
 
 impl Freshness {
-    /// Judges a response.
+    /// The freshness of a response.
     pub fn of(
         status: u16,
         fields: Fields<'_>,
@@ -54,12 +54,12 @@ impl Freshness {
         Self { lifetime, source, initial_age: initial_age(fields, times), received_at: times.received_at }
     }
 
-    /// The age at which the response came, and when that was.
+    /// The age on arrival, and the time of arrival.
     pub(super) fn parts(&self) -> (Duration, SystemTime) {
         (self.initial_age, self.received_at)
     }
 
-    /// That of a response that came at this age.
+    /// The freshness of a response with this age on arrival.
     pub(super) fn of_parts(
         (lifetime, source): (Duration, LifetimeSource),
         initial_age: Duration,
@@ -68,18 +68,18 @@ impl Freshness {
         Self { lifetime, source, initial_age, received_at }
     }
 
-    /// The age, in whole seconds as `Age` has it.
+    /// The age in whole seconds, as in `Age`.
     pub fn age(&self, now: SystemTime) -> Duration {
         let resident = now.duration_since(self.received_at).unwrap_or_default();
         Duration::from_secs((self.initial_age + resident).as_secs())
     }
 
-    /// How long the response is fresh yet; zero for a stale one.
+    /// The remaining lifetime; zero for a stale response.
     pub fn remaining(&self, now: SystemTime) -> Duration {
         self.lifetime.saturating_sub(self.age(now))
     }
 
-    /// How long ago the lifetime ended; zero for a fresh response.
+    /// The time since the end of the lifetime; zero for a fresh response.
     pub fn staleness(&self, now: SystemTime) -> Duration {
         self.age(now).saturating_sub(self.lifetime)
     }
@@ -125,14 +125,14 @@ fn lifetime(
 fn initial_age(fields: Fields<'_>, times: Times) -> Duration {
     let date = fields.date("date").unwrap_or(times.received_at);
     let apparent = times.received_at.duration_since(date).unwrap_or_default();
-    // Of several ages the first counts (RFC 9111 section 5.1).
+    // If there are several ages, the first one counts (RFC 9111 section 5.1).
     let stated = fields.first("age").and_then(|value| list(value).next()).and_then(seconds).unwrap_or(0);
     let delay = times.received_at.duration_since(times.requested_at).unwrap_or_default();
     apparent.max(Duration::from_secs(stated) + delay)
 }
 
-/// Whether responses of this status may be reused without a stated lifetime (RFC 9110 section 15.1). 206 is left out:
-/// parts are not stored.
+/// Whether responses with this status may be reused without a stated lifetime (RFC 9110 section 15.1). 206 is excluded:
+/// partial responses are not stored.
 pub fn is_heuristically_cacheable(status: u16) -> bool {
     matches!(status, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }

@@ -5,8 +5,8 @@ use super::key::CacheRequest;
 use crate::base::slice_ext::SliceExt;
 use crate::wire::host::split_port;
 
-/// The request targets whose objects a response to this request makes invalid: the request's own, and those of `Location`
-/// and `Content-Location` where they have the same origin. None for safe methods and errors.
+/// The request targets whose objects a response to this request invalidates: the request's own, and those of `Location`
+/// and `Content-Location` if they have the same origin. None for safe methods and errors.
 pub fn targets(request: &CacheRequest<'_>, status: u16, response: Fields<'_>) -> Vec<Vec<u8>> {
     let is_safe = matches!(request.method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"CONNECT");
     if is_safe || !(200..400).contains(&status) {
@@ -22,7 +22,7 @@ pub fn targets(request: &CacheRequest<'_>, status: u16, response: Fields<'_>) ->
     targets
 }
 
-/// The request target that a reference leads to, if it has the origin of the request.
+/// The request target of a reference, if it has the origin of the request.
 fn resolve(request: &CacheRequest<'_>, reference: &[u8]) -> Option<Vec<u8>> {
     let fragment = memchr::memchr(b'#', reference).unwrap_or(reference.len());
     let reference = reference.prefix(fragment);
@@ -40,7 +40,7 @@ fn resolve(request: &CacheRequest<'_>, reference: &[u8]) -> Option<Vec<u8>> {
     match reference {
         [] => None,
         [b'/', ..] => Some(reference.to_vec()),
-        // Another scheme, or a path that would have to be normalised.
+        // It has another scheme, or a path that would have to be normalised.
         _ if reference.contains(&b':') || reference.starts_with(b".") || reference.starts_with(b"?") => None,
         _ => {
             let path = memchr::memchr(b'?', request.target).unwrap_or(request.target.len());

@@ -1,7 +1,7 @@
-//! The key of an object: what tells it from every other one.
+//! The key of an object, which distinguishes it from all others.
 
 use super::fields::Fields;
-use super::way;
+use super::unkeyed;
 use crate::base::slice_ext::SliceExt;
 use crate::wire::forwarded::CLIENT_SUBJECT;
 use crate::wire::{cookies, is_token, put_number};
@@ -10,20 +10,20 @@ use std::fmt;
 /// The part of a request that the cache reads.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheRequest<'a> {
-    /// The identity of the frontend. It is part of every key: no frontend sees another one's objects.
+    /// The identity of the frontend. It is part of every key: a frontend never gets objects of another one.
     pub frontend: &'a str,
-    /// What the frontend belongs to: the identifier in its list. A host that moves to another application leaves the objects
-    /// behind.
+    /// The application of the frontend: the identifier in its list. A host that moves to another application loses its
+    /// objects.
     pub app: &'a str,
     /// The method.
     pub method: &'a [u8],
     /// Whether the client's connection is encrypted.
     pub is_https: bool,
-    /// The host's name in small letters, without a port.
+    /// The host name in lower case, without a port.
     pub host: &'a [u8],
-    /// The port in `Host`, or that of the scheme.
+    /// The port in `Host`, or the default port of the scheme.
     pub port: u16,
-    /// The request target in origin form, as it is forwarded.
+    /// The request target in origin form, as forwarded.
     pub target: &'a [u8],
     /// Whether the request has a body.
     pub has_body: bool,
@@ -44,7 +44,7 @@ impl CacheRequest<'_> {
         self.method == b"HEAD"
     }
 
-    /// Whether the request says who the client is. A certificate does so as `Authorization` does.
+    /// Whether the request identifies its client. A certificate does that as `Authorization` does.
     pub fn is_personal(&self) -> bool {
         self.fields.has("authorization") || self.fields.has(CLIENT_SUBJECT)
     }
@@ -54,7 +54,7 @@ impl CacheRequest<'_> {
         if self.is_https { "https" } else { "http" }
     }
 
-    /// Whether `Host` is written as the key has it: the name in small letters, and the port where it is not the scheme's.
+    /// Whether `Host` has the form used in the key: the name in lower case, and the port unless it is the scheme's.
     pub(super) fn has_plain_host(&self) -> bool {
         let is_default = self.port == if self.is_https { 443 } else { 80 };
         let is_plain = |stated: &[u8]| match stated.strip_prefix(self.host) {
@@ -66,7 +66,7 @@ impl CacheRequest<'_> {
     }
 }
 
-/// A pattern of a key. Placeholders: `%s` scheme, `%h` host and port, `%r` path, `%q` query, `%%` a per cent sign (x0d's);
+/// A key pattern. Placeholders: `%s` scheme, `%h` host and port, `%r` path, `%q` query, `%%` a per cent sign (x0d's);
 /// `%{header:NAME}` and `%{cookie:NAME}`. The default is `%s %h %r %q`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyPattern {
@@ -90,11 +90,11 @@ impl Default for KeyPattern {
     }
 }
 
-/// What a pattern may have, for messages.
+/// The syntax of a pattern, for messages.
 pub const EXPECTED: &str = "a text with %s, %h, %r, %q, %%, %{header:NAME} or %{cookie:NAME}";
 
 impl KeyPattern {
-    /// Reads a pattern. `None` where it has no placeholder or one that is unknown; see [`EXPECTED`].
+    /// Parses a pattern. `None` if it has no placeholder or an unknown one; see [`EXPECTED`].
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -130,7 +130,7 @@ impl KeyPattern {
             rest = chars.as_str();
         }
         literal.push_str(rest);
-        // Without a placeholder all requests would get one object.
+        // Without a placeholder all requests would get the same object.
         if parts.iter().all(|part| matches!(part, Part::Text(_))) {
             return None;
         }
@@ -140,8 +140,9 @@ impl KeyPattern {
         Some(Self { parts })
     }
 
-    /// Writes the key of a request: frontend, placeholders, and what else its backend is told of the way that it came. Each
-    /// value ends with a NUL, which no value has, so no two requests that differ in a placeholder have one key.
+    /// Writes the key of a request: frontend, placeholders, and further facts about its origin that the backend gets.
+    /// Each value ends with a NUL, which no value contains, so two requests that differ in a placeholder have different
+    /// keys.
     pub fn write(&self, request: &CacheRequest<'_>, out: &mut Vec<u8>) {
         write_frontend(request.frontend, request.app, out);
         for part in &self.parts {
@@ -157,7 +158,7 @@ impl KeyPattern {
                 Part::Query => out.extend_from_slice(split_target(request.target).1),
                 Part::Header(name) => request.fields.values(name).for_each(|value| put_one_of(out, value)),
                 Part::Cookie(name) => {
-                    // Which of several counts, is the backend's matter.
+                    // The backend decides which of several cookies counts.
                     let values = request.fields.values("cookie").flat_map(|value| cookies(value, name));
                     values.for_each(|value| put_one_of(out, value));
                 }
@@ -166,7 +167,7 @@ impl KeyPattern {
                 out.push(0);
             }
         }
-        way::write(request, out);
+        unkeyed::write(request, out);
     }
 }
 
@@ -187,7 +188,7 @@ impl fmt::Debug for KeyPattern {
     }
 }
 
-/// Writes the part of a key that is the frontend's.
+/// Writes the frontend's part of a key.
 pub fn write_frontend(frontend: &str, app: &str, out: &mut Vec<u8>) {
     for text in [frontend, app] {
         out.extend_from_slice(text.as_bytes());
@@ -195,14 +196,14 @@ pub fn write_frontend(frontend: &str, app: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes a value that there may be several of, or none. No value begins with this byte.
+/// Writes one of several values, or none. No value begins with this byte.
 fn put_one_of(out: &mut Vec<u8>, value: &[u8]) {
     out.push(1);
     out.extend_from_slice(value);
     out.push(0);
 }
 
-/// The path and the query, which begins with its question mark: `/a` and `/a?` differ.
+/// The path, and the query with its question mark: `/a` and `/a?` differ.
 fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     let at = memchr::memchr(b'?', target).unwrap_or(target.len());
     (target.prefix(at), target.suffix(at))
@@ -266,9 +267,9 @@ mod tests {
         }
     }
 
-    /// What a trusted proxy, or this node, tells the backend is in the key where it says something new.
+    /// Facts from a trusted proxy, or from this node, are part of the key if they add something.
     #[test]
-    fn the_way_of_a_request_is_part_of_the_key() {
+    fn facts_of_trusted_proxies_are_part_of_the_key() {
         let table: &[(&str, &[u8], &str)] = &[
             ("X-Forwarded-For", b"192.0.2.1", ""),
             ("X-Real-IP", b"192.0.2.1", ""),

@@ -1,8 +1,8 @@
-//! A response that is being filled, as those see it who wait for it: the head, the body so far, and what follows.
+//! A response being filled, in the view of waiting requests: the head, the body so far, and the rest as it arrives.
 //!
-//! One request writes, and any number read, each at its own pace. The bytes are those that are stored afterwards. Where
-//! they turn out not to be storable, those who read get them all the same: the writer is held back then while one of
-//! them is more than [`WINDOW`] behind.
+//! One request writes, and any number of requests read, each at its own pace. The same bytes are stored afterwards. If
+//! they turn out not to be storable, the readers get them all the same: the writer is then held back while a reader is
+//! more than [`WINDOW`] behind.
 
 use super::body::{Body, BodyBudget, BodyBuilder, BodyFault};
 use super::object::Object;
@@ -13,21 +13,21 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many bytes of a body that is not stored are kept for those who read it.
+/// Bytes of a body that are kept for its readers if it is not stored.
 pub const WINDOW: u64 = 256 * 1024;
 
-/// The way to the requests of one worker.
+/// The mailbox of one worker.
 pub trait Wake: Send + Sync + fmt::Debug {
-    /// Tells a request that there is more to read, or room to write.
+    /// Notifies a request that there are bytes to read, or that readers have caught up.
     fn wake(&self, exchange: u64);
 }
 
-/// A request that can be woken.
+/// A handle that wakes a request.
 #[derive(Clone, Debug)]
 pub struct Sleeper {
-    /// The way to its worker.
+    /// The mailbox of its worker.
     pub sink: Arc<dyn Wake>,
-    /// The request there.
+    /// Its id in the worker.
     pub exchange: u64,
 }
 
@@ -37,26 +37,26 @@ impl Sleeper {
     }
 }
 
-/// A response whose body is still to come.
+/// A response whose body is still arriving.
 #[derive(Debug)]
 pub struct LiveFill {
-    /// The response, without a body.
+    /// The response without a body.
     pub head: Object,
-    /// The length of its body, where the head states one.
+    /// The length of its body, if stated.
     pub len: Option<u64>,
-    /// When the fill began: what was purged since is not served to those who come later.
+    /// The start of the fill: later requests do not get it if the object was purged since.
     pub ticket: Ticket,
     body: Arc<LiveBody>,
 }
 
 impl LiveFill {
-    /// When the last byte came, or the head.
+    /// The time at which the last byte, or the head, arrived.
     pub fn moved_at(&self) -> Moment {
         Moment::from_micros(self.body.moved_at.load(Relaxed))
     }
 }
 
-/// A body while it comes.
+/// A body in progress.
 #[derive(Debug)]
 struct LiveBody {
     state: Mutex<State>,
@@ -67,14 +67,14 @@ struct LiveBody {
 struct State {
     builder: BodyBuilder,
     end: Option<LiveEnd>,
-    /// Those who read; a place is free once its reader has left.
+    /// The positions of readers; `None` is a free slot.
     readers: Vec<Option<Place>>,
-    /// How many readers there are, and how many of them wait.
+    /// Number of readers, and of those that wait.
     count: usize,
     waiting: usize,
-    /// The body is not stored, and kept for its readers alone.
+    /// The body is not stored, and kept only for its readers.
     is_passing: bool,
-    /// The one who writes waits for its readers.
+    /// The writer, if it waits for its readers.
     writer: Option<Sleeper>,
 }
 
@@ -84,12 +84,12 @@ struct Place {
     sleeper: Option<Sleeper>,
 }
 
-/// How a body has ended.
+/// The end of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LiveEnd {
-    /// All of it has come.
+    /// It is complete.
     Whole,
-    /// Nothing more comes: the fill has died.
+    /// It is incomplete: the fill has failed.
     Cut,
 }
 
@@ -107,14 +107,14 @@ impl State {
         }
     }
 
-    /// Drops what all have read of a body that is not stored.
+    /// Drops bytes that all readers have read, in a body that is not stored.
     fn pass(&mut self) {
         if self.is_passing {
             self.builder.drop_before(self.least());
         }
     }
 
-    /// How far the slowest reader is.
+    /// The position of the slowest reader.
     fn least(&self) -> u64 {
         self.readers.iter().flatten().map(|place| place.at).min().unwrap_or(self.builder.received())
     }
@@ -130,7 +130,7 @@ impl State {
     }
 }
 
-/// The one who writes. One that is dropped without an end has died.
+/// The writer. If it is dropped without an end, the fill has failed.
 #[derive(Debug)]
 pub struct LiveWriter {
     body: Arc<LiveBody>,
@@ -138,7 +138,7 @@ pub struct LiveWriter {
 }
 
 impl LiveWriter {
-    /// A body of which nothing has come.
+    /// An empty body.
     pub fn new(builder: BodyBuilder) -> Self {
         let (readers, writer) = (Vec::new(), None);
         let state = State { builder, end: None, readers, count: 0, waiting: 0, is_passing: false, writer };
@@ -146,9 +146,9 @@ impl LiveWriter {
         Self { body: Arc::new(body), is_over: false }
     }
 
-    /// What those see who wait for it.
+    /// The view for waiting requests.
     pub fn publish(&self, head: Object, ticket: Ticket, now: Moment) -> Arc<LiveFill> {
-        // The head has come, if nothing else.
+        // The arrival of the head counts too.
         self.body.moved_at.fetch_max(now.as_micros(), Relaxed);
         let len = self.body.lock().builder.stated();
         Arc::new(LiveFill { head, len, ticket, body: Arc::clone(&self.body) })
@@ -159,8 +159,8 @@ impl LiveWriter {
         self.body.lock().builder.limit_to(bytes, budget)
     }
 
-    /// Adds bytes. A fault is told once: the body is not stored. Those who read it get the bytes all the same, if there are
-    /// any ([`LiveWriter::has_readers`]).
+    /// Appends bytes. A fault is reported once: the body is not stored. Its readers, if any, get the bytes all the same
+    /// ([`LiveWriter::has_readers`]).
     pub fn push(&mut self, bytes: &[u8], now: Moment) -> Result<(), BodyFault> {
         self.body.moved_at.store(now.as_micros(), Relaxed);
         let mut state = self.body.lock();
@@ -170,7 +170,7 @@ impl LiveWriter {
             state.is_passing = true;
             state.builder.lift_limits();
             let added = usize::try_from(state.builder.received() - before).unwrap_or(bytes.len());
-            // Only more bytes than the head states are refused now, and there are none.
+            // The only possible fault is an excess over the stated length, and there is none here.
             let _ = state.builder.push(bytes.suffix(added.min(bytes.len())));
         }
         state.pass();
@@ -178,12 +178,12 @@ impl LiveWriter {
         pushed
     }
 
-    /// Whether somebody reads.
+    /// Whether the body has readers.
     pub fn has_readers(&self) -> bool {
         self.body.lock().count > 0
     }
 
-    /// Whether those who read have yet to catch up. Then `sleeper` is woken once they have.
+    /// Whether readers have yet to catch up. If so, `sleeper` is woken once they have.
     pub fn is_held(&self, sleeper: Option<&Sleeper>) -> bool {
         let mut state = self.body.lock();
         let is_held = state.is_full();
@@ -191,7 +191,7 @@ impl LiveWriter {
         is_held
     }
 
-    /// All has come: the body as it is stored.
+    /// Ends the body and returns it for storing.
     pub fn finish(mut self) -> Result<Body, BodyFault> {
         let mut state = self.body.lock();
         let finished = if state.is_passing { Err(BodyFault::TooLarge) } else { state.builder.finish() };
@@ -214,7 +214,7 @@ impl Drop for LiveWriter {
     }
 }
 
-/// A request that reads. It leaves when dropped.
+/// A reading request. Dropping it ends the read.
 #[derive(Debug)]
 pub struct LiveReader {
     fill: Arc<LiveFill>,
@@ -222,18 +222,18 @@ pub struct LiveReader {
     sleeper: Sleeper,
 }
 
-/// What a read gives.
+/// The result of a read.
 #[derive(Debug)]
 pub struct LiveRead {
-    /// The bytes; none where nothing has come. Then the reader is woken once something does.
+    /// The bytes; empty if there are no new ones, and the reader is woken once there are.
     pub bytes: Body,
-    /// The end, where it follows these bytes.
+    /// The end, if it follows these bytes.
     pub end: Option<LiveEnd>,
 }
 
 impl LiveReader {
-    /// One that reads from the beginning. `None` where the fill has died already, or is beyond the beginning: nothing of the
-    /// response may leave then.
+    /// A reader from the beginning. `None` if the fill has failed, or has dropped its beginning: none of the response
+    /// may be sent then.
     pub fn new(fill: Arc<LiveFill>, sleeper: Sleeper) -> Option<Self> {
         let mut state = fill.body.lock();
         if state.end == Some(LiveEnd::Cut) || state.is_passing {
@@ -256,7 +256,7 @@ impl LiveReader {
         &self.fill
     }
 
-    /// Takes the next bytes, at most so many.
+    /// Takes at most `most` of the next bytes.
     pub fn read(&mut self, most: u64) -> LiveRead {
         let mut state = self.fill.body.lock();
         let (len, end) = (state.builder.received(), state.end);

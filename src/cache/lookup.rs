@@ -1,14 +1,14 @@
-//! What may be done with a stored response (RFC 9111 section 4).
+//! Decisions about the reuse of a stored response (RFC 9111 section 4).
 
 use super::directives::RequestDirectives;
 use super::freshness::LifetimeSource;
 use super::key::CacheRequest;
 use super::object::Object;
 use super::options::Options;
-use super::way;
+use super::unkeyed;
 use std::time::{Duration, SystemTime};
 
-/// The reason why the cache takes no part in a request.
+/// Why the cache takes no part in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bypass {
     /// The cache is off for this frontend.
@@ -19,15 +19,15 @@ pub enum Bypass {
     Body,
     /// The request asks for another protocol.
     Upgrade,
-    /// The request has a field that backends act on and the key does not have: the response could be another one than
-    /// the key tells.
+    /// The request has a field that backends act on and that is not in the key: its response may differ from others
+    /// with the same key.
     Unkeyed,
-    /// `Host` is written otherwise than the key has it: in capitals, with a point behind it or with the scheme's own port. The
-    /// backend gets it as it came.
+    /// `Host` differs in form from the key: in capitals, with a trailing dot or with the scheme's default port. The
+    /// backend gets it unchanged.
     Host,
 }
 
-/// Whether the cache takes no part in a request.
+/// Why the cache takes no part in a request; `None` if it does.
 pub fn bypass(request: &CacheRequest<'_>, options: &Options) -> Option<Bypass> {
     if !options.is_enabled {
         return Some(Bypass::Off);
@@ -38,19 +38,19 @@ pub fn bypass(request: &CacheRequest<'_>, options: &Options) -> Option<Bypass> {
     if request.has_body {
         return Some(Bypass::Body);
     }
-    // Most heads have a dozen lines, so each is looked at once.
+    // Most heads have a dozen lines, so each is examined once.
     for header in request.fields.0 {
         if header.name.eq_ignore_ascii_case("upgrade") {
             return Some(Bypass::Upgrade);
         }
-        if way::is_unkeyed(header.name, request.is_trusted) {
+        if unkeyed::is_unkeyed(header.name, request.is_trusted) {
             return Some(Bypass::Unkeyed);
         }
     }
     (!request.has_plain_host()).then_some(Bypass::Host)
 }
 
-/// What is done with a request.
+/// The decision for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The stored response is served; it is fresh.
@@ -59,15 +59,15 @@ pub enum Decision {
     Stale,
     /// The stored response is served stale, and one request refreshes it (RFC 5861 section 3).
     StaleWhileRevalidate,
-    /// A backend is asked whether the stored response is still good.
+    /// The stored response is validated at a backend.
     Revalidate(Cause),
-    /// A backend is asked for the response.
+    /// The response is requested from a backend.
     Miss(Cause),
-    /// The client wants no response of a backend: 504 (RFC 9111 section 5.2.1.7).
+    /// The client accepts no response from a backend: 504 (RFC 9111 section 5.2.1.7).
     OnlyIfCached,
 }
 
-/// Why a stored response is not served as it is. The names are those of `fwd` in RFC 9211 section 2.2.
+/// Why a stored response is not served unchanged. The names are those of `fwd` in RFC 9211 section 2.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Nothing is stored for the key.
@@ -76,7 +76,7 @@ pub enum Cause {
     VaryMiss,
     /// It is stale.
     Stale,
-    /// The request demands it.
+    /// The request demands validation.
     Request,
     /// Fresh objects are not delivered (`cache.deliverActive`).
     Bypass,
@@ -95,7 +95,7 @@ impl Cause {
     }
 }
 
-/// Decides what is done with a request. `other_variants`: responses are stored for the key.
+/// Decides about a request. `other_variants`: responses are stored for the key.
 pub fn decide(
     request: &CacheRequest<'_>,
     object: Option<&Object>,
@@ -128,7 +128,7 @@ fn judge(object: &Object, client: &RequestDirectives, options: &Options, now: Sy
         return forward(Cause::Stale);
     }
     let freshness = &object.freshness;
-    // A reload makes no difference to what never changes (RFC 8246).
+    // A reload has no effect on an immutable response (RFC 8246).
     let is_immutable = object.directives.immutable && object.is_fresh(now);
     let is_young = is_immutable || client.max_age.is_none_or(|limit| freshness.age(now) <= Duration::from_secs(limit));
     if object.is_fresh(now) {
@@ -154,17 +154,16 @@ fn judge(object: &Object, client: &RequestDirectives, options: &Options, now: Sy
     forward(Cause::Stale)
 }
 
-/// What went wrong at the backends.
+/// A failure at the backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No backend gave a response: this node would send a 502, 503 or 504 of its own.
+    /// No backend sent a response: this node would send its own 502, 503 or 504.
     NoResponse,
-    /// A backend gave a response of this status.
+    /// A backend sent a response with this status.
     Status(u16),
 }
 
-/// Whether a stored response is served in place of an error (RFC 9111 section 4.2.4, RFC 5861 section 4; x0d's
-/// `deliver-shadow`).
+/// Whether a stored response may replace an error (RFC 9111 section 4.2.4, RFC 5861 section 4; x0d's `deliver-shadow`).
 pub fn may_replace_error(
     request: &CacheRequest<'_>,
     object: &Object,
@@ -172,7 +171,7 @@ pub fn may_replace_error(
     options: &Options,
     now: SystemTime,
 ) -> bool {
-    // A response that states no lifetime was never meant to be reused without a backend.
+    // A response without a lifetime must never be reused without a backend.
     if object.directives.forbids_stale() || object.freshness.source == LifetimeSource::Nothing {
         return false;
     }

@@ -1,4 +1,4 @@
-//! A stored response: head, body and what the rules need to know of it.
+//! A stored response: head, body and the facts that the rules depend on.
 
 use super::body::Body;
 use super::directives::ResponseDirectives;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-/// The memory that an object takes beside its bytes, roughly.
+/// Approximate memory of an object besides its bytes.
 const OVERHEAD: usize = 512;
 
 /// An entity tag (RFC 9110 section 8.8.3).
@@ -20,14 +20,14 @@ const OVERHEAD: usize = 512;
 pub struct ETag(Box<[u8]>);
 
 impl ETag {
-    /// Reads a tag; `None` where it is none.
+    /// Parses a tag; `None` if it is invalid.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let opaque = value.strip_prefix(b"W/").unwrap_or(value);
         let is_tag = matches!(opaque, [b'"', inside @ .., b'"'] if !inside.contains(&b'"'));
         is_tag.then(|| Self(value.into()))
     }
 
-    /// The tag as it is written.
+    /// The tag as written.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -49,12 +49,12 @@ impl ETag {
     }
 }
 
-/// Where an object belongs, for purges.
+/// The origin of an object, for purges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The frontend.
     pub frontend: Arc<str>,
-    /// The host's name in small letters, without a port.
+    /// The host name in lower case, without a port.
     pub host: Box<[u8]>,
     /// The request target.
     pub target: Box<[u8]>,
@@ -67,9 +67,9 @@ pub struct Object {
     pub status: u16,
     /// The reason phrase.
     pub phrase: Box<str>,
-    /// The lines that every reuse has, each with its CRLF; without `Age`, `Content-Length` and what ends at a hop.
+    /// The lines common to every reuse, each with its CRLF; without `Age`, `Content-Length` and hop-by-hop fields.
     pub fields: Arc<[u8]>,
-    /// Those of them that a 304 has (RFC 9110 section 15.4.5).
+    /// The subset for a 304 (RFC 9110 section 15.4.5).
     pub not_modified_fields: Box<[u8]>,
     /// The content.
     pub body: Body,
@@ -77,7 +77,7 @@ pub struct Object {
     pub etag: Option<ETag>,
     /// `Last-Modified`.
     pub last_modified: Option<SystemTime>,
-    /// `Date`, or the time at which the response came.
+    /// `Date`, or the time at which the response arrived.
     pub date: SystemTime,
     /// `Cache-Control`.
     pub directives: ResponseDirectives,
@@ -85,20 +85,20 @@ pub struct Object {
     pub freshness: Freshness,
     /// The fields of the request that selected it.
     pub variant: Variant,
-    /// Where it belongs.
+    /// Its origin.
     pub origin: Origin,
-    /// The tags that it may be purged by (`Surrogate-Key`, `Cache-Tag`).
+    /// Tags for purges (`Surrogate-Key`, `Cache-Tag`).
     pub tags: Box<[Box<[u8]>]>,
-    /// The share of the frontend's quota that it takes.
+    /// Its share of the frontend's quota.
     pub(super) charge: Option<Arc<Charge>>,
     pub(super) hits: AtomicU64,
     pub(super) is_purged: AtomicBool,
-    /// Microseconds of the moment until which a request refreshes it.
+    /// The time until which a request refreshes it, in microseconds.
     pub(super) refreshing_until: AtomicU64,
 }
 
 impl Object {
-    /// The memory that the object takes, in bytes.
+    /// Memory of the object in bytes.
     pub fn size(&self) -> u64 {
         let tags: usize = self.tags.iter().map(|tag| 16 + tag.len()).sum();
         let origin = self.origin.host.len() + self.origin.target.len();
@@ -107,7 +107,7 @@ impl Object {
         self.body.len() + (OVERHEAD + tags + origin + head + self.directives.size() + self.variant.size()) as u64
     }
 
-    /// Whether it may be reused without validation as far as its age is concerned. A soft purge ends that.
+    /// Whether its age allows reuse without validation. A soft purge ends that.
     pub fn is_fresh(&self, now: SystemTime) -> bool {
         self.freshness.is_fresh(now) && !self.is_purged()
     }
@@ -117,22 +117,22 @@ impl Object {
         self.is_purged.load(Relaxed)
     }
 
-    /// Whether a backend can be asked if it has changed.
+    /// Whether a backend can validate it.
     pub fn has_validator(&self) -> bool {
         self.etag.is_some() || self.last_modified.is_some()
     }
 
-    /// How often the object was served.
+    /// Number of times the object was served.
     pub fn hits(&self) -> u64 {
         self.hits.load(Relaxed)
     }
 
-    /// Counts one more reuse and returns its number.
+    /// Counts a reuse and returns its number.
     pub fn count_hit(&self) -> u64 {
         self.hits.fetch_add(1, Relaxed) + 1
     }
 
-    /// Claims the right to refresh the object, for this time at most. One request has it at a time.
+    /// Claims the right to refresh the object, for this time at most. Only one request has it at a time.
     pub fn claim_refresh(&self, now: Moment, timeout: Duration) -> bool {
         let until = self.refreshing_until.load(Relaxed);
         let claimed = (now + timeout).as_micros();
@@ -145,7 +145,7 @@ impl Object {
     }
 }
 
-/// Fields that are not stored: what ends at a hop (RFC 9111 section 3.1), and what every reuse has anew.
+/// Fields that are not stored: hop-by-hop fields (RFC 9111 section 3.1), and fields that every reuse sets anew.
 const LEFT_OUT: [&str; 14] = [
     "age",
     "connection",
@@ -163,7 +163,7 @@ const LEFT_OUT: [&str; 14] = [
     "x-cache-lookup",
 ];
 
-/// Whether a field of a response is stored. `X-Director-Cache` of a backend is not (x0d).
+/// Whether a field of a response is stored. A backend's `X-Director-Cache` is not (x0d).
 pub(super) fn is_stored(name: &str, all: Fields<'_>, directives: &ResponseDirectives) -> bool {
     let is_same = |other: &&str| other.eq_ignore_ascii_case(name);
     let is_named = all.members("connection").any(|option| option.eq_ignore_ascii_case(name.as_bytes()));

@@ -3,7 +3,7 @@
 use super::key::KeyPattern;
 use std::time::Duration;
 
-/// Options of the cache for one frontend. Sources of names and defaults: x0d's object cache, where it has them.
+/// Options of the cache for one frontend. Names and defaults are those of x0d's object cache, where it has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Whether the cache takes part (`cache.enabled`).
@@ -12,23 +12,24 @@ pub struct Options {
     pub deliver_active: bool,
     /// Whether a stale object is served in place of this node's own 502, 503 or 504 (`cache.deliverShadow`).
     pub deliver_shadow: bool,
-    /// The lifetime of responses that state none, if their status is cacheable; zero for none (`cache.defaultTtl`).
+    /// The lifetime of responses without one, if their status is cacheable; zero for none (`cache.defaultTtl`).
     pub default_ttl: Duration,
-    /// How long behind its lifetime an object may be a shadow; zero until it is evicted (`cache.defaultShadowTtl`).
+    /// Time after its lifetime for which an object may be a shadow; zero until it is evicted
+    /// (`cache.defaultShadowTtl`).
     pub default_shadow_ttl: Duration,
-    /// Whether a lifetime is derived from `Last-Modified` where none is stated (`cache.heuristic`, RFC 9111 section
+    /// Whether a lifetime is derived from `Last-Modified` if none is stated (`cache.heuristic`, RFC 9111 section
     /// 4.2.2).
     pub heuristic: bool,
     /// Whether requests wait while another one refreshes a stale object; otherwise they get the stale one
     /// (`cache.lockOnUpdate`).
     pub lock_on_update: bool,
-    /// How long a request waits for another one's fill; then it is sent to a backend (`cache.updateLockTimeout`).
+    /// The limit of a request's wait for another one's fill; then it is sent to a backend (`cache.updateLockTimeout`).
     pub update_lock_timeout: Duration,
-    /// What tells objects apart (`cache.key`).
+    /// The pattern of keys (`cache.key`).
     pub key: KeyPattern,
-    /// The greatest body that is stored, in bytes; 0 for any that the store takes (`cache.maxObjectBytes`).
+    /// The greatest body that is stored, in bytes; 0 for the store's limit (`cache.maxObjectBytes`).
     pub max_object_bytes: u64,
-    /// The greatest share of the cache that the frontend may have, in bytes; 0 for any (`cache.maxBytes`).
+    /// The greatest share of the cache that the frontend may use, in bytes; 0 for no limit (`cache.maxBytes`).
     pub max_bytes: u64,
     /// Whether responses with `Set-Cookie` are stored (`cache.storeSetCookie`).
     pub store_set_cookie: bool,
@@ -37,7 +38,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Whether an object may be served so long behind its lifetime, where the response does not say so itself.
+    /// Whether an object may be served this long after its lifetime, unless the response says so itself.
     pub(super) fn may_be_shadow(&self, staleness: Duration) -> bool {
         self.default_shadow_ttl.is_zero() || staleness <= self.default_shadow_ttl
     }

@@ -1,8 +1,8 @@
-//! Stored responses as bytes, for another process: what a store holds, and what takes it away again.
+//! Stored responses as bytes for another process: the content of a store, and its later changes.
 //!
-//! A record is its kind (one byte), the length of the rest (four bytes, big-endian) and the rest; behind that of an object
-//! follows its body. Numbers are big-endian, a text has its length in front. Nothing is guessed: what cannot be read is
-//! an error, and ends the transfer.
+//! A record is its kind (one byte), the length of the rest (four bytes, big-endian) and the rest; the record of an
+//! object is followed by its body. Numbers are big-endian, a text has its length in front. Parsing is strict: an
+//! invalid record is an error, and ends the transfer.
 
 use super::body::Body;
 use super::directives::ResponseDirectives;
@@ -17,19 +17,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-/// The first bytes of a transfer: its format and the version of that.
+/// The first bytes of a transfer: the format and its version.
 pub const MAGIC: &[u8; 16] = b"sluice cache 1\r\n";
 
-/// The bytes in front of a record.
+/// Length of the prefix of a record in bytes.
 pub const PREFIX: usize = 5;
 
-/// The most bytes of a record, its body left out.
+/// The greatest length of a record in bytes, without the body.
 pub const MOST_BYTES: u32 = 4 << 20;
 
-/// The most lines of a head.
+/// The greatest number of lines of a head.
 const MOST_LINES: usize = 1024;
 
-/// What takes objects away, in a store that another one is to follow.
+/// A change that removes objects, to be repeated in another store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// All variants of a key are dropped.
@@ -47,7 +47,7 @@ pub enum Record {
     Object(Box<PortableObject>, u64),
     /// A change.
     Change(Change),
-    /// Nothing follows that was stored when the transfer began; there may be changes.
+    /// All objects stored at the beginning of the transfer were sent; changes may follow.
     End,
 }
 
@@ -66,7 +66,7 @@ impl PortableObject {
     }
 }
 
-/// The record of an object. `None` for one that cannot be told by its head alone.
+/// The record of an object. `None` if its head cannot be expressed.
 pub fn encode_object(key: &[u8], object: &Object) -> Option<Vec<u8>> {
     let lines = [&*object.fields, b"\r\n"].concat();
     let is_same = with_fields(&lines, |fields| ResponseDirectives::read(fields) == object.directives)?;
@@ -139,19 +139,19 @@ pub fn encode_change(change: &Change) -> Option<Vec<u8>> {
     out.finish()
 }
 
-/// The record behind all objects.
+/// The record after all objects.
 pub fn encode_end() -> Option<Vec<u8>> {
     Writer::new(4).finish()
 }
 
-/// The kind of a record and the length of its rest. `None` where that is too long.
+/// The kind of a record and the length of its rest. `None` if that is too long.
 pub fn prefix(bytes: [u8; PREFIX]) -> Option<(u8, u32)> {
     let [kind, len @ ..] = bytes;
     let len = u32::from_be_bytes(len);
     (len <= MOST_BYTES).then_some((kind, len))
 }
 
-/// Reads the rest of a record. `None` where it has no meaning.
+/// Parses the rest of a record. `None` if it is invalid.
 pub fn decode(kind: u8, rest: &[u8]) -> Option<Record> {
     let mut rest = Reader(rest);
     let record = match kind {
@@ -230,7 +230,7 @@ fn decode_purge(rest: &mut Reader<'_>) -> Option<Change> {
     Some(Change::Purge(selector, mode))
 }
 
-/// Reads lines that end with a blank one. `None` where they are none.
+/// Parses lines that end with a blank one. `None` if they are invalid.
 fn with_fields<T>(lines: &[u8], read: impl FnOnce(Fields<'_>) -> T) -> Option<T> {
     let mut room = vec![httparse::EMPTY_HEADER; MOST_LINES];
     match httparse::parse_headers(lines, &mut room) {
@@ -272,7 +272,7 @@ impl Writer {
         bytes.iter().for_each(|bytes| self.bytes(bytes));
     }
 
-    /// The record; `None` where it is too long.
+    /// The record; `None` if it is too long.
     fn finish(mut self) -> Option<Vec<u8>> {
         let len = u32::try_from(self.0.len() - PREFIX).ok().filter(|len| *len <= MOST_BYTES)?;
         let prefix = self.0.iter_mut().skip(1).zip(len.to_be_bytes());

@@ -1,38 +1,38 @@
-//! Which objects a purge takes, and which fills it meets.
+//! Selection of objects and fills by a purge.
 
 use super::object::Object;
 use std::sync::Arc;
 
-/// The objects that a purge takes.
+/// The objects that a purge selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// All of a host.
+    /// All objects of a host.
     Host(Box<[u8]>),
-    /// All of a host whose request target begins with this.
+    /// All objects of a host whose request target begins with a prefix.
     Prefix {
-        /// The host's name in small letters, without a port.
+        /// The host name in lower case, without a port.
         host: Box<[u8]>,
-        /// The beginning of the request target.
+        /// The prefix of the request target.
         prefix: Box<[u8]>,
     },
-    /// All with this tag (`Surrogate-Key`, `Cache-Tag`) of one frontend, or of every one.
+    /// All objects with a tag (`Surrogate-Key`, `Cache-Tag`) of one frontend, or of all.
     Tag {
         /// The frontend.
         frontend: Option<Arc<str>>,
         /// The tag.
         tag: Box<[u8]>,
     },
-    /// All of a frontend.
+    /// All objects of a frontend.
     Frontend(Arc<str>),
-    /// All.
+    /// All objects.
     All,
 }
 
-/// When a fill began. What was purged since is not stored.
+/// The start of a fill. An object purged since then is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub(super) u64);
 
-/// What becomes of the objects that a purge takes.
+/// The effect of a purge on the selected objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurgeMode {
     /// They are dropped.
@@ -42,7 +42,7 @@ pub enum PurgeMode {
 }
 
 impl Selector {
-    /// Whether an object is one of them.
+    /// Whether an object is selected.
     pub fn has(&self, object: &Object) -> bool {
         let origin = &object.origin;
         match self {

@@ -1,36 +1,36 @@
-//! The share of the cache that one frontend may have.
+//! The limit of the cache's bytes for one frontend.
 
 use super::object::Object;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Fewest entries of the order that are worth a walk for those that have left.
+/// The least number of entries that justifies a search for entries of removed objects.
 const LEAST_ENTRIES: usize = 64;
 
-/// The stored bytes of one frontend, and the order in which its objects came.
+/// The stored bytes of one frontend, and the order in which its objects were stored.
 #[derive(Debug, Default)]
 pub struct Quota {
     used: AtomicU64,
     objects: AtomicUsize,
-    /// Keys and charges, oldest first. Only inserts look at them.
+    /// Keys and charges, oldest first. Only inserts access them.
     order: Mutex<VecDeque<Entry>>,
 }
 
 type Entry = (Arc<[u8]>, Weak<Charge>);
 
-/// Bytes that an object takes of a quota for as long as it is stored. A response that still sends it when it has left the
-/// store takes nothing.
+/// Bytes of a quota that an object takes while it is stored. A response that still sends it after it left the store
+/// takes nothing.
 #[derive(Debug)]
 pub(super) struct Charge {
     quota: Arc<Quota>,
     bytes: u64,
-    /// The lists of variants that it stands in: while one replaces another, there are two.
+    /// Number of lists of variants that contain it: while one list replaces another, there are two.
     lists: AtomicUsize,
 }
 
 impl Charge {
-    /// The object is put into a list of variants that is stored.
+    /// The object is in a list of variants that is stored.
     pub(super) fn enter(&self) {
         if self.lists.fetch_add(1, Relaxed) == 0 {
             self.quota.used.fetch_add(self.bytes, Relaxed);
@@ -57,11 +57,11 @@ impl Quota {
         self.used.load(Relaxed)
     }
 
-    /// The charge of an object of this key, which is about to be stored.
+    /// The charge of an object with this key, which is about to be stored.
     pub(super) fn charge(self: &Arc<Self>, key: &Arc<[u8]>, bytes: u64) -> Arc<Charge> {
         let charge = Arc::new(Charge { quota: Arc::clone(self), bytes, lists: AtomicUsize::new(0) });
         let mut order = self.order();
-        // Objects that left are dropped from the order once they are half of it.
+        // Entries of removed objects are dropped once they are half of all.
         if order.len() >= LEAST_ENTRIES.max(2 * self.objects.load(Relaxed)) {
             order.retain(|(_, charge)| charge.upgrade().is_some_and(|charge| charge.is_stored()));
             let room = 2 * LEAST_ENTRIES.max(order.len());
@@ -71,7 +71,7 @@ impl Quota {
         charge
     }
 
-    /// The key and the charge of the oldest object that is stored, taken from the order, unless that is `newest`.
+    /// Removes the oldest stored object from the order and returns its key and charge, unless it is `newest`.
     pub(super) fn take_oldest(&self, newest: &Arc<Charge>) -> Option<(Arc<[u8]>, Arc<Charge>)> {
         let mut order = self.order();
         while let Some((_, charge)) = order.front() {
@@ -87,7 +87,7 @@ impl Quota {
         None
     }
 
-    /// Whether no object of the frontend is alive.
+    /// Whether the frontend has no objects.
     pub(super) fn is_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
     }
@@ -102,7 +102,7 @@ pub(super) fn enter_all(variants: &[Arc<Object>]) {
     variants.iter().filter_map(|object| object.charge.as_ref()).for_each(|charge| charge.enter());
 }
 
-/// Takes the charges back of the objects of a list that has left the store.
+/// Returns the charges of a list that has left the store.
 pub(super) fn leave_all(variants: &[Arc<Object>]) {
     variants.iter().filter_map(|object| object.charge.as_ref()).for_each(|charge| charge.leave());
 }

@@ -1,4 +1,4 @@
-//! Validation: a backend is asked whether a stored response is still good (RFC 9111 section 4.3).
+//! Validation of stored responses at a backend (RFC 9111 section 4.3).
 
 use super::conditional::CONDITIONS;
 use super::directives::RequestDirectives;
@@ -12,30 +12,30 @@ use crate::wire::put;
 use httparse::Header;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The most lines of a head that is updated.
+/// The greatest number of lines of a head that is updated.
 const MOST_LINES: usize = 1024;
 
-/// Whether a request may fill or refresh the cache: a GET of the whole.
+/// Whether a request may fill or refresh the cache: it is a GET of the whole content.
 pub fn fills(request: &CacheRequest<'_>) -> bool {
     request.method == b"GET" && !request.fields.has("range")
 }
 
-/// Whether the response to a request may be one about the client's conditions.
+/// Whether the response to a request may depend on the client's conditions.
 pub fn has_conditions(request: &CacheRequest<'_>) -> bool {
     CONDITIONS.iter().any(|name| request.fields.has(name))
 }
 
-/// Whether others may wait for the response to a request that fills: nothing in it keeps the response from being stored.
+/// Whether others may wait for the response to a request that fills: no part of the request prevents storing.
 pub fn may_lead(request: &CacheRequest<'_>, options: &Options) -> bool {
     !(request.is_personal() || (options.obey_clients && RequestDirectives::read(request.fields).no_store))
 }
 
-/// Whether a status says what is at a target, to all who ask for it.
+/// Whether a response with this status represents the target, for all clients.
 pub const fn is_of_target(status: u16) -> bool {
     matches!(status, 200 | 203 | 300..=303 | 305..=399 | 404 | 410)
 }
 
-/// Writes the conditions by which a backend tells whether an object is still good.
+/// Writes the conditions with which a backend validates an object.
 pub fn put_validators(object: &Object, out: &mut Vec<u8>) {
     if let Some(etag) = &object.etag {
         put(out, "If-None-Match", etag.as_bytes());
@@ -45,14 +45,14 @@ pub fn put_validators(object: &Object, out: &mut Vec<u8>) {
     }
 }
 
-/// What a 304, or a response to HEAD, makes of an object.
+/// The effect of a 304, or of a response to HEAD, on an object.
 #[derive(Debug)]
 pub enum Refresh {
-    /// The object is good, with these fields.
+    /// The object is valid, with these fields.
     Good(Object),
-    /// The object is good for this request, and is not to be stored any longer.
+    /// The object is valid for this request, and must not be stored any longer.
     GoodOnce(Object, Refusal),
-    /// The response is about another representation: the object is to be dropped, and the request sent again without
+    /// The response concerns another representation: the object has to be dropped, and the request sent again without
     /// validators.
     Other,
 }
@@ -68,7 +68,7 @@ pub fn refresh(
         return Refresh::Other;
     }
     let mut room = vec![httparse::EMPTY_HEADER; MOST_LINES];
-    // The stored lines are those of a head that was parsed; they end without the blank line.
+    // The stored lines come from a parsed head, without the blank line.
     let stored_lines = [&*object.fields, b"\r\n"].concat();
     let Ok(httparse::Status::Complete((_, stored))) = httparse::parse_headers(&stored_lines, &mut room) else {
         return Refresh::Other;
@@ -77,7 +77,7 @@ pub fn refresh(
     let is_update = |header: &&Header<'_>| may_update(header.name, options);
     let is_kept = |header: &&Header<'_>| {
         let is_replaced = updates.has(header.name) && may_update(header.name, options);
-        // A 304 without a date is of the time at which it came.
+        // A 304 without a date has the time of its arrival.
         !is_replaced && !header.name.eq_ignore_ascii_case("date")
     };
     let merged: Vec<Header<'_>> =
@@ -101,8 +101,8 @@ pub fn refresh(
     }
 }
 
-/// Updates an object with the fields of a 200 to HEAD (RFC 9111 section 4.3.5). [`Refresh::Other`]: the object is no
-/// longer the representation of its target.
+/// Updates an object with the fields of a 200 to HEAD (RFC 9111 section 4.3.5). [`Refresh::Other`]: the object no
+/// longer represents its target.
 pub fn update_by_head(
     object: &Object,
     request: &CacheRequest<'_>,
@@ -118,7 +118,7 @@ pub fn update_by_head(
     }
 }
 
-/// Whether the validators of a response are those of the object, as far as both have some.
+/// Whether the validators of a response match those of the object, as far as both have any.
 fn is_about(object: &Object, fields: Fields<'_>) -> bool {
     if let Some(etag) = fields.only("etag") {
         return object.etag.as_ref().is_some_and(|known| known.is_alike(etag));
@@ -129,14 +129,15 @@ fn is_about(object: &Object, fields: Fields<'_>) -> bool {
     }
 }
 
-/// Whether a field of a 304 replaces a stored one. The stored content has its length and coding; a cookie is one client's.
+/// Whether a field of a 304 replaces a stored one. The length and the coding belong to the stored content; a cookie
+/// belongs to one client.
 fn may_update(name: &str, options: &Options) -> bool {
     const KEPT: [&str; 4] = ["content-encoding", "content-length", "content-range", "transfer-encoding"];
     let is_one_of = |names: &[&str]| names.iter().any(|kept| kept.eq_ignore_ascii_case(name));
     !is_one_of(&KEPT) && (options.store_set_cookie || !is_one_of(&["set-cookie", "set-cookie2"]))
 }
 
-/// An object that is served once more and not stored.
+/// A copy of an object that is served once more and not stored.
 fn copy_of(object: &Object) -> Object {
     Object {
         status: object.status,

@@ -1,4 +1,4 @@
-//! The response that a stored object gives: status line, fields, and the part of the body.
+//! The response made from a stored object: status line, fields, and the part of the body.
 
 use super::conditional::{self, Outcome, Representation};
 use super::key::CacheRequest;
@@ -15,20 +15,20 @@ pub struct Reply<'a> {
     outcome: Outcome,
     is_head: bool,
     served: Served,
-    /// The length of the body; `None` where it is not known yet.
+    /// The length of the body; `None` if it is not known yet.
     len: Option<u64>,
 }
 
 impl<'a> Reply<'a> {
-    /// Evaluates the request's conditions on an object.
+    /// Evaluates the request's conditions against an object.
     pub fn new(request: &CacheRequest<'_>, object: &'a Object, served: Served) -> Self {
         let is_head = request.is_head();
         let outcome = conditional::evaluate(request.fields, is_head, &Representation::from(object));
         Self { object, outcome, is_head, served, len: Some(object.body.len()) }
     }
 
-    /// The same of a response whose body is still to come, of this length if that is known. Its head states no framing
-    /// otherwise.
+    /// The same for a response whose body is still arriving, with this length if known. Without a length its head has
+    /// no framing.
     pub fn live(request: &CacheRequest<'_>, head: &'a Object, len: Option<u64>, served: Served) -> Self {
         Self { len, ..Self::new(request, head, served) }
     }
@@ -49,7 +49,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// The places of the object's body that follow the head.
+    /// The range of the object's body that follows the head.
     pub fn body(&self) -> Range<u64> {
         match &self.outcome {
             _ if self.is_head => 0..0,
@@ -59,7 +59,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Writes the head without its blank line: the caller has lines of its own to add, such as `Connection`.
+    /// Writes the head without its blank line, so the caller can add lines such as `Connection`.
     pub fn write_head(&self, now: SystemTime, out: &mut Vec<u8>) {
         out.extend_from_slice(b"HTTP/1.1 ");
         put_number(out, u64::from(self.status()));
@@ -77,7 +77,7 @@ impl<'a> Reply<'a> {
         match &self.outcome {
             Outcome::Full => {
                 out.extend_from_slice(&self.object.fields);
-                // RFC 9110 section 8.6: a 204 has no length.
+                // A 204 has no length (RFC 9110 section 8.6).
                 if let Some(len) = self.len.filter(|_| self.object.status != 204) {
                     put_length(out, len);
                 }

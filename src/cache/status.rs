@@ -1,4 +1,4 @@
-//! Header fields that tell what the cache did: `Cache-Status` (RFC 9211), and x0d's `X-Cache-Lookup`, `X-Cache-Hits` and
+//! Header fields about the cache: `Cache-Status` (RFC 9211), and x0d's `X-Cache-Lookup`, `X-Cache-Hits` and
 //! `X-Director-Cache`.
 
 use super::lookup::Cause;
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::object::Object;
 
-/// The state of the object that a request met (x0d).
+/// The state of the object for a request (x0d).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Nothing was stored.
@@ -34,23 +34,23 @@ impl State {
     }
 }
 
-/// The fields of a response that comes from the cache.
+/// Facts about a response from the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Served {
     /// The state of the object.
     pub state: State,
     /// The object is served in place of an error.
     pub is_shadow: bool,
-    /// The status of a backend that was asked: 304 where the object was validated, or the error.
+    /// The status of a backend's response: 304 if it validated the object, or the error.
     pub backend_status: Option<u16>,
-    /// Why the request would have been forwarded, if it had not waited for another one's response.
+    /// The cause for forwarding the request, if it had not waited for another one's response.
     pub waited: Option<Cause>,
     /// The number of this reuse.
     pub hits: u64,
 }
 
 impl Served {
-    /// What such a response counts as.
+    /// The counter for such a response.
     pub fn counter(&self) -> Counter {
         match (self.state, self.backend_status) {
             (State::Hit, _) => Counter::CacheHits,
@@ -95,12 +95,12 @@ impl Served {
     }
 }
 
-/// The fields of a response that comes from a backend because of a request that the cache took part in.
+/// Facts about a response from a backend, for a request in which the cache took part.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarded {
     /// Why the request was forwarded.
     pub cause: Cause,
-    /// Whether the response is stored, or the reason why it is not.
+    /// Whether the response is stored, or why it is not.
     pub stored: Result<(), Refusal>,
 }
 

@@ -1,4 +1,4 @@
-//! Whether a response may be stored (RFC 9111 section 3), and the object that it becomes.
+//! The decision whether a response may be stored (RFC 9111 section 3), and the object made from it.
 
 use super::body::{Body, BodyBudget, BodyBuilder, BodyFault};
 use super::directives::{RequestDirectives, ResponseDirectives};
@@ -17,7 +17,7 @@ use crate::wire::put;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The most tags of one object; more are ignored.
+/// The greatest number of tags of one object; further ones are ignored.
 const MOST_TAGS: usize = 64;
 
 /// The head of a response.
@@ -31,43 +31,43 @@ pub struct CacheResponse<'a> {
     pub fields: Fields<'a>,
     /// How the end of the body is known.
     pub body: BodyLength,
-    /// When it was asked for and when it came.
+    /// The times of the request and of the response.
     pub times: Times,
 }
 
-/// The reason why a response is not stored.
+/// Why a response is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The request is none that the cache takes part in, or is HEAD.
+    /// The cache takes no part in the request, or the method is HEAD.
     Request,
     /// `no-store` of the response.
     NoStore,
     /// `private`.
     Private,
-    /// The request has `Authorization`, or its client a certificate, and the response does not allow for that.
+    /// The request has `Authorization`, or its client a certificate, and the response does not permit storing.
     Authorization,
-    /// `no-store` of the request, where it is obeyed.
+    /// `no-store` of the request, if it is obeyed.
     RequestNoStore,
     /// The response has `Set-Cookie`.
     SetCookie,
-    /// The status is not final, is a part or a 304, or is one that has to be understood and is not.
+    /// The status is not final, is 206 or 304, or has to be understood and is not.
     Status,
-    /// Nothing states or implies that it may be reused.
+    /// The response neither states nor implies that it may be reused.
     NotCacheable,
     /// It could never be reused: it is stale at once and cannot be validated.
     Useless,
-    /// `Vary: *`, or more fields than may be.
+    /// `Vary: *`, or too many fields.
     Vary,
     /// The fields of the request that `Vary` names are too long.
     LongSelection,
-    /// The end of the body is known by the end of the connection alone, so a body cut short looks whole.
+    /// The body ends with the connection, so a body that was cut short appears complete.
     Framing,
     /// The body is larger than an object may be.
     TooLarge,
 }
 
 impl Refusal {
-    /// Whether it is the request's doing: it says nothing about the responses to others.
+    /// Whether the request is the cause: responses to other requests are not affected.
     pub const fn is_of_request(self) -> bool {
         matches!(self, Self::Request | Self::Authorization | Self::RequestNoStore | Self::LongSelection)
     }
@@ -92,14 +92,14 @@ impl Refusal {
     }
 }
 
-/// An object whose body is still to come.
+/// An object whose body is still arriving.
 #[derive(Debug)]
 pub struct PendingObject {
     head: Head,
     body: LiveWriter,
 }
 
-/// All of an object but its body.
+/// An object without its body.
 #[derive(Clone, Debug)]
 struct Head {
     status: u16,
@@ -116,7 +116,7 @@ struct Head {
     tags: Box<[Box<[u8]>]>,
 }
 
-/// Judges a response by its head.
+/// Decides about a response by its head.
 pub fn admit(
     request: &CacheRequest<'_>,
     response: &CacheResponse<'_>,
@@ -178,11 +178,11 @@ fn check(
     options: &Options,
 ) -> Result<(), Refusal> {
     let (status, fields) = (response.status, response.fields);
-    // A part, and what only refers to an object that is stored.
+    // Excluded are partial responses, and those that refer to a stored object.
     if !(200..=599).contains(&status) || matches!(status, 206 | 304) || fields.has("content-range") {
         return Err(Refusal::Status);
     }
-    // Section 5.2.2.3: with must-understand, no-store is for caches that do not understand the status.
+    // Section 5.2.2.3: with must-understand, no-store addresses caches that do not understand the status.
     let is_understood = is_understood(status);
     if directives.must_understand && !is_understood {
         return Err(Refusal::Status);
@@ -219,7 +219,7 @@ fn is_understood(status: u16) -> bool {
         | 500..=505)
 }
 
-/// The lines that are stored: all of them, and those of a 304.
+/// The lines that are stored: all of them, and the subset for a 304.
 fn stored_fields(response: &CacheResponse<'_>, directives: &ResponseDirectives) -> (Vec<u8>, Vec<u8>) {
     let (mut all, mut not_modified) = (Vec::new(), Vec::new());
     let fields = response.fields;
@@ -230,7 +230,7 @@ fn stored_fields(response: &CacheResponse<'_>, directives: &ResponseDirectives) 
         }
     }
     if !fields.has("date") {
-        // RFC 9110 section 6.6.1: a cache records the time at which a response without a date came.
+        // RFC 9110 section 6.6.1: a cache records the arrival time of a response without a date.
         let date = httpdate::fmt_http_date(response.times.received_at);
         put(&mut all, "Date", date.as_bytes());
         put(&mut not_modified, "Date", date.as_bytes());
@@ -246,27 +246,27 @@ pub(super) fn tags(fields: Fields<'_>) -> Box<[Box<[u8]>]> {
 }
 
 impl PendingObject {
-    /// Adds bytes of the body. A fault is told once, and those who read get the bytes all the same.
+    /// Appends bytes of the body. A fault is reported once, and readers get the bytes all the same.
     pub fn push(&mut self, bytes: &[u8], now: Moment) -> Result<(), BodyFault> {
         self.body.push(bytes, now)
     }
 
-    /// The response for those who wait for it.
+    /// The response for waiting requests.
     pub fn publish(&self, ticket: Ticket, now: Moment) -> Arc<LiveFill> {
         self.body.publish(self.head.clone().with(Body::default()), ticket, now)
     }
 
-    /// Whether somebody reads the body.
+    /// Whether the body has readers.
     pub fn has_readers(&self) -> bool {
         self.body.has_readers()
     }
 
-    /// Whether those who read have yet to catch up with a body that is not stored. Then `sleeper` is woken once they have.
+    /// Whether readers have yet to catch up with a body that is not stored. If so, `sleeper` is woken once they have.
     pub fn is_held(&self, sleeper: Option<&Sleeper>) -> bool {
         self.body.is_held(sleeper)
     }
 
-    /// Stores at most so many bytes of body, if that is less than the options say, and takes them of a budget.
+    /// Lowers the limit of the body to `bytes`, and takes the bytes from a budget.
     pub fn limit_to(&mut self, bytes: u64, budget: &Arc<BodyBudget>) -> Result<(), BodyFault> {
         self.body.limit_to(bytes, budget)
     }
@@ -276,13 +276,13 @@ impl PendingObject {
         self.head.freshness.is_fresh(now) && !self.head.directives.no_cache.is_whole()
     }
 
-    /// The object, once the end of its body has come in an orderly way.
+    /// The object, if the end of its body has arrived properly.
     pub fn finish(self) -> Result<Object, BodyFault> {
         let body = self.body.finish()?;
         Ok(self.head.with(body))
     }
 
-    /// The object with the content of another one, whose head this is an update of.
+    /// The object with the content of another one, whose head it updates.
     pub(super) fn with_body(self, body: Body) -> Object {
         self.head.with(body)
     }

@@ -1,7 +1,7 @@
-//! The store that all cores share: bounded in bytes, with admission, quotas and purges.
+//! The store shared by all cores: bounded in bytes, with admission, quotas and purges.
 //!
-//! A hit takes no lock of this room: the map is `quick_cache`, whose shards are read under a shared lock for the time of
-//! one probe. Everything that writes takes one mutex, and each of its requests came from a backend.
+//! A hit takes no lock of this room: the map is `quick_cache`, whose shards are read under a shared lock for the time
+//! of one probe. All writes take one mutex; each of them belongs to a request that was sent to a backend.
 
 use super::body::BodyBudget;
 use super::fill::SharedFills;
@@ -19,25 +19,26 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The most variants of one key; the oldest gives way.
+/// The greatest number of variants of one key; a further one replaces the oldest.
 const MOST_VARIANTS: usize = 32;
 
-/// How many purges are remembered for the fills that are under way. A fill that began before the oldest is not stored.
+/// The number of purges that are kept for fills in progress. A fill that began before the oldest of them is not stored.
 const REMEMBERED_PURGES: usize = 256;
 
-/// How many cells tell when a key was last made invalid. Keys that share one only lose a fill to each other.
+/// Number of cells with the time at which a key was last invalidated. Keys that share a cell can only lose a fill to
+/// each other.
 const INVALIDATION_CELLS: usize = 4096;
 
-/// The bytes of a shard, at least. The greatest object takes a quarter of one.
+/// The least size of a shard in bytes. The greatest object takes a quarter of one.
 const LEAST_SHARD: u64 = 32 << 20;
 
-/// The most shards.
+/// The greatest number of shards.
 const MOST_SHARDS: u64 = 64;
 
-/// The quotas that are kept even where their frontends have no objects.
+/// The number of quotas that are kept even if their frontends have no objects.
 const LEAST_QUOTAS: usize = 64;
 
-/// The size of an object on average, for the size of the map at the start.
+/// The mean size of an object, for the initial size of the map.
 const TYPICAL_OBJECT: u64 = 64 << 10;
 
 /// The variants of one key, oldest first.
@@ -52,7 +53,7 @@ impl Weighter<Arc<[u8]>, Variants> for BySize {
     }
 }
 
-/// Takes the charges of what leaves, and drops it once the shard is unlocked.
+/// Returns the charges of entries that leave, and drops them once the shard is unlocked.
 #[derive(Clone, Debug, Default)]
 struct OnLeave;
 
@@ -72,7 +73,7 @@ pub struct Store {
     largest: u64,
     budget: Arc<BodyBudget>,
     fills: Arc<SharedFills>,
-    /// Counts purges and invalidations.
+    /// Number of purges and invalidations.
     epoch: AtomicU64,
     hasher: DefaultHashBuilder,
     invalidations: Box<[AtomicU64]>,
@@ -82,34 +83,34 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Writes {
     quotas: HashMap<Arc<str>, Arc<Quota>>,
-    /// With so many quotas those of frontends without objects are dropped.
+    /// At this number of quotas, those of frontends without objects are dropped.
     most_quotas: usize,
     purges: VecDeque<(u64, Selector)>,
-    /// The epoch of the newest purge that is no longer remembered.
+    /// The epoch of the newest purge that is no longer kept.
     forgotten: u64,
-    /// Who learns of what takes objects away.
+    /// The receiver of changes.
     follower: Option<Sender<Change>>,
 }
 
-/// What the store has for a request.
+/// The result of a look-up.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// The response of the variant that the request selects.
+    /// The response of the selected variant.
     pub object: Option<Arc<Object>>,
-    /// The newest response of another variant. Its `Vary` tells what requests are told apart by.
+    /// The newest response of another variant. Its `Vary` names the selecting fields.
     pub other: Option<Arc<Object>>,
 }
 
-/// The reason why an object was not stored.
+/// Why an object was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InsertError {
     /// It is larger than a quarter of a shard, or than the frontend's quota.
     TooLarge,
-    /// It was purged or made invalid while it was filled.
+    /// It was purged or invalidated while it was filled.
     Purged,
-    /// The store has put it out at once.
+    /// The store has evicted it at once.
     Evicted,
-    /// There is one of its variant already.
+    /// An object of its variant is stored already.
     Present,
 }
 
@@ -124,7 +125,7 @@ impl Store {
         builder.estimated_items_capacity(narrow(bytes / TYPICAL_OBJECT).max(16)).weight_capacity(bytes);
         builder.shards(narrow(shards));
         let hasher = DefaultHashBuilder::default();
-        // Both numbers are given, and the builder asks for nothing else.
+        // The builder needs only these two numbers.
         let cache = match builder.build() {
             Ok(options) => Cache::with_options(options, BySize, hasher.clone(), OnLeave),
             Err(_) => Cache::with(16, bytes, BySize, hasher.clone(), OnLeave),
@@ -141,7 +142,7 @@ impl Store {
         }
     }
 
-    /// The fills that are under way.
+    /// The fills in progress.
     pub fn fills(&self) -> &Arc<SharedFills> {
         &self.fills
     }
@@ -151,28 +152,28 @@ impl Store {
         self.cache.weight()
     }
 
-    /// The memory of all bodies, those included that are filled and those that left the store and are still being sent: at
-    /// most a quarter more than the store's.
+    /// The memory of all bodies, including those being filled and those that left the store and are still being sent:
+    /// at most a quarter more than the store's.
     pub fn budget(&self) -> &Arc<BodyBudget> {
         &self.budget
     }
 
-    /// The memory that the cache takes, roughly, in bytes.
+    /// Approximate memory of the cache in bytes.
     pub fn memory(&self) -> u64 {
         self.bytes().max(self.budget.used())
     }
 
-    /// The most memory that it takes.
+    /// The greatest memory of the cache in bytes.
     pub fn most_memory(&self) -> u64 {
         self.budget.limit()
     }
 
-    /// The bytes that may be in use.
+    /// The number of bytes that may be in use.
     pub fn capacity(&self) -> u64 {
         self.cache.capacity()
     }
 
-    /// The bytes of the largest object that is stored.
+    /// The greatest size of an object that is stored, in bytes.
     pub fn largest(&self) -> u64 {
         self.largest
     }
@@ -187,7 +188,7 @@ impl Store {
         self.cache.is_empty()
     }
 
-    /// Looks a key up. Of several variants that the request selects the newest counts (RFC 9111 section 4).
+    /// Looks up a key. If the request selects several variants, the newest one counts (RFC 9111 section 4).
     pub fn get(&self, key: &[u8], request: &mut RequestValues<'_>) -> Found {
         let Some(variants) = self.cache.get(key) else { return Found::default() };
         let object = variants.iter().rev().find(|object| object.variant.is_selected_by(request)).cloned();
@@ -200,12 +201,12 @@ impl Store {
         Ticket(self.epoch.load(SeqCst))
     }
 
-    /// Whether an object was purged or made invalid since a fill of it began.
+    /// Whether an object was purged or invalidated since its fill began.
     pub fn is_outdated(&self, key: &[u8], object: &Object, ticket: Ticket) -> bool {
         self.was_purged(&self.writes(), key, object, ticket)
     }
 
-    /// Stores an object in place of the one of its variant.
+    /// Stores an object, replacing one of its variant.
     pub fn insert(
         &self,
         key: &[u8],
@@ -216,8 +217,8 @@ impl Store {
         self.insert_one(key, object, ticket, options.max_bytes, true)
     }
 
-    /// Stores an object of another process's store, unless there is one of its variant: that is newer. The frontend's quota is
-    /// enforced with its next object.
+    /// Stores an object of another process's store, unless this store has one of its variant, which is newer. The
+    /// frontend's quota is enforced with its next object.
     pub fn take_over(&self, key: &[u8], object: Object, ticket: Ticket) -> Result<Arc<Object>, InsertError> {
         self.insert_one(key, object, ticket, 0, false)
     }
@@ -266,7 +267,7 @@ impl Store {
         if has_stayed { Ok(object) } else { Err(InsertError::Evicted) }
     }
 
-    /// Drops the oldest variants of a key beyond what one key may have: it must not fill a shard and empty it by that.
+    /// Drops the oldest variants of a key beyond the limit of one key: a key must not fill a shard and so empty it.
     fn drop_surplus(&self, key: &[u8], variants: &mut Vec<Arc<Object>>) {
         let mut size = key.len() as u64;
         let is_within = |object: &&Arc<Object>| {
@@ -277,13 +278,13 @@ impl Store {
         variants.drain(..variants.len() - kept);
     }
 
-    /// Puts a list of variants in the place of the one of its key.
+    /// Replaces the list of variants of a key.
     fn put(&self, key: Arc<[u8]>, variants: Vec<Arc<Object>>) {
         quota::enter_all(&variants);
         self.cache.insert(key, variants.into());
     }
 
-    /// Takes all variants of a key out. Whether there were any.
+    /// Removes all variants of a key. Returns whether there were any.
     fn take_out(&self, key: &[u8]) -> bool {
         let removed = self.cache.remove(key);
         removed.inspect(|(_, variants)| quota::leave_all(variants)).is_some()
@@ -294,8 +295,8 @@ impl Store {
         self.writes().quotas.get(frontend).map_or(0, |quota| quota.used())
     }
 
-    /// Drops all variants of a key, and keeps the fills of it that are under way from being stored: the target was
-    /// changed (RFC 9111 section 4.4). Whether there was one.
+    /// Drops all variants of a key, and prevents fills of it in progress from being stored: the target was changed (RFC
+    /// 9111 section 4.4). Returns whether there was a variant.
     pub fn invalidate(&self, key: &[u8]) -> bool {
         self.keep_fills_out(key);
         let writes = self.writes();
@@ -303,8 +304,8 @@ impl Store {
         self.take_out(key)
     }
 
-    /// Makes all variants of a key stale at once, and keeps the fills of it that are under way from being stored. Whether there
-    /// was one.
+    /// Makes all variants of a key stale at once, and prevents fills of it in progress from being stored. Returns
+    /// whether there was a variant.
     pub fn make_stale(&self, key: &[u8]) -> bool {
         self.keep_fills_out(key);
         let writes = self.writes();
@@ -313,7 +314,7 @@ impl Store {
         variants.inspect(|variants| variants.iter().for_each(|object| object.soft_purge())).is_some()
     }
 
-    /// What a request of a client can do, however often, leaves a mark of its key alone.
+    /// Requests of clients, however many, mark only their own key here.
     fn keep_fills_out(&self, key: &[u8]) {
         if let Some(cell) = self.cell(key) {
             cell.fetch_max(self.epoch.fetch_add(1, SeqCst) + 1, SeqCst);
@@ -327,7 +328,7 @@ impl Store {
         self.remove(key, |known| Arc::ptr_eq(known, object));
     }
 
-    /// Does what another process's store did.
+    /// Repeats a change of another process's store.
     pub fn follow(&self, change: &Change) {
         match change {
             Change::Drop(key) => drop(self.invalidate(key)),
@@ -336,27 +337,27 @@ impl Store {
         }
     }
 
-    /// Tells of all that takes objects away from now on, until [`Store::end_changes`].
+    /// Reports all changes that remove objects from now on, until [`Store::end_changes`].
     pub fn changes(&self) -> Receiver<Change> {
         let (sender, changes) = channel();
         self.writes().follower = Some(sender);
         changes
     }
 
-    /// Nobody follows any more.
+    /// Ends the reports.
     pub fn end_changes(&self) {
         self.writes().follower = None;
     }
 
-    /// What is stored, keys and variants, oldest variant first. It takes a read lock of one shard at a time: this is for
-    /// another thread than a worker's.
+    /// The stored objects, keys and variants, the oldest variant first. It takes a read lock of one shard at a time,
+    /// and is not meant for a worker.
     pub fn objects(&self) -> impl Iterator<Item = (Arc<[u8]>, Arc<Object>)> {
         let variants = |variants: Variants| (0..variants.len()).filter_map(move |place| variants.get(place).cloned());
         self.cache.iter().flat_map(move |(key, list)| variants(list).map(move |object| (Arc::clone(&key), object)))
     }
 
-    /// Purges objects and returns their number. It walks through the store, a read lock of one shard at a time, so this is for
-    /// an administrator and not for the request path.
+    /// Purges objects and returns their number. It visits the whole store, with a read lock of one shard at a time, so
+    /// it is for an administrator and not for the request path.
     pub fn purge(&self, selector: &Selector, mode: PurgeMode) -> usize {
         let mut writes = self.writes();
         writes.remember(self.epoch.fetch_add(1, SeqCst) + 1, selector);
@@ -379,7 +380,7 @@ impl Store {
         }
     }
 
-    /// Removes variants of a key. The writes are locked.
+    /// Removes variants of a key. The caller holds the lock of writes.
     fn remove(&self, key: &[u8], goes: impl Fn(&Arc<Object>) -> bool) -> usize {
         let Some(before) = self.cache.peek(key) else { return 0 };
         let after: Vec<_> = before.iter().filter(|object| !goes(object)).cloned().collect();
@@ -419,7 +420,7 @@ impl Writes {
 
     fn tell(&self, change: impl FnOnce() -> Change) {
         if let Some(follower) = &self.follower {
-            // Who follows no longer need not know.
+            // A receiver that has ended need not be notified.
             let _ = follower.send(change());
         }
     }

@@ -3,7 +3,7 @@
 use super::fields::split_at_byte;
 use crate::base::slice_ext::SliceExt;
 
-/// The most members that a dictionary may have.
+/// The greatest number of members of a dictionary.
 const MOST_MEMBERS: usize = 64;
 
 /// The value of a member.
@@ -11,13 +11,13 @@ const MOST_MEMBERS: usize = 64;
 pub(super) enum Value<'a> {
     Integer(i64),
     Boolean(bool),
-    /// The content of a string, escapes as they came.
+    /// The content of a string, with its escapes.
     String(&'a [u8]),
-    /// A token, decimal, byte sequence or inner list, which no directive has.
+    /// A token, decimal, byte sequence or inner list, which no directive uses.
     Other,
 }
 
-/// Reads a dictionary. `None` where it breaks the grammar: then RFC 9213 section 2.2 has the whole field ignored.
+/// Parses a dictionary. `None` if it is malformed: RFC 9213 section 2.2 then ignores the whole field.
 pub(super) fn dictionary(mut rest: &[u8]) -> Option<Vec<(&[u8], Value<'_>)>> {
     let mut members: Vec<(&[u8], Value<'_>)> = Vec::new();
     rest = rest.trim_ascii();
@@ -34,11 +34,11 @@ pub(super) fn dictionary(mut rest: &[u8]) -> Option<Vec<(&[u8], Value<'_>)>> {
             _ => Value::Boolean(true),
         };
         parameters(&mut rest)?;
-        // Each is compared with all others.
+        // Each member is compared with all others.
         if members.len() == MOST_MEMBERS {
             return None;
         }
-        // Of two members of one name the last counts.
+        // If two members have the same name, the last one counts.
         members.retain(|(known, _)| *known != name);
         members.push((name, value));
         rest = rest.trim_ascii_start();

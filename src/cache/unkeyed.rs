@@ -1,14 +1,14 @@
-//! Fields by which a request is told to be another one, or to have come another way, than host, port, scheme and target say.
+//! Fields that override or describe the method, host, port, scheme or target of a request.
 //!
-//! A backend may act on them, so a response can be another one than these tell. Those of a client are no ground for an object
-//! that others get; those of a trusted proxy, and those that this node writes, are a part of the key where they say something
-//! new.
+//! A backend may act on them, so its response may depend on them. Such fields of a client must not affect an object for
+//! other clients: they are *unkeyed*, and prevent sharing. Such fields of a trusted proxy, and of this node, are part
+//! of the key if they add something.
 
 use super::fields::split_at_byte;
 use super::key::CacheRequest;
 use crate::wire::is_read_as;
 
-/// What a field says.
+/// The meaning of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Telling {
     /// Another method or target.
@@ -21,7 +21,7 @@ enum Telling {
     Host,
     /// Host and scheme among other things (RFC 7239).
     Forwarded,
-    /// Something else that only a proxy may say.
+    /// Another fact that only a proxy may report.
     Other,
 }
 
@@ -37,19 +37,20 @@ const OVERRIDES: [&str; 6] = [
 const OF_PROXIES: [&str; 6] =
     ["x-host", "x-http-host-override", "front-end-https", "x-url-scheme", "x-scheme", "x-original-uri"];
 
-/// What every `X-Forwarded-For` and its kin begin with.
+/// The common prefix of `X-Forwarded-For` and related fields.
 const PREFIX: &str = "x-forwarded-";
 
-/// What a field says, in whatever signs its name is written: many backends take every sign for a hyphen.
+/// The meaning of a field, whichever characters its name has for hyphens: many backends treat any such character as a
+/// hyphen.
 fn telling(name: &str) -> Option<Telling> {
-    // Nearly all names are neither.
+    // Nearly all names have neither prefix.
     if !matches!(name.as_bytes(), [b'x' | b'X' | b'f' | b'F', ..]) {
         return None;
     }
     let is_one_of = |known: &[&str]| known.iter().any(|known| is_read_as(name, known));
     if name.get(..PREFIX.len()).is_some_and(|start| is_read_as(start, PREFIX)) {
         return match name.get(PREFIX.len()..).unwrap_or_default() {
-            // Who the client is, a response to all does not depend on.
+            // A response for all clients does not depend on the client's address.
             rest if is_read_as(rest, "for") => None,
             rest if is_read_as(rest, "proto") || is_read_as(rest, "protocol") => Some(Telling::Scheme),
             rest if is_read_as(rest, "port") => Some(Telling::Port),
@@ -66,8 +67,8 @@ fn telling(name: &str) -> Option<Telling> {
     }
 }
 
-/// Whether a field keeps a response from being shared. `is_trusted`: it comes from a proxy whose word counts. Scheme and port
-/// of any other peer are this node's own words.
+/// Whether a field prevents sharing a response. `is_trusted`: it comes from a trusted proxy. Scheme and port of any
+/// other peer are determined by this node.
 pub(super) fn is_unkeyed(name: &str, is_trusted: bool) -> bool {
     match telling(name) {
         Some(Telling::Override) => true,
@@ -76,7 +77,7 @@ pub(super) fn is_unkeyed(name: &str, is_trusted: bool) -> bool {
     }
 }
 
-/// Writes what a request is told to be beyond its host, port and scheme: `name=value` and a NUL each.
+/// Writes the facts about a request beyond its host, port and scheme: `name=value` and a NUL each.
 pub(super) fn write(request: &CacheRequest<'_>, out: &mut Vec<u8>) {
     for header in request.fields.0 {
         let is_implied = match telling(header.name) {
@@ -99,7 +100,7 @@ pub(super) fn write(request: &CacheRequest<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes what a `Forwarded` says, but for the addresses of client and proxies.
+/// Writes the elements of a `Forwarded`, except the addresses of client and proxies.
 fn write_forwarded(value: &[u8], out: &mut Vec<u8>) {
     for pair in value.split(|byte| matches!(byte, b',' | b';')).map(<[u8]>::trim_ascii) {
         let (name, _) = split_at_byte(pair, b'=');

@@ -1,35 +1,36 @@
-//! `Vary`: the fields of a request that a response was selected by (RFC 9111 section 4.1).
+//! `Vary`: the request fields by which a response was selected (RFC 9111 section 4.1).
 
 use super::fields::{Fields, list};
 
-/// The most fields that a response may vary by. One that names more is not stored.
+/// The greatest number of fields of a `Vary`. A response that names more is not stored.
 pub const MOST_FIELDS: usize = 16;
 
-/// The most bytes of a request's selecting fields. A request that has more selects nothing, and its response is not stored.
+/// The greatest total length of a request's selecting fields in bytes. A request with more selects no variant, and its
+/// response is not stored.
 pub const MOST_BYTES: usize = 2048;
 
-/// The selecting fields of a stored response, with the values that the request had.
+/// The selecting fields of a stored response, with the values of its request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variant {
-    /// Names in small letters, sorted, each with the normalised value; `None` where the request lacked the field.
+    /// Names in lower case, sorted, each with the normalised value; `None` if the request lacked the field.
     fields: Box<[SelectingField]>,
 }
 
 pub(super) type SelectingField = (Box<str>, Option<Box<[u8]>>);
 
-/// The reason why a response has no variant that can be selected again.
+/// Why a response has no variant that can be selected again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VaryFault {
-    /// `Vary: *`: nothing that the cache knows selects the response.
+    /// `Vary: *`: the selection is unknown.
     Any,
-    /// More fields than [`MOST_FIELDS`], or a name that is no text.
+    /// There are more fields than [`MOST_FIELDS`], or an invalid name.
     TooMuch,
     /// The request has more than [`MOST_BYTES`] in these fields.
     LongRequest,
 }
 
 impl Variant {
-    /// The variant that a request selected.
+    /// The variant for a request.
     pub fn of(response: Fields<'_>, request: Fields<'_>) -> Result<Self, VaryFault> {
         let mut names: Vec<Box<str>> = Vec::new();
         for member in response.members("vary") {
@@ -64,8 +65,8 @@ impl Variant {
         self.fields.iter().all(|(name, value)| request.has(name, value.as_deref()))
     }
 
-    /// Writes the part of a key that tells requests of this kind of variant apart, for the collapse of fills. Whether the
-    /// request can select one at all.
+    /// Writes the part of a key that distinguishes requests for variants of this kind, for collapsed forwarding.
+    /// Returns whether the request can select one at all.
     pub fn write_selection(&self, request: &mut RequestValues<'_>, out: &mut Vec<u8>) -> bool {
         for (name, _) in &self.fields {
             out.extend_from_slice(name.as_bytes());
@@ -93,30 +94,30 @@ impl Variant {
         Self { fields: fields.into() }
     }
 
-    /// The memory that it takes, in bytes.
+    /// Memory in bytes.
     pub fn size(&self) -> usize {
         self.fields.iter().map(|(name, value)| 64 + name.len() + value.as_ref().map_or(0, |v| v.len())).sum()
     }
 }
 
-/// The values by which one request selects variants. Each is normalised once, however many variants it is compared with.
+/// The values by which one request selects variants. Each value is normalised once, however many variants are compared.
 #[derive(Debug)]
 pub struct RequestValues<'a> {
     fields: Fields<'a>,
     known: Vec<(Box<str>, Value)>,
 }
 
-/// A field of a request, in one form.
+/// The normalised value of a request field.
 #[derive(Debug)]
 enum Value {
     Absent,
-    /// Longer than [`MOST_BYTES`]: it is not looked at.
+    /// Longer than [`MOST_BYTES`]: it is not examined.
     TooLong,
     Is(Box<[u8]>),
 }
 
 impl<'a> RequestValues<'a> {
-    /// Those of a request with these fields. Nothing is normalised yet.
+    /// The values of a request with these fields. Normalisation happens on demand.
     pub fn of(fields: Fields<'a>) -> Self {
         Self { fields, known: Vec::new() }
     }
@@ -125,7 +126,7 @@ impl<'a> RequestValues<'a> {
     fn has(&mut self, name: &str, wanted: Option<&[u8]>) -> bool {
         match wanted {
             None => !self.fields.has(name),
-            // Mostly the bytes are equal, and there is nothing to normalise.
+            // Mostly the bytes are equal, and need no normalisation.
             Some(wanted) if self.fields.only(name) == Some(wanted) => true,
             Some(wanted) => matches!(self.value(name), Value::Is(value) if **value == *wanted),
         }
@@ -142,10 +143,10 @@ impl<'a> RequestValues<'a> {
 }
 
 impl Value {
-    /// The value of a field in one form. Only in fields of content negotiation is it known what has no meaning: case and white
-    /// space, repetition and order; but of two languages with one quality the first is preferred by many servers. The value of
-    /// any other field is taken as it came, several lines joined as one list (RFC 9110 section 5.3): a backend may see a
-    /// difference where a list has none.
+    /// The normalised value of a field. Only in fields of content negotiation it is known which differences have no
+    /// meaning: case, white space, repetition and order. But if two languages have equal quality, many servers prefer
+    /// the first. The value of any other field is unchanged, several lines joined as one list (RFC 9110 section 5.3): a
+    /// backend may distinguish lists that are equal.
     fn of(request: Fields<'_>, name: &str) -> Self {
         if !request.has(name) {
             return Self::Absent;
@@ -173,7 +174,7 @@ impl Value {
     }
 }
 
-/// A member of a field of content negotiation in small letters, without white space; as it is where it has a quoted string.
+/// A member of a content negotiation field in lower case, without white space; unchanged if it has a quoted string.
 fn negotiated(member: &[u8]) -> Vec<u8> {
     let mut member = member.to_vec();
     if !member.contains(&b'"') {
@@ -183,7 +184,7 @@ fn negotiated(member: &[u8]) -> Vec<u8> {
     member
 }
 
-/// The quality of a normalised member in thousandths (RFC 9110 section 12.4.2); the greatest where it states none.
+/// The quality of a normalised member in thousandths (RFC 9110 section 12.4.2); the greatest if none is stated.
 fn quality(member: &[u8]) -> u16 {
     let stated = member.split(|byte| *byte == b';').skip(1).find_map(|parameter| parameter.strip_prefix(b"q="));
     match stated {
@@ -206,7 +207,7 @@ mod tests {
     use super::*;
     use httparse::Header;
 
-    /// A request costs little, however many variants it is compared with and however long its values are.
+    /// A request costs little, however many variants are compared and however long its values are.
     #[test]
     fn values_are_normalised_once_and_long_ones_never() {
         let vary = [Header { name: "Vary", value: b"Accept-Encoding" }];

@@ -9,7 +9,7 @@ fn at(seconds: u64) -> Moment {
     Moment::from_micros(seconds * 1_000_000)
 }
 
-/// A response whose last byte came then.
+/// A response whose last byte arrived at this time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Live(u64);
 
@@ -49,7 +49,7 @@ fn a_fill_that_dies_hands_over_and_three_release() {
         assert_eq!(fills.join(b"k", waiter, true, TIMEOUT, at(0)), Joined::Wait(at(10)));
     }
     let Handover::Next(1, second) = fills.failed(b"k", first) else { panic!("the next one fills") };
-    // What the dead fill still reports is ignored.
+    // Later reports of the dead fill are ignored.
     assert!(fills.end(b"k", first).is_empty());
     assert_eq!(fills.failed(b"k", first), Handover::Release(vec![]));
     let Handover::Next(2, third) = fills.failed(b"k", second) else { panic!("the next one fills") };
@@ -57,7 +57,7 @@ fn a_fill_that_dies_hands_over_and_three_release() {
     assert_eq!(fills.under_way(), 0);
 }
 
-/// The time of a fill that was handed over is that of the one who has it.
+/// The timeout of a fill that was passed on starts with its new owner.
 #[test]
 fn a_fill_that_was_handed_over_begins_anew() {
     let mut fills = TestFills::default();
@@ -69,7 +69,7 @@ fn a_fill_that_was_handed_over_begins_anew() {
     assert_eq!(fills.join(b"k", 2, true, TIMEOUT, at(17)), Joined::Wait(at(18)));
 }
 
-/// A request whose response may be another one than others get waits, and nobody waits for it.
+/// A request whose response may differ from others waits, but others do not wait for it.
 #[test]
 fn a_request_that_may_not_lead_waits_or_goes_by_itself() {
     let mut fills = TestFills::default();
@@ -120,7 +120,8 @@ fn waiters_and_marks_are_bounded() {
     assert_eq!(remembered, 4096);
 }
 
-/// From the head of the response on nobody waits: who waited is told, and who comes later reads, for as long as bytes come.
+/// From the head of the response on no request waits: waiters are notified, and later requests read, as long as bytes
+/// arrive.
 #[test]
 fn a_response_under_way_is_read() {
     let mut fills = TestFills::default();
@@ -129,7 +130,7 @@ fn a_response_under_way_is_read() {
     assert_eq!(fills.publish(b"k", first, Live(1)), [1]);
     assert!(fills.publish(b"k", FillId::default(), Live(1)).is_empty(), "another fill's");
     assert_eq!(fills.join(b"k", 2, false, TIMEOUT, at(10)), Joined::Stream(Live(1)));
-    // It has stopped: another one replaces it, and what its death says is nobody's.
+    // It has stalled: another fill replaces it, and its failure has no effect.
     assert_eq!(fills.join(b"k", 3, false, TIMEOUT, at(11)), Joined::Pass);
     let second = lead(fills.join(b"k", 3, true, TIMEOUT, at(11)));
     assert_eq!(fills.failed(b"k", first), Handover::Release(vec![]));
@@ -139,15 +140,15 @@ fn a_response_under_way_is_read() {
     lead(fills.join(b"k", 5, true, TIMEOUT, at(13)));
 }
 
-/// What a request of the simulation does at the moment.
+/// The present action of a request in the simulation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Doing {
     Fills(FillId),
     Waits(Moment),
 }
 
-/// Clients come and leave, fills end in every way. Every request ends: none is forgotten, none waits beyond its
-/// deadline, and a key that responds has one fill at a time.
+/// Clients come and leave, and fills end in every manner. Every request ends: none is forgotten, none waits beyond its
+/// deadline, and a storable key has one fill at a time.
 #[test]
 fn every_request_ends() {
     for seed in 0..300 {

@@ -33,7 +33,7 @@ fn conditions_in_their_order() {
         (ims("nonsense"), &stored, Full),
         (ims(&http_date(0)), bare, NotModified),
         (ims(&http_date(-1)), bare, Full),
-        // If-None-Match makes If-Modified-Since void.
+        // If-None-Match overrides If-Modified-Since.
         (format!("If-None-Match: \"b\"\n{}", ims(&modified)), &stored, Full),
         (format!("If-None-Match: \"a\"\n{}", ims(&earlier)), &stored, NotModified),
         ("If-Match: \"a\"".into(), &stored, Full),
@@ -44,7 +44,7 @@ fn conditions_in_their_order() {
         (ius(&modified), &stored, Full),
         (ius(&earlier), &stored, PreconditionFailed),
         (ius(&earlier), bare, Full),
-        // If-Match makes If-Unmodified-Since void, and comes before If-None-Match.
+        // If-Match overrides If-Unmodified-Since, and precedes If-None-Match.
         (format!("If-Match: \"a\"\n{}", ius(&earlier)), &stored, Full),
         ("If-Match: \"b\"\nIf-None-Match: \"a\"".into(), &stored, PreconditionFailed),
         ("If-Match: \"a\"\nIf-None-Match: \"a\"".into(), &stored, NotModified),
@@ -58,7 +58,7 @@ fn conditions_in_their_order() {
     assert_eq!(evaluate(Fields(&request), false, &Representation::from(&error)), Full);
 }
 
-/// RFC 9110 section 14, on ten bytes.
+/// RFC 9110 section 14, for ten bytes.
 #[test]
 fn ranges() {
     use Outcome::{Full, Partial, RangeNotSatisfiable};

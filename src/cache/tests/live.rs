@@ -1,4 +1,4 @@
-//! Responses that are read while they come: collapse, death and purge, with seeds.
+//! Responses that are read while they arrive: collapsed forwarding, failure and purge, with seeds.
 
 use super::*;
 use crate::cache::body::Body;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The greatest object that is stored here.
+/// The greatest stored object in these tests.
 const LARGEST: u64 = 300_000;
 
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl FillSink for Mail {
     }
 }
 
-/// A response of this length, which is known or not.
+/// A response of this length, stated or not.
 fn begin(etag: u64, len: usize, is_sized: bool) -> PendingObject {
     let lines = format!("Cache-Control: max-age=600\nETag: \"{etag}\"");
     let lines = parse(&lines);
@@ -94,7 +94,7 @@ fn a_fill_that_dies_tells_its_readers_and_takes_no_more() {
     assert!(LiveReader::new(fill, mail.sleeper(2)).is_none());
 }
 
-/// A body that turns out to be too large reaches those who read it, a window at a time.
+/// A body that turns out to be too large reaches its readers, a window at a time.
 #[test]
 fn what_is_not_stored_reaches_its_readers() {
     let mail = Arc::new(Mail::default());
@@ -130,7 +130,7 @@ fn what_is_not_stored_reaches_its_readers() {
     assert!(got == sent);
 }
 
-/// What a request of the simulation does at the moment.
+/// The present action of a request in the simulation.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there are a handful of them")]
 enum Doing {
@@ -157,15 +157,15 @@ struct World {
     mail: Arc<Mail>,
     post: Vec<(u64, FillEnd)>,
     doing: BTreeMap<u64, (u64, Doing)>,
-    /// The version of what the backend has.
+    /// The version of the backend's content.
     version: u64,
     last: u64,
     deaths: usize,
-    /// How requests have ended: whole, cut, by themselves.
+    /// Number of requests by their end: complete, cut, without a fill.
     ends: [usize; 3],
 }
 
-/// The length of a version's response, and a byte of it.
+/// The length of a version's response, and one of its bytes.
 fn len_of(version: u64) -> usize {
     [0, 1, 65_536, 100_000, 299_000, 500_000][version as usize % 6]
 }
@@ -234,7 +234,7 @@ impl World {
         }
     }
 
-    /// Tells a request what came by mail; the mail of different fills may overtake each other.
+    /// Delivers mail to a request; mail of different fills may overtake each other.
     fn deliver(&mut self) {
         self.post.extend(self.mail.take());
         if self.post.is_empty() {
@@ -350,8 +350,8 @@ impl World {
     }
 }
 
-/// Clients come and leave, fills end in every way, and the object changes. Whatever is read is one version from its
-/// beginning to its end, and none that was purged before the request came; nothing is cut unless its fill has died; and
+/// Clients come and leave, fills end in every manner, and the object changes. Each read gives a single version from
+/// beginning to end, and none that was purged before the request came. Nothing is cut unless its fill has failed, and
 /// every request ends.
 #[test]
 fn every_reader_gets_one_version() {

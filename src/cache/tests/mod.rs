@@ -1,4 +1,4 @@
-//! Tables by section of the RFCs, seeds, and an oracle.
+//! Tests: tables by section of the RFCs, simulations with seeds, and a comparison with another implementation.
 
 mod collapse;
 mod conditional;
@@ -31,7 +31,7 @@ fn at(seconds: u64) -> SystemTime {
     zero() + Duration::from_secs(seconds)
 }
 
-/// The date so many seconds after time zero.
+/// The date this many seconds after time zero.
 fn http_date(seconds: i64) -> String {
     let offset = Duration::from_secs(seconds.unsigned_abs());
     httpdate::fmt_http_date(if seconds < 0 { zero() - offset } else { zero() + offset })

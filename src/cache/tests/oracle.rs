@@ -1,5 +1,5 @@
-//! Against `http-cache-semantics`: whether a stored response is reused for a request, without asking a backend. Where the
-//! two differ, the reason is known.
+//! A comparison with `http-cache-semantics`: whether a stored response is reused for a request without a backend. Each
+//! difference has a known reason.
 
 use super::*;
 use crate::cache::lookup::{Decision, decide};
@@ -90,7 +90,7 @@ impl Case {
         policy.is_storable() && matches!(reuse, BeforeRequest::Fresh(_))
     }
 
-    /// Why this cache says `ours` and the oracle does not.
+    /// Why this cache decides `ours` and the oracle does not.
     fn difference(&self, ours: bool) -> Option<&'static str> {
         let stored = |text: &str| self.stored.contains(text);
         let second = |text: &str| self.second.contains(text);
@@ -132,6 +132,6 @@ fn reuse_is_what_another_implementation_says() {
             explained += 1;
         }
     }
-    // Most cases have to agree, and in both ways, or the comparison says nothing.
+    // Most cases have to agree, with both results, or the comparison has no value.
     assert!(same > 50_000 && reused > 2_500 && explained > 0, "{same} agree, {reused} reused, {explained} explained");
 }

@@ -24,7 +24,7 @@ fn lifetimes_and_ages() {
         (dated(-1, "Expires: Sat, 05 Sep 2026 00:01:00 GMT"), 61, 1),
         (dated(0, "Expires: Saturday, 05-Sep-26 00:01:00 GMT"), 60, 0),
         (dated(0, "Expires: Sat Sep  5 00:01:00 2026"), 60, 0),
-        // Of two values the first counts, and an invalid one is stale.
+        // If there are two values, the first one counts, and an invalid one is stale.
         ("Cache-Control: max-age=60, max-age=1".into(), 60, 0),
         ("Cache-Control: max-age=1, max-age=60".into(), 1, 0),
         ("Cache-Control: max-age=x, max-age=60".into(), 0, 0),
@@ -93,7 +93,7 @@ fn stored_responses_are_reused_as_they_allow() {
     ];
     for (stored, now, expected) in table {
         assert_eq!(decision("", stored, now, &options()), expected, "{stored} at {now}");
-        // The default takes no notice of a client that wants something else.
+        // By default a client's wishes are ignored.
         assert_eq!(decision("Cache-Control: no-cache", stored, now, &options()), expected, "{stored} at {now}");
     }
     let off = Options { deliver_active: false, ..options() };
@@ -178,7 +178,7 @@ fn stale_responses_stand_in_for_errors() {
     }
 }
 
-/// A client that takes stale responses gets none that was purged, and none beyond what the frontend allows.
+/// A client that accepts stale responses gets none that was purged, and none beyond the frontend's limit.
 #[test]
 fn max_stale_has_its_limits() {
     let request = parse("Cache-Control: max-stale");
@@ -201,7 +201,7 @@ fn variants_are_selected_by_normalised_values() {
         ("Vary: X-A", "", "X-A:", false),
         ("Vary: x-a", "X-A: 1", "X-a: 1", true),
         ("Vary: X-A", "X-A: a", "X-A: A", false),
-        // Of a field that may be no list, nothing has no meaning but the white space around it.
+        // In a field that may not be a list, only the surrounding white space has no meaning.
         ("Vary: X-A", "X-A:  1,2 ", "X-A: 1,2", true),
         ("Vary: X-A", "X-A: 1,2", "X-A: 1 ,  2", false),
         ("Vary: Origin", "Origin: https://a.com", "Origin: https://a.com,", false),
@@ -212,7 +212,7 @@ fn variants_are_selected_by_normalised_values() {
         ("Vary: Accept-Encoding", "Accept-Encoding: gzip, br", "Accept-Encoding: BR,gzip", true),
         ("Vary: Accept-Language", "Accept-Language: en;q=0.5, de", "Accept-Language: de, en; q=0.5", true),
         ("Vary: Accept-Encoding", "Accept-Encoding: gzip", "Accept-Encoding: br", false),
-        // Of two languages of one quality the first is preferred.
+        // If two languages have equal quality, the first one is preferred.
         ("Vary: Accept-Language", "Accept-Language: de, en", "Accept-Language: en, de", false),
         ("Vary: Accept-Language", "Accept-Language: de, en;q=0.50", "Accept-Language: en;q=0.50,DE", true),
         ("Vary: Accept", "Accept: a;b=\"C, d\"", "Accept: a;b=\"c, d\"", false),

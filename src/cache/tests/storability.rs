@@ -35,7 +35,7 @@ fn responses_that_are_stored_and_that_are_not() {
         ("Authorization: x", 200, "Cache-Control: max-age=60, public", None),
         ("Authorization: x", 200, "Cache-Control: max-age=60, must-revalidate", None),
         ("Authorization: x", 200, "Cache-Control: s-maxage=60", None),
-        // A certificate says who the client is, too.
+        // A certificate identifies the client, too.
         ("X-SSL-Client-S-DN: CN=a", 200, fresh, Some(Refusal::Authorization)),
         ("X-SSL-Client-S-DN: CN=a", 200, "Cache-Control: max-age=60, public", None),
         // Section 7.3, and x0d.
@@ -54,7 +54,7 @@ fn responses_that_are_stored_and_that_are_not() {
         ("", 200, "Expires: 0", None),
         ("", 200, "Cache-Control: max-age=60\nVary: *", Some(Refusal::Vary)),
         ("", 200, "Cache-Control: max-age=60\nVary: a, *", Some(Refusal::Vary)),
-        // Requests whose response the key does not tell.
+        // Requests whose response depends on more than the key.
         ("X-HTTP-Method-Override: DELETE", 200, fresh, Some(Refusal::Request)),
         ("X-Forwarded-Host: evil", 200, fresh, Some(Refusal::Request)),
         ("X-Original-URL: /admin", 200, fresh, Some(Refusal::Request)),
@@ -83,7 +83,7 @@ fn responses_that_are_stored_and_that_are_not() {
     }
 }
 
-/// A directive that cannot be read may be one that forbids.
+/// A directive that cannot be read may be one that forbids storing.
 #[test]
 fn a_directive_that_cannot_be_read_forbids() {
     let table = [
@@ -125,7 +125,7 @@ fn a_body_whose_end_is_in_doubt_is_not_stored() {
     assert_eq!(pending.push(b"89", Moment::ZERO), Err(BodyFault::TooLarge));
 }
 
-/// Bodies take memory while they are filled, and for as long as anybody sends them.
+/// Bodies count while they are filled, and while any response sends them.
 #[test]
 fn the_memory_of_bodies_is_bounded() {
     let budget = Arc::new(BodyBudget::new(100_000));
@@ -147,7 +147,7 @@ fn the_memory_of_bodies_is_bounded() {
     assert_eq!(budget.used(), 60_000, "it is still being sent");
     drop(sent);
     assert_eq!(budget.used(), 0);
-    // Of what was taken for bytes to come, what did not come is given back.
+    // Memory reserved for bytes that did not arrive is returned.
     let mut short = begin(BodyLength::Chunked);
     assert_eq!((short.push(b"0123456789", Moment::ZERO), budget.used()), (Ok(()), 65_536));
     let object = short.finish().expect("whole");
@@ -157,7 +157,7 @@ fn the_memory_of_bodies_is_bounded() {
     assert_eq!(budget.used(), 0);
 }
 
-/// A response is charged for all that it has a store remember.
+/// An object's size covers everything that the store keeps of it.
 #[test]
 fn the_size_of_an_object_has_all_of_its_parts() {
     let plain = object("Cache-Control: max-age=60").size();

@@ -58,7 +58,7 @@ fn variants_of_one_key() {
     assert!(one.is_in(&store) && two.is_in(&store) && !variant("X-A: 3").is_in(&store));
     let found = find(&store, &one, "");
     assert!(found.object.is_none() && found.other.is_some());
-    // The same variant again takes the place of the first.
+    // The same variant replaces the first one.
     let second = one.put(&store, &options()).expect("stored");
     let found = find(&store, &one, "X-A: 1").object.expect("stored");
     assert!(Arc::ptr_eq(&found, &second) && !Arc::ptr_eq(&found, &first));
@@ -104,7 +104,7 @@ fn a_frontend_keeps_to_its_quota_and_others_keep_theirs() {
     assert!(other.is_in(&store));
     let large = Item { len: 2 << 20, ..Item::default() };
     assert_eq!(large.put(&store, &limited).err(), Some(InsertError::TooLarge));
-    // Bytes that left the store take nothing of a quota, even where a response still has them.
+    // Bytes that left the store count in no quota, even if a response still holds them.
     let held = find(&store, &other, "").object.expect("stored");
     assert!(store.bytes_of("g") > 0);
     store.purge(&Selector::All, PurgeMode::Hard);
@@ -113,8 +113,8 @@ fn a_frontend_keeps_to_its_quota_and_others_keep_theirs() {
     assert_eq!(store.bytes_of("g"), 0);
 }
 
-/// Whatever is stored, replaced, put out and purged: a quota counts what is in the store, and the newest object of a frontend
-/// is never the one that has to leave.
+/// Whatever is stored, replaced, evicted and purged: a quota counts the content of the store, and the newest object of
+/// a frontend is never evicted for its quota.
 #[test]
 fn quotas_count_what_is_stored() {
     let store = Store::new(2 * MIB);
@@ -142,7 +142,7 @@ fn quotas_count_what_is_stored() {
     assert_eq!((store.bytes_of("f"), store.bytes_of("g"), store.len()), (0, 0, 0), "{} are held", held.len());
 }
 
-/// One key never has more than one object may have, so it cannot empty a shard for its variants.
+/// A key never takes more than the limit of one object, so its variants cannot empty a shard.
 #[test]
 fn the_variants_of_a_key_share_the_room_of_one_object() {
     let store = Store::new(16 * MIB);
@@ -224,7 +224,7 @@ fn a_fill_that_began_before_a_purge_is_not_stored() {
     assert!(kept.count() > 30);
     assert!(store.make_stale(&item.key()));
     assert!(find(&store, &item, "").object.is_some_and(|object| object.is_purged()));
-    // A fill that is older than what is remembered is not trusted.
+    // A fill that began before the oldest kept purge is not stored.
     let ticket = store.ticket();
     let selector = Selector::Host(b"elsewhere"[..].into());
     for _ in 0..256 {
@@ -235,7 +235,7 @@ fn a_fill_that_began_before_a_purge_is_not_stored() {
     assert_eq!(insert(&item, ticket), Some(InsertError::Purged));
 }
 
-/// Threads fill and purge. After its purge has returned, no version that was older is ever served.
+/// Threads fill and purge. After a purge has returned, no older version is served.
 #[test]
 fn no_old_version_outlives_its_purge() {
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
