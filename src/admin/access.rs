@@ -1,13 +1,14 @@
-//! Who may ask: no page of another site, by whatever name it found this node, and where there is a token nobody without it.
+//! Access to the admin service: pages of other sites are refused, under any name of this node, and requests without the
+//! token if one is configured.
 
 use super::{Bind, Response, Settings};
 use crate::base::base64;
 use crate::exchange::ServiceRequest;
 use std::net::IpAddr;
 
-/// The refusal of a request that may not be answered.
+/// Refuses a request that is not allowed.
 pub(super) fn check(request: &ServiceRequest, path: &str, settings: &Settings) -> Result<(), Response> {
-    // A load balancer asks these by whatever name it has for this node, or by none, and learns nothing else.
+    // A load balancer requests these under any name of this node, or none, and gets no other information.
     if is_probe(request, path) {
         return Ok(());
     }
@@ -29,7 +30,7 @@ pub(super) fn check(request: &ServiceRequest, path: &str, settings: &Settings) -
     }
 }
 
-/// Who asks, for the log: the address, and the name beside a token where the client gives one.
+/// The client of a request, for the log: the address, and the user name that it may send beside the token.
 pub(super) fn who(request: &ServiceRequest) -> String {
     let address = match (request.peer, request.uid) {
         (_, Some(uid)) => format!("user {uid} of this machine"),
@@ -43,7 +44,7 @@ pub(super) fn who(request: &ServiceRequest) -> String {
     if name.is_empty() { address + &origin } else { format!("{} at {address}{origin}", name.escape_ascii()) }
 }
 
-/// Whether a request asks whether this process lives or is ready.
+/// Whether a request asks for liveness or readiness.
 pub(super) fn is_probe(request: &ServiceRequest, path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz") && matches!(request.method.as_str(), "GET" | "HEAD")
 }
@@ -52,8 +53,8 @@ fn is_local(settings: &Settings) -> bool {
     settings.bind.as_ref().is_some_and(Bind::is_local)
 }
 
-/// Whether this is a name that nobody else can have lead here: with one of its own, a foreign page could ask in the name
-/// of a browser that can reach this node.
+/// Whether this name cannot be made to resolve to this node by a third party. Under a name of its own, a foreign page
+/// could send requests through a browser that can reach this node.
 fn is_own_name(host: &str, settings: &Settings) -> bool {
     let name = without_port(host);
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
@@ -75,14 +76,14 @@ fn is_foreign(request: &ServiceRequest, path: &str, host: &str) -> bool {
         authority.is_none_or(|authority| !authority.eq_ignore_ascii_case(host.as_bytes()))
     };
     let site = request.fetch_site.as_deref();
-    // A link of another site may lead to the dashboard: that page learns nothing of what it shows.
+    // A link of another site may lead to the dashboard: that site cannot read the page.
     let is_visit = request.fetch_mode.as_deref() == Some(b"navigate") && path == "/" && request.method == "GET";
     request.origin.as_deref().is_some_and(is_other)
         || site.is_some_and(|site| !is_visit && !matches!(site, b"same-origin" | b"none"))
 }
 
-/// Whether the request has the token: `Bearer TOKEN`, or `Basic` with the token for a password, as browsers and HAProxy's
-/// exporters send it.
+/// Whether the request has the token: `Bearer TOKEN`, or `Basic` with the token as the password, as browsers and
+/// exporters for HAProxy send it.
 fn knows(request: &ServiceRequest, token: &str) -> bool {
     let Some(authorization) = request.authorization.as_deref() else { return false };
     let Some(space) = authorization.iter().position(|byte| *byte == b' ') else { return false };
@@ -95,7 +96,7 @@ fn knows(request: &ServiceRequest, token: &str) -> bool {
     password.is_some_and(|password| is_equal(password, token.as_bytes()))
 }
 
-/// Takes as long wherever the first difference is.
+/// A comparison in constant time.
 fn is_equal(one: &[u8], other: &[u8]) -> bool {
     let difference = one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b));
     one.len() == other.len() && std::hint::black_box(difference) == 0

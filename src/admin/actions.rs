@@ -1,4 +1,4 @@
-//! Actions: what an operator has this node do. Each may be repeated without harm.
+//! Actions of an operator on this node. Each may be repeated without harm.
 
 use super::clusters::name_of;
 use super::query::{Query, decoded};
@@ -9,34 +9,34 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// For how long a backend is marked dead where nothing is said, and at the most.
+/// The default duration of a dead mark.
 const DEFAULT_MARK: Duration = Duration::from_secs(60);
 const MAX_MARK: Duration = Duration::from_secs(86_400 * 365);
 
-/// How long the supervisor is waited for. It does what it was told all the same.
+/// The limit of the wait for the supervisor. The supervisor performs the action all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Hosts that a refusal names.
+/// The greatest number of hosts that a refusal names.
 const MAX_NAMED: usize = 5;
 
-/// What the supervisor is to do on behalf of an operator.
+/// An action for the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Open the access log anew, as SIGUSR1 does.
+    /// Reopen the access log, as SIGUSR1 does.
     ReopenLogs,
     /// Read routes, certificates and pages again, as SIGHUP does.
     Reload,
-    /// Replace the worker at this place: it finishes what is under way.
+    /// Replace the worker of this slot: it finishes its exchanges.
     DrainWorker(usize),
 }
 
-/// What was begun, or why nothing was.
+/// A description of the started action, or why none was started.
 pub type ActionResult = Result<String, String>;
 
 /// The verbs of a frontend.
 const VERBS: [&str; 4] = ["disable", "enable", "dead", "alive"];
 
-/// Whether an action has this path.
+/// Whether this is the path of an action.
 pub(super) fn is_action(path: &str) -> bool {
     match segments(path).as_slice() {
         ["v1", "actions", verb] => matches!(*verb, "reopen-logs" | "reload"),
@@ -70,7 +70,7 @@ fn accepted(what: &str) -> Response {
     response
 }
 
-/// The same of something that was done for so many hosts.
+/// The response to an action that affected this number of hosts.
 fn done_for(what: &str, hosts: usize) -> Response {
     let mut response = Response::json(&json!({ "accepted": what, "hosts": hosts }));
     response.status = 202;
@@ -95,7 +95,7 @@ fn drain(number: &str, service: &Service) -> Response {
     }
 }
 
-/// Has the source be asked for the route of a host again.
+/// Makes the source look up a host again.
 fn flush(host: &str, service: &Service) -> Response {
     let host = host.to_ascii_lowercase();
     match service.directory.flush(&host) {
@@ -107,7 +107,7 @@ fn flush(host: &str, service: &Service) -> Response {
     }
 }
 
-/// Has a backend of a cluster serve, or not.
+/// Enables or disables a backend of a cluster, or marks it dead or alive.
 fn treat(key: &str, verb: &str, query: &Query, service: &Service) -> Response {
     if !VERBS.contains(&verb) {
         return Response::problem(404, "no such action; /v1/openapi.json names them all");
@@ -165,11 +165,11 @@ fn marks_of<'a>(routes: &'a [Arc<Route>], member: &'a Member) -> impl Iterator<I
     routes.iter().filter_map(|route| Some((&**route, route.mark_of(member.backend.id())?)))
 }
 
-/// Marks a backend dead for every host of its cluster that is in use. The mark is this node's alone.
+/// Marks a backend dead for every host of its cluster in use. The mark applies to this node alone.
 fn mark_dead(cluster: &Cluster, member: &Member, (what, until): (&str, Moment), service: &Service) -> Response {
     let routes = routes_of(cluster, service);
     let hosts = marks_of(&routes, member).map(|(_, mark)| mark.mark_dead_by_operator(until)).count();
-    // Requests that wait may have nothing to wait for now.
+    // Waiting requests may now wait in vain.
     cluster.serve(service.clock.now());
     match hosts {
         0 => Response::problem(
@@ -180,7 +180,7 @@ fn mark_dead(cluster: &Cluster, member: &Member, (what, until): (&str, Moment), 
     }
 }
 
-/// Takes back the marks of this node, and tells of those that stand in Redis.
+/// Removes the marks of this node, and reports marks in Redis.
 fn mark_alive(cluster: &Cluster, member: &Member, (what, now): (&str, Moment), service: &Service) -> Response {
     let routes = routes_of(cluster, service);
     let (mut hosts, mut kept) = (0, Vec::new());

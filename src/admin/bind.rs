@@ -1,27 +1,27 @@
-//! Where the service listens.
+//! The listening address of the service.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What the path of a socket begins with.
+/// The prefix of the path of a UNIX socket.
 const UNIX: &str = "unix:";
 
-/// An address, or a socket of the file system.
+/// An address, or a UNIX socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bind {
     /// An address with its port.
     Address(SocketAddr),
-    /// A socket at this absolute path (`unix:/PATH`): who may ask is a matter of its mode and owner.
+    /// A socket at this absolute path (`unix:/PATH`): its mode and owner control access.
     Unix(PathBuf),
 }
 
-/// What can be read.
+/// The accepted values.
 pub const EXPECTED: &str = "an address with a port such as 127.0.0.1:9100, or unix:/PATH";
 
 impl Bind {
-    /// The address; `None` for a socket of the file system.
+    /// The address; `None` for a UNIX socket.
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Address(address) => Some(*address),
@@ -29,7 +29,7 @@ impl Bind {
         }
     }
 
-    /// Whether nobody outside of this machine can come there.
+    /// Whether it is reachable from this machine only.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Address(address) => address.ip().is_loopback(),

@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::shaper::BucketView;
 use serde_json::{Value, json};
 
-/// The tree of a cluster's buckets from its root; null where there are none.
+/// The tree of a cluster's buckets from its root; null without buckets.
 pub(super) fn tree(cluster: &Cluster) -> Value {
     let views = cluster.buckets();
     views.first().map_or(Value::Null, |_| node(&views, 0))
@@ -36,7 +36,7 @@ fn node(views: &[BucketView], place: usize) -> Value {
     })
 }
 
-/// Requests of a bucket that found no place in its queue, or waited in it for too long.
+/// Requests of a bucket that were refused for a full queue, or waited too long.
 pub(super) fn dropped(view: &BucketView) -> u64 {
     view.refused + view.timed_out
 }

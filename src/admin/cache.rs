@@ -1,4 +1,4 @@
-//! The object cache: what it holds, and purges.
+//! The object cache: statistics and purges.
 
 use super::query::Query;
 use super::{Response, Sources};
@@ -7,7 +7,7 @@ use crate::cache::store::Store;
 use crate::directory::redis::purges::{self, Purged};
 use serde_json::{Value, json};
 
-/// What the cache holds; null where there is none.
+/// Statistics of the cache; null if there is none.
 pub(super) fn summary(sources: &Sources) -> Value {
     sources.cache.as_ref().map_or(Value::Null, |store| {
         json!({
@@ -20,7 +20,7 @@ pub(super) fn summary(sources: &Sources) -> Value {
     })
 }
 
-/// Purges what the query selects, on this node or on all: the number of objects.
+/// Purges the objects that the query selects, on this node or on all, and responds with their number.
 pub(super) fn purge(query: &Query, sources: &Sources) -> Response {
     let Some(store) = &sources.cache else {
         return Response::problem(409, "there is no object cache: server.cacheBytes is 0");
@@ -36,7 +36,7 @@ pub(super) fn purge(query: &Query, sources: &Sources) -> Response {
     }
 }
 
-/// Has all nodes that share a Redis purge, and says what each has done.
+/// Makes all nodes that share a Redis purge, and responds with the result of each.
 fn purge_all(query: &Query, sources: &Sources) -> Response {
     let Some(target) = &sources.redis else {
         return Response::problem(409, "nodes=all needs a driver of Redis, by which nodes know each other");
@@ -50,7 +50,7 @@ fn purge_all(query: &Query, sources: &Sources) -> Response {
                 "nodes_silent": told.saturating_sub(results.len()),
                 "nodes": results,
             }));
-            // Whoever reads nothing but the status has to know that it is not done.
+            // A client that reads only the status has to notice that the purge is incomplete.
             if results.len() < told || results.iter().any(|result| result.error.is_some()) {
                 response.status = 504;
             }
@@ -62,7 +62,7 @@ fn purge_all(query: &Query, sources: &Sources) -> Response {
     }
 }
 
-/// Purges what a query selects that another node was asked.
+/// Purges the objects of a query that another node has received.
 pub fn purge_by_query(query: &str, store: &Store) -> Result<usize, String> {
     let (selector, mode) = read(&Query::parse(query))?;
     Ok(store.purge(&selector, mode))
@@ -80,7 +80,7 @@ fn read(query: &Query) -> Result<(Selector, PurgeMode), &'static str> {
     Ok((selector, mode))
 }
 
-/// What a query selects; `None` where that is nothing, or not one thing.
+/// The selector of a query; `None` if it selects nothing, or is ambiguous.
 fn selector(query: &Query) -> Option<Selector> {
     let [host, prefix, tag, frontend, all] =
         ["host", "prefix", "tag", "frontend", "all"].map(|name| query.get(name).filter(|value| !value.is_empty()));

@@ -1,4 +1,4 @@
-//! The clusters as views and metrics see them: what a cluster bears, and how each of its backends is.
+//! Clusters for views and metrics: the load of a cluster, and the state of each of its backends.
 
 use super::marks::{Health, HostMarks, MemberMarks};
 use crate::base::clock::Moment;
@@ -6,23 +6,23 @@ use crate::base::secret::redact_url;
 use crate::cluster::{Cluster, Member, MemberHealth};
 use std::borrow::Cow;
 
-/// What a cluster bears.
+/// The load of a cluster.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Load {
-    /// Requests that ended, since the cluster was made, and those of them that failed.
+    /// Number of requests that ended since the cluster was made, and of those that failed.
     pub(super) requests: u64,
     pub(super) failures: u64,
-    /// Requests that had to wait, and that found no place or waited for too long.
+    /// Number of requests that had to wait, and of those that were refused or waited too long.
     pub(super) queued: u64,
     pub(super) dropped: u64,
-    /// Requests that hold a slot, and that wait for one.
+    /// Number of requests that hold a slot, and of those that wait for one.
     pub(super) in_flight: u64,
     pub(super) waiting: u64,
-    /// Backends.
+    /// Number of backends.
     pub(super) members: u64,
 }
 
-/// What a cluster bears now.
+/// The present load of a cluster.
 pub(super) fn load_of(cluster: &Cluster) -> Load {
     let admission = &cluster.admission;
     let (requests, failures) = admission.history().totals();
@@ -42,14 +42,14 @@ pub(super) fn recent_of(cluster: &Cluster, now: Moment) -> (u64, u64) {
     cluster.admission.history().recent(now)
 }
 
-/// How many backends of a cluster may serve some of its hosts.
+/// Number of backends of a cluster that may serve some of its hosts.
 pub(super) fn up_of(cluster: &Cluster, marks: &HostMarks) -> u64 {
     let members = cluster.members.iter().enumerate();
     let up = members.filter(|(place, member)| member.is_up() && !marks.of_member(*place).are_of_all());
     if cluster.options.is_disabled { 0 } else { up.count() as u64 }
 }
 
-/// How a cluster as a whole is: `up`, `degraded` where a backend is missing, `down` where all are, or `disabled`.
+/// The state of a whole cluster: `up`, `degraded` if a backend is missing, `down` if all are, or `disabled`.
 pub(super) fn state_of(cluster: &Cluster, marks: &HostMarks, up: u64) -> &'static str {
     let is_whole = |(place, member): (usize, &Member)| member.is_up() && marks.of_member(place).is_free();
     if cluster.options.is_disabled {
@@ -63,7 +63,7 @@ pub(super) fn state_of(cluster: &Cluster, marks: &HostMarks, up: u64) -> &'stati
     }
 }
 
-/// How a member is for the hosts that lead to its cluster.
+/// The state of a member for the hosts that lead to its cluster.
 pub(super) fn health_of(member: &Member, marks: &MemberMarks, now: Moment) -> Health {
     let state = &member.state;
     if state.is_removed() {
@@ -88,7 +88,7 @@ fn ejection_of(member: &Member, now: Moment) -> Option<Health> {
     Some(Health { left: Some(until.since(now)), ..Health::new("ejected", "requests", cause) })
 }
 
-/// The name of a backend in views: the URL of its entry, or where that may hold a password, its endpoint.
+/// The name of a backend in views: the URL of its entry, or its endpoint if the URL may hold a password.
 pub(super) fn name_of(member: &Member) -> Cow<'_, str> {
     let url = member.url.as_str();
     let shown = redact_url(url);

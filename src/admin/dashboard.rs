@@ -1,8 +1,8 @@
-//! The dashboard: a page, its script and its style. It asks the views for all that it shows.
+//! The dashboard: a page, its script and its style. It gets all its data from the views.
 
 use super::Response;
 
-/// The page loads from this node alone, and nothing that stands in it is run.
+/// The page loads from this node alone, and has no inline script.
 const POLICY: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -1,4 +1,4 @@
-//! Views of the clusters and of their backends, with search and pages.
+//! Views of clusters and of their backends, with search and paging.
 
 use super::buckets;
 use super::clusters::{Load, health_of, load_of, name_of, recent_of, state_of, up_of};
@@ -14,7 +14,7 @@ use crate::cluster::{Addresses, Cluster, Member, Second};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// The states of a backend, by which they can be asked for.
+/// The states of a backend, for the filter.
 const STATES: [&str; 7] = ["up", "partly_dead", "dead", "down", "ejected", "disabled", "removed"];
 
 pub(super) fn list(query: &Query, sources: &Sources) -> Response {
@@ -75,7 +75,7 @@ pub(super) fn one(key: &str, sources: &Sources) -> Response {
     Response::json(&view)
 }
 
-/// The backends of all clusters, one row for each place that one has.
+/// The backends of all clusters, one row for each place in a list.
 pub(super) fn backends(query: &Query, sources: &Sources) -> Response {
     let (now, search) = (sources.clock.now(), query.get("search").unwrap_or_default().to_lowercase());
     let state = query.get("state");
@@ -114,13 +114,13 @@ pub(super) fn backends(query: &Query, sources: &Sources) -> Response {
     Response::json(&page.with("backends", rows))
 }
 
-/// The rate of bytes in one direction; the counters stand still where there is none.
+/// The rate limit of bytes in one direction; the counters are not updated without a limit.
 fn pace(pacer: &Pacer) -> Value {
     let (bytes, waits) = pacer.totals();
     json!({ "limit": pacer.rate(), "bytes": bytes, "waits": waits })
 }
 
-/// Whether a text of the view has this in it. What the view does not show is not found either.
+/// Whether a text of the view contains the search text. A text that the view does not show is not searched.
 fn matches(cluster: &Cluster, search: &str) -> bool {
     cluster.key.contains(search)
         || redact_identifier(&cluster.id).to_lowercase().contains(search)

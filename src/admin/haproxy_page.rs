@@ -1,5 +1,5 @@
-//! `stats` of HAProxy's files: the page of a frontend, and the CSV behind `;csv`. Who sees it, the rules of the frontend have
-//! decided before.
+//! `stats` of HAProxy files: the page of a frontend, and the CSV behind `;csv`. The rules of the frontend have checked
+//! access before.
 
 use super::marks::MarkIndex;
 use super::stats_csv::{
@@ -25,7 +25,7 @@ const COLUMNS: [(&str, usize); 10] = [
     ("Backup", BCK),
 ];
 
-/// Nothing on the page is run, and nothing is loaded.
+/// The page has no script and loads nothing.
 const POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
@@ -96,7 +96,7 @@ fn each_row(proxy: &StatisticsProxy<'_>, now: Moment, mut put: impl FnMut(&str, 
     put("BACKEND", &backend_row(&route.cluster, &marks, (number, now)));
 }
 
-/// A name as HTML has it.
+/// A name escaped for HTML.
 fn escaped(name: &str) -> String {
     name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

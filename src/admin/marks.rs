@@ -8,22 +8,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Marks that are looked at for one cluster at the most: more hosts than fit are left out.
+/// The greatest number of marks examined for one cluster: hosts beyond it are left out.
 const MAX_LOOKS: usize = 1_000_000;
 
-/// Hosts that are named for one cluster at the most.
+/// The greatest number of hosts named for one cluster.
 const MAX_NAMES: usize = 1000;
 
-/// How a backend is.
+/// The state of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Health {
     /// `up`, `partly_dead`, `dead`, `down`, `ejected`, `disabled` or `removed`.
     pub(super) state: &'static str,
     /// Why it does not serve.
     pub(super) reason: Option<String>,
-    /// What says so: `list`, `operator`, `probes`, `requests` of this node, or `others`.
+    /// The source of the state: `list`, `operator`, `probes`, `requests` of this node, or `others`.
     pub(super) judge: Option<&'static str>,
-    /// For how long, where that is known.
+    /// The remaining time, if known.
     pub(super) left: Option<Duration>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Hosts {
     pub(super) count: usize,
     /// Some of their names.
     pub(super) names: Vec<Box<str>>,
-    /// The routes of those that have marked a backend.
+    /// The routes of hosts that have marked a backend.
     marked: Vec<Arc<Route>>,
 }
 
@@ -57,8 +57,8 @@ impl Hosts {
     }
 }
 
-/// The marks of the hosts of clusters. A host leads to the cluster of its own name without a search; the hosts of patterns
-/// are found by one walk over all routes, and only where there is a pattern among the clusters.
+/// The marks of the hosts of clusters. A cluster named after a host is found directly; the hosts of patterns take one
+/// pass over all routes, made only if the clusters include a pattern.
 pub(super) struct MarkIndex<'a> {
     sources: &'a Sources,
     now: Moment,
@@ -81,7 +81,7 @@ impl<'a> MarkIndex<'a> {
         self.walk().remove(&cluster.key).unwrap_or_default()
     }
 
-    /// The marks of a route that is no host's.
+    /// The marks of a route without a host.
     pub(super) fn marks_of(route: &Arc<Route>, now: Moment) -> HostMarks {
         let mut hosts = Hosts::default();
         hosts.add(Arc::clone(route), now);
@@ -97,7 +97,7 @@ impl<'a> MarkIndex<'a> {
                 .get(&cluster.key)
                 .map_or_else(HostMarks::default, |hosts| HostMarks::of(cluster, hosts, now));
         }
-        // Most hosts have marked nothing, and nothing is gathered of them.
+        // Most hosts have no marks, and no data is collected for them.
         let route = self.sources.directory.route(&cluster.key).filter(|route| route.cluster.key == cluster.key);
         match route.filter(|route| route.has_marks(now)) {
             Some(route) => {
@@ -127,7 +127,7 @@ impl<'a> MarkIndex<'a> {
 /// The marks of the hosts of one cluster.
 #[derive(Debug, Default)]
 pub(super) struct HostMarks {
-    /// One for each member; none at all where no host has marked any.
+    /// One entry for each member; empty if no host has marked any.
     members: Vec<MemberMarks>,
 }
 
@@ -145,12 +145,12 @@ struct LastMark {
     ends_at: Moment,
     judge: &'static str,
     reason: String,
-    /// The host, where the cluster is not called after it.
+    /// The host, if the cluster is not named after it.
     host: Option<Box<str>>,
 }
 
 impl HostMarks {
-    /// One walk over the hosts that have marked something.
+    /// Collects the marks in one pass over the hosts that have any.
     pub(super) fn of(cluster: &Cluster, hosts: &Hosts, now: Moment) -> Self {
         if hosts.marked.is_empty() {
             return Self::default();
@@ -190,12 +190,12 @@ impl MemberMarks {
         self.marked == 0
     }
 
-    /// Whether every host has one.
+    /// Whether every host has a mark.
     pub(super) fn are_of_all(&self) -> bool {
         self.marked > 0 && self.marked >= self.hosts
     }
 
-    /// What the marks make of a member that serves otherwise; `None` where there are none.
+    /// The state of an otherwise serving member according to the marks; `None` without marks.
     pub(super) fn health(&self, now: Moment) -> Option<Health> {
         let LastMark { ends_at, judge, reason, host } = self.last.as_ref()?;
         let state = if self.are_of_all() { "dead" } else { "partly_dead" };
@@ -203,13 +203,13 @@ impl MemberMarks {
             None => reason.clone(),
             Some(host) => format!("{reason} (for {} of {} hosts, among them {host})", self.marked, self.hosts),
         };
-        // A mark for ever has no end to wait for.
+        // A mark without an end has no remaining time.
         let left = Some(ends_at.since(now)).filter(|_| *ends_at != Moment::NEVER);
         Some(Health { left, ..Health::new(state, judge, reason) })
     }
 }
 
-/// What has made the mark that counts, and why.
+/// The source and the reason of the mark that counts.
 fn reason_of(mark: &Mark, now: Moment) -> (&'static str, String) {
     if mark.dead_by_operator_until(now).is_some() {
         return ("operator", "marked dead by an operator of this node".to_owned());

@@ -1,4 +1,4 @@
-//! The metrics, in OpenMetrics text or the older text of Prometheus.
+//! Metrics, in OpenMetrics text or the older Prometheus text format.
 
 use super::clusters::{Load, load_of, up_of};
 use super::marks::MarkIndex;
@@ -21,13 +21,13 @@ use std::fmt::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The greatest number of buckets, of all clusters with series together, that have series of their own.
+/// The greatest number of buckets with their own series, over all clusters with series.
 const MAX_BUCKETS: usize = 1000;
 
-/// What OpenMetrics text begins its type with; who accepts it says so.
+/// The prefix of the type of OpenMetrics text, searched in `Accept`.
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
-/// The metrics, in the form that the client accepts.
+/// The metrics, in the format that the client accepts.
 pub(super) fn metrics(accept: Option<&[u8]>, service: &Service) -> Response {
     let mut registry = Registry::with_prefix("sluice");
     registry.register_collector(Box::new(Snapshot::of(service)));
@@ -38,7 +38,7 @@ pub(super) fn metrics(accept: Option<&[u8]>, service: &Service) -> Response {
     } else {
         (prometheus_text::encode(&mut body, &registry), "text/plain; version=0.0.4; charset=utf-8")
     };
-    // A text takes all that is written to it.
+    // Writing to a string cannot fail.
     debug_assert!(encoded.is_ok(), "the metrics could not be written");
     Response::new(200, content_type, body)
 }
@@ -61,7 +61,7 @@ struct Snapshot {
     resident_bytes: Option<u64>,
     open_files: Option<u64>,
     cache: Option<Arc<Store>>,
-    /// How many certificates are in use, and the seconds since 1970 at which the first of them ends.
+    /// Number of certificates in use, and the time of the first expiry in seconds since 1970.
     certificates: (usize, Option<f64>),
 }
 
@@ -89,14 +89,14 @@ impl Snapshot {
     }
 }
 
-/// The clusters with series of their own, and the sum of all others.
+/// The clusters with their own series, and the sum of all others.
 #[derive(Debug)]
 struct Clusters {
     count: u64,
-    /// Each with its backends that may serve.
+    /// Each with the number of its backends that may serve.
     named: Vec<(String, Load, u64)>,
     others: Option<Load>,
-    /// The buckets of those that have some.
+    /// The buckets of clusters that have any.
     buckets: Vec<(String, Vec<BucketView>)>,
 }
 
@@ -273,7 +273,7 @@ impl Snapshot {
 /// No labels.
 const NONE: [(&str, &str); 0] = [];
 
-/// Where metrics are written.
+/// The output of metrics.
 struct Out<'a>(DescriptorEncoder<'a>);
 
 impl Out<'_> {

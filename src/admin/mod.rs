@@ -1,11 +1,11 @@
-//! What operators and their tools see of this node: views, metrics, HAProxy's statistics and actions, for a listener of
-//! their own.
+//! The admin service for operators and their tools: views, metrics, HAProxy's statistics and actions, at its own
+//! listener.
 //!
-//! The workers accept the requests and send them here by mail (`ServiceCall`); a few threads make all responses, from cells
-//! that others write and they read. So no view costs a request of a client anything. The first thread judges who asks, tells
-//! whether the process is ready, and passes on the rest: views, metrics and actions have a thread each, so that none of
-//! them waits for a slow one of another kind. These threads have a lower priority than the workers, and let them go first
-//! in the middle of a long view.
+//! The workers accept the requests and send them here by mail (`ServiceCall`); a few threads make all responses, from
+//! cells that other threads write. So no view costs a client's request anything. The first thread checks access,
+//! responds to readiness checks, and passes on the rest: views, metrics and actions have a thread each, so that none of
+//! them waits for a slow one of another kind. These threads have a lower priority than the workers, and yield in the
+//! middle of a long view.
 
 mod access;
 mod actions;
@@ -52,33 +52,33 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
 
-/// Requests that wait for a thread. One that finds no room is refused with 503.
+/// The greatest number of requests that wait for a thread. A further one is refused with 503.
 const MAX_WAITING: usize = 256;
 
-/// The permissions of a socket of the file system where nothing is said: its owner and group may ask.
+/// The default permissions of the UNIX socket: access for its owner and group.
 pub const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
 /// Settings of the admin service (`admin`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Where it listens (`admin.bind`); `None` for nowhere.
+    /// The listening address (`admin.bind`); `None` disables the service.
     pub bind: Option<Bind>,
-    /// The permissions of its socket, where that is one of the file system (`admin.socketMode`).
+    /// The permissions of a UNIX socket (`admin.socketMode`).
     pub socket_mode: u32,
     /// Its owner, `USER`, `USER:GROUP` or `:GROUP` (`admin.socketOwner`); `None` for the account of the process.
     pub socket_owner: Option<String>,
-    /// What a client has to know (`admin.token`, `admin.tokenFile`); `None` where nothing has to be known.
+    /// The secret that a client has to send (`admin.token`, `admin.tokenFile`); `None` for no check.
     pub token: Option<Secret>,
-    /// The host names by which clients may call this node, beside addresses and `localhost` (`admin.hosts`).
+    /// Host names under which clients may address this node, besides IP addresses and `localhost` (`admin.hosts`).
     pub hosts: Vec<String>,
-    /// The path of x0d's API (`admin.directorPrefix`); `None` where there is none.
+    /// The path of x0d's API (`admin.directorPrefix`); `None` disables it.
     pub director_prefix: Option<String>,
-    /// The configuration as it was written, its secrets hidden.
+    /// The configuration as written, without secrets.
     pub written: Written,
 }
 
 impl Settings {
-    /// Those of a process without the service.
+    /// The settings of a process without the service.
     pub fn off() -> Self {
         Self {
             bind: None,
@@ -92,7 +92,8 @@ impl Settings {
     }
 }
 
-/// The text of the configuration, for the view. It is no setting: settings are the same whatever text they were read from.
+/// The text of the configuration, for the view. It does not count in comparisons: settings are equal whatever text they
+/// come from.
 #[derive(Clone, Debug, Default)]
 pub struct Written(pub serde_json::Value);
 
@@ -104,7 +105,7 @@ impl PartialEq for Written {
 
 impl Eq for Written {}
 
-/// What the service reads, and whom it has act.
+/// The data and the interfaces of the service.
 pub struct Sources {
     /// The settings.
     pub settings: Settings,
@@ -112,19 +113,19 @@ pub struct Sources {
     pub clock: Clock,
     /// The workers.
     pub roster: Arc<Roster>,
-    /// The object cache, where there is one.
+    /// The object cache, if there is one.
     pub cache: Option<Arc<Store>>,
-    /// The Redis by which nodes know each other, where there is one.
+    /// The Redis of the fleet, if there is one.
     pub redis: Option<redis::Target>,
     /// The source of routes.
     pub directory: Directory,
-    /// What kind of source it is: `file` or `redis`.
+    /// The kind of the source: `file` or `redis`.
     pub source_kind: &'static str,
-    /// Has the supervisor do something, and say there what came of it.
+    /// Sends an action to the supervisor, which sends back its result.
     pub order: Box<dyn Fn(Action, Sender<ActionResult>) + Send + Sync>,
 }
 
-/// The service: what it reads, and what it remembers from one request to the next.
+/// The service: its data, and its state between requests.
 struct Service {
     sources: Sources,
     state: State,
@@ -161,18 +162,18 @@ pub fn start(sources: Sources) -> io::Result<ServiceSender> {
     Ok(sender)
 }
 
-/// A response of this service.
+/// A response of the service.
 struct Response {
     status: u16,
     content_type: &'static str,
-    /// More header lines, each with its CRLF.
+    /// Further header lines, each with its CRLF.
     fields: String,
     body: Body,
 }
 
 enum Body {
     Own(Vec<u8>),
-    /// One that other responses have too.
+    /// A body shared with other responses.
     Shared(ServiceBody),
 }
 
@@ -193,7 +194,7 @@ impl Response {
         Self::new(200, "application/json", format!("{value}\n"))
     }
 
-    /// What a tool can read that expected JSON.
+    /// An error in JSON, for tools.
     fn problem(status: u16, detail: &str) -> Self {
         let body = serde_json::json!({ "status": status, "detail": detail });
         Self::new(status, "application/problem+json", format!("{body}\n"))

@@ -1,8 +1,8 @@
-//! Pages for tools that expect a load balancer of another make.
+//! Pages for tools of other load balancers.
 
 use super::{Response, Sources, status};
 
-/// x0's monitor page. Source: x0's `HaproxyMonitor`, after HAProxy's `monitor-uri`: the text is what its users look for.
+/// x0's monitor page. Source: x0's `HaproxyMonitor`, after HAProxy's `monitor-uri`: tools search for this text.
 pub(super) fn page(sources: &Sources) -> Response {
     match status::unready(sources) {
         None => {

@@ -1,4 +1,4 @@
-//! Pages: some rows of many, in order.
+//! Paging: some rows of many, in order.
 
 use super::Response;
 use super::patience::Patience;
@@ -6,7 +6,7 @@ use super::query::Query;
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 
-/// The greatest number of rows of a page, and that where nothing is said.
+/// The greatest number of rows of a page, and the default.
 const MAX_ROWS: usize = 1000;
 const ROWS: usize = 100;
 
@@ -18,14 +18,14 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// The page that a query names, of so many rows.
+    /// The page of a query, out of `total` rows.
     pub(super) fn new(query: &Query, total: usize) -> Result<Self, Response> {
         let rows = query.number("per_page")?.unwrap_or(ROWS).clamp(1, MAX_ROWS);
         let number = query.number("page")?.unwrap_or(1).clamp(1, total.div_ceil(rows).max(1));
         Ok(Self { number, rows, total })
     }
 
-    /// The rows of this page, in order: the others are not put in order.
+    /// The rows of this page, in order: the other rows are not sorted.
     pub(super) fn select<'a, T>(&self, all: &'a mut [T], order: impl Fn(&T, &T) -> Ordering) -> &'a [T] {
         let patience = Patience::default();
         let order = patience.order(order);

@@ -1,6 +1,6 @@
-//! What the system says of this process.
+//! Facts about this process from the system.
 
-/// The memory that the process holds; `None` where the system does not tell.
+/// The resident memory in bytes; `None` if it cannot be read.
 pub(super) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -8,7 +8,7 @@ pub(super) fn resident_bytes() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// How many files and connections are open.
+/// Number of open files and connections.
 pub(super) fn open_files() -> Option<u64> {
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count() as u64)
 }

@@ -10,7 +10,7 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Reads `name=value&…`, in which a plus is a space.
+    /// Parses `name=value&…`; a plus is a space.
     pub(super) fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
         let read = |pair: &str| {
@@ -24,12 +24,12 @@ impl Query {
         self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The query as it came.
+    /// The query as received.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// A whole number; what is no number is refused. One that is too great is the greatest there is.
+    /// A whole number; anything else is refused. A number that is too great is `usize::MAX`.
     pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Response> {
         let Some(text) = self.get(name) else { return Ok(None) };
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -40,7 +40,7 @@ impl Query {
     }
 }
 
-/// A part of a target as it was meant.
+/// Decodes a part of a target.
 pub(super) fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }

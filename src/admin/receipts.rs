@@ -1,5 +1,4 @@
-//! Receipts: responses that come when all nodes serve what stands in Redis. A few threads wait for them, so that nothing
-//! else does.
+//! Receipts: responses that are sent once all nodes serve the present state of Redis. Separate threads wait for them.
 
 use super::query::Query;
 use super::{Response, Sources};
@@ -11,14 +10,14 @@ use std::time::Duration;
 /// The path of the action.
 pub(super) const PATH: &str = "/v1/receipts";
 
-/// Receipts that are waited for at once.
+/// The greatest number of receipts that are waited for at once.
 pub(super) const THREADS: usize = 4;
 
-/// How long a receipt is waited for where nothing is said, and at the most, in seconds.
+/// The default and the greatest wait for a receipt, in seconds.
 const SECONDS: u64 = 10;
 const MAX_SECONDS: u64 = 60;
 
-/// Waits until every core of every node serves what Redis has of a host now.
+/// Waits until every core of every node serves the present state of a host in Redis.
 pub(super) fn receipt(query: &Query, sources: &Sources) -> Response {
     let Some(host) = query.get("host").and_then(|host| host_name(host.to_ascii_lowercase().as_bytes())) else {
         return Response::problem(400, "host= has to be a host name");
@@ -37,7 +36,7 @@ pub(super) fn receipt(query: &Query, sources: &Sources) -> Response {
     }
 }
 
-/// The nodes that live.
+/// The living nodes.
 pub(super) fn nodes(sources: &Sources) -> Response {
     let Some(target) = sources.directory.fleet() else { return Response::json(&json!({ "nodes": [] })) };
     match redis::nodes(target) {

@@ -1,4 +1,4 @@
-//! The workers of the process, for those who read what they have counted.
+//! The workers of the process, for readers of their counters.
 
 use crate::base::clock::Moment;
 use crate::base::counters::Counters;
@@ -7,25 +7,25 @@ use crate::worker::WorkerStats;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// A worker that runs.
+/// A running worker.
 #[derive(Clone, Debug)]
 pub struct WorkerEntry {
-    /// The number of its life, never given twice.
+    /// The id of its life, never reused.
     pub id: u64,
-    /// The number of its place, from 0.
+    /// The number of its slot, from 0.
     pub number: usize,
-    /// When it was started.
+    /// The time of its start.
     pub started: Moment,
-    /// Whether a successor has taken its place, and it finishes what is under way.
+    /// Whether a successor has replaced it and it finishes its exchanges.
     pub is_leaving: bool,
-    /// What it counts.
+    /// Its counters.
     pub counters: Arc<Counters>,
-    /// What it holds, as of the supervisor's last question.
+    /// Its resources, as of the supervisor's last check.
     pub stats: Arc<WorkerStats>,
 }
 
 impl WorkerEntry {
-    /// The label of its series: its place, and of one that has a successor the number of its life too.
+    /// The label of its series: its slot, followed by its id if it has a successor.
     pub(super) fn label(&self) -> String {
         if self.is_leaving { format!("{}.{}", self.number, self.id) } else { self.number.to_string() }
     }
@@ -34,13 +34,13 @@ impl WorkerEntry {
 /// Why a worker was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplaceCause {
-    /// The process held too much memory.
+    /// The process used too much memory.
     Memory,
-    /// It did not turn any more.
+    /// It made no progress.
     Stuck,
     /// It panicked, or its poll failed.
     Failed,
-    /// An operator wanted it.
+    /// An operator ordered it.
     Ordered,
 }
 
@@ -68,19 +68,19 @@ pub struct Roster {
     lost_log_lines: AtomicU64,
     replaced: [AtomicU64; ReplaceCause::ALL.len()],
     certificates: Mutex<Vec<CertificateInfo>>,
-    /// The counts of the thread of health probes.
+    /// The counters of the thread of health probes.
     probes: OnceLock<Arc<Counters>>,
 }
 
 #[derive(Debug, Default)]
 struct List {
     workers: Vec<WorkerEntry>,
-    /// What those have counted that have ended.
+    /// The counters of workers that have ended.
     past: Counters,
 }
 
 impl Roster {
-    /// That of a process that was started at `now`: no worker runs.
+    /// The roster of a process that started at `now`, without workers.
     pub fn new(now: Moment) -> Self {
         Self {
             started: now,
@@ -103,7 +103,7 @@ impl Roster {
         self.list().workers.push(entry);
     }
 
-    /// Notes that a successor takes the place of this worker, and why.
+    /// Records that a successor replaces this worker, and why.
     pub fn note_leaving(&self, id: u64, cause: ReplaceCause) {
         if let Some(count) = self.replaced.get(cause as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl Roster {
         }
     }
 
-    /// Removes a worker that has ended. What it has counted stays.
+    /// Removes a worker that has ended. Its counts stay.
     pub fn remove(&self, id: u64) {
         let mut list = self.list();
         if let Some(place) = list.workers.iter().position(|entry| entry.id == id) {
@@ -122,28 +122,28 @@ impl Roster {
         }
     }
 
-    /// Notes where the thread of health probes counts.
+    /// Sets the counters of the thread of health probes.
     pub fn set_probe_counters(&self, counters: Arc<Counters>) {
-        // Set once: there is one such thread.
+        // It is set once: there is only one such thread.
         let _ = self.probes.set(counters);
     }
 
-    /// Notes that the process serves.
+    /// Records that the process serves.
     pub fn note_ready(&self) {
         self.is_ready.store(true, Ordering::Release);
     }
 
-    /// Notes that the process is about to end.
+    /// Records that the process is about to end.
     pub fn note_draining(&self) {
         self.is_draining.store(true, Ordering::Release);
     }
 
-    /// Notes how many lines of the access log were lost so far.
+    /// Sets the number of access log lines lost so far.
     pub fn note_lost_log_lines(&self, count: u64) {
         self.lost_log_lines.store(count, Ordering::Relaxed);
     }
 
-    /// Notes the certificates of the addresses.
+    /// Sets the certificates of the addresses.
     pub fn set_certificates(&self, certificates: Vec<CertificateInfo>) {
         *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
     }
@@ -168,26 +168,26 @@ impl Roster {
         self.lost_log_lines.load(Ordering::Relaxed)
     }
 
-    /// How many workers were replaced, for each cause.
+    /// Number of replaced workers, for each cause.
     pub(super) fn replaced(&self) -> impl Iterator<Item = (ReplaceCause, u64)> {
         ReplaceCause::ALL.into_iter().zip(&self.replaced).map(|(cause, count)| (cause, count.load(Ordering::Relaxed)))
     }
 
-    /// The labels of the workers that run, and the causes of all replacements.
+    /// The labels of the running workers, and the causes of all replacements.
     #[cfg(test)]
     pub fn seen(&self) -> (Vec<String>, Vec<&'static str>) {
         let causes = self.replaced().flat_map(|(cause, count)| (0..count).map(move |_| cause.name()));
         (self.workers().iter().map(WorkerEntry::label).collect(), causes.collect())
     }
 
-    /// The workers that run, by their places.
+    /// The running workers, sorted by slot.
     pub(super) fn workers(&self) -> Vec<WorkerEntry> {
         let mut workers = self.list().workers.clone();
         workers.sort_by_key(|entry| (entry.number, entry.id));
         workers
     }
 
-    /// What all workers have counted, those included that have ended, and what health probes have.
+    /// The counts of all workers, including ended ones, and of health probes.
     pub(super) fn totals(&self) -> Counters {
         let sum = Counters::default();
         let list = self.list();

@@ -1,4 +1,4 @@
-//! Which thread a request is for, and which view or action.
+//! Routing of admin requests to threads, and to views and actions.
 
 use super::query::{Query, decoded};
 use super::{
@@ -12,17 +12,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// Warnings of refused requests in ten seconds.
+/// The greatest number of warnings about refused requests in ten seconds.
 const MAX_WARNINGS: u32 = 3;
 
-/// How long a thread waits before it drops what nobody asks for any more, and where there is nothing to drop.
+/// The interval at which an idle thread drops outdated results.
 const GLANCE: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The description of this service for tools.
+/// The OpenAPI description of this service.
 const OPENAPI: &str = include_str!("assets/openapi.json");
 
-/// The ways to the threads that make responses.
+/// The queues of the threads that make responses.
 pub(super) struct Lanes {
     pub(super) views: Sender<ServiceCall>,
     pub(super) metrics: Sender<ServiceCall>,
@@ -30,12 +30,12 @@ pub(super) struct Lanes {
     pub(super) receipts: Sender<ServiceCall>,
 }
 
-/// Refuses what is not to be answered, tells whether the process is ready, and passes on the rest.
+/// Checks access, responds to readiness checks, and passes on the rest.
 pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &Service) {
     let mut warnings = Throttle::new(MAX_WARNINGS);
     for call in calls {
         let (path, _) = split(&call.request.target);
-        // Rules of a frontend have let the client in.
+        // The rules of a frontend have granted access.
         if let Some(page) = &call.request.ruled {
             let lane = if *page == RuledPage::Metrics { &lanes.metrics } else { &lanes.views };
             if let Err(error) = lane.try_send(call) {
@@ -90,7 +90,7 @@ fn busy() -> Response {
     Response::problem(503, "the admin service has too much to do").with_field("Retry-After: 1")
 }
 
-/// Sends a response. Whoever has the node do something stands in the log, whatever came of it.
+/// Sends a response. Each action is logged with its outcome.
 fn answer(call: ServiceCall, response: Response, service: &Service) {
     let response = finished(response, service);
     if !matches!(call.request.method.as_str(), "GET" | "HEAD") && call.request.ruled.is_none() {
@@ -109,7 +109,7 @@ fn finished(response: Response, service: &Service) -> ServiceResponse {
         _ => response,
     };
     let Response { status, content_type, fields, body } = response;
-    // No page of this service is ever a part of another one, and nothing on it is to be guessed.
+    // The fields forbid to embed a page of this service, and to guess content types.
     let fields = format!(
         "Content-Type: {content_type}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
          X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{fields}"
@@ -149,7 +149,7 @@ fn respond(request: &ServiceRequest, service: &Service) -> Response {
     }
 }
 
-/// Whether there is a view at a path, so that other methods are refused for what they are.
+/// Whether a view has this path, so that other methods get a 405.
 fn is_view(path: &str, query: &str) -> bool {
     const VIEWS: [&str; 14] = [
         "/healthz",
@@ -207,12 +207,12 @@ mod tests {
     use mio::{Poll, Token, Waker};
     use std::sync::Arc;
 
-    /// Every thread of the service but the first one is busy: nothing is taken from the lanes.
+    /// A service whose threads, except the first one, are busy: nothing is taken from their queues.
     struct Scene {
         service: Service,
         lanes: Lanes,
         waiting: [Receiver<ServiceCall>; 3],
-        /// Wakes nobody: a test reads when it likes.
+        /// A waker without effect: the test reads at any time.
         waker: Arc<Waker>,
         _poll: Poll,
     }
@@ -241,7 +241,7 @@ mod tests {
             Self { service: Service { sources, state: State::default() }, lanes, waiting, waker, _poll: poll }
         }
 
-        /// Dispatches these requests, and says which statuses came back.
+        /// Dispatches these requests, and returns the statuses of the responses.
         fn dispatch(&self, targets: &[&str]) -> Vec<u16> {
             let (sender, responses): (_, MailboxReceiver<WorkerCommand>) = mailbox(64, Arc::clone(&self.waker));
             let (calls, received) = bounded(64);

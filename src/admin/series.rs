@@ -1,7 +1,7 @@
-//! Which clusters have series of their own, and what all others have counted together.
+//! The choice of clusters with their own series, and the sum of all others.
 //!
-//! Whoever collects metrics keeps every series that it has ever seen for a while, so the choice changes slowly: a cluster
-//! stays for at least ten minutes, and then goes only for one that is twice as busy.
+//! Collectors keep every series that they have seen for a while, so the choice changes slowly: a cluster stays for at
+//! least ten minutes, and is then replaced only by one that is twice as busy.
 
 use super::clusters::{Load, load_of};
 use super::patience::Patience;
@@ -11,35 +11,35 @@ use hashbrown::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The greatest number of clusters that have series of their own.
+/// The greatest number of clusters with their own series.
 const MAX_NAMED: usize = 100;
 
-/// How long a cluster keeps its series at least.
+/// The least time for which a cluster keeps its series.
 const STAY: Duration = Duration::from_secs(600);
 
-/// In this time what was counted before loses half of its weight.
+/// Time in which earlier counts lose half of their weight.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
-/// The name of all others. A cluster that is called so has no series of its own.
+/// The name of all others. A cluster with this name has no series of its own.
 pub(super) const OTHER: &str = "other";
 
-/// See the top of this page.
+/// The chosen clusters; see the module.
 #[derive(Debug, Default)]
 pub(super) struct Series {
-    /// The clusters with series of their own, and since when, by the address of the part of each that outlives edits.
+    /// The clusters with their own series, and since when, by the address of each one's part that outlives edits.
     named: HashMap<usize, Moment>,
-    /// The last look at every cluster.
+    /// The state of every cluster at the last look.
     seen: HashMap<usize, Seen>,
     looked: Moment,
-    /// What clusters have counted while they had no series.
+    /// Counts of clusters while they had no series.
     others: Counts,
 }
 
-/// What a cluster had counted at the last look.
+/// Counts of a cluster at the last look.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     counts: Counts,
-    /// Requests, of which older ones weigh less.
+    /// Number of requests, with less weight for older ones.
     activity: f64,
 }
 
@@ -56,7 +56,7 @@ impl Counts {
         Self { requests: load.requests, failures: load.failures, queued: load.queued, dropped: load.dropped }
     }
 
-    /// What was added since. A cluster with less than before is another one.
+    /// The increase since. Counts below the earlier ones belong to a new cluster.
     fn since(self, before: Self) -> Self {
         let before = if self.requests < before.requests { Self::default() } else { before };
         Self {
@@ -85,7 +85,7 @@ struct Look<'a> {
 }
 
 impl Series {
-    /// The clusters that have series now, and the sum of all others, `None` where there are none.
+    /// The clusters that have series now, and the sum of all others; `None` if there are no others.
     pub(super) fn look(&mut self, all: &[Arc<Cluster>], now: Moment) -> (Vec<Arc<Cluster>>, Option<Load>) {
         let decay = 0.5_f64.powf(now.since(self.looked).as_secs_f64() / HALF_LIFE.as_secs_f64());
         self.looked = now;
@@ -112,7 +112,7 @@ impl Series {
         (named.iter().map(|look| Arc::clone(look.cluster)).collect(), sum)
     }
 
-    /// Gives free places to the busiest clusters without one, and those of clusters that are half as busy as they.
+    /// Gives free places to the busiest clusters without one, and replaces clusters that are less than half as busy.
     fn choose(&mut self, looks: &mut [Look<'_>], now: Moment) {
         let mut named: Vec<&mut Look<'_>> = Vec::new();
         let mut new: Vec<&mut Look<'_>> = Vec::new();
@@ -135,7 +135,7 @@ impl Series {
         named.retain(|look| now.since(since(look)) >= STAY);
         named.sort_unstable_by(|one, other| one.activity.total_cmp(&other.activity));
         for (look, leaving) in rest.into_iter().zip(named) {
-            // The rest come in falling order, and those that leave in rising order.
+            // The remaining candidates are in descending order, and those that may leave in ascending order.
             if look.activity <= 2.0 * leaving.activity.max(1.0) {
                 break;
             }
@@ -192,7 +192,7 @@ mod tests {
         let (first, others) = series.look(&all, at(1));
         assert_eq!(keys(&first), keys(&all[..100]), "the busiest");
         assert_eq!(others.map(|load| (load.requests, load.failures)), Some((800, 200)), "until now none had a series");
-        // Others are a little busier from look to look: nothing changes, and their requests are counted.
+        // Other clusters are a little busier from look to look: nothing changes, and their requests are counted.
         for second in 2..700 {
             all.iter().skip(50).for_each(|cluster| count(cluster, 4, at(second)));
             all.iter().take(100).for_each(|cluster| count(cluster, 3, at(second)));
@@ -202,12 +202,12 @@ mod tests {
             let expected = (800 + (second - 1) * 200, 200 + (second - 1) * 50);
             assert_eq!((others.requests, others.failures), expected, "at {second}");
         }
-        // One is far busier than the least busy ones, which have had their time.
+        // One is far busier than the least busy ones, whose time is over.
         count(&all[149], 100_000, at(700));
         let (named, _) = series.look(&all, at(700));
         let (named, first) = (keys(&named), keys(&first));
         assert_eq!((named.len(), named.difference(&first).collect::<Vec<_>>()), (100, vec![&"h149".to_owned()]));
-        // A cluster that is gone leaves its place.
+        // A cluster that is gone frees its place.
         let (named, _) = series.look(&all[1..], at(701));
         assert!(!keys(&named).contains("h000") && named.len() == 100);
     }

@@ -1,4 +1,4 @@
-//! What the service remembers from one request to the next.
+//! The state of the service between requests.
 
 use super::series::Series;
 use super::stats_csv::Statistics;
@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Bytes of responses that may be held at once, for clients that take their time.
+/// The greatest number of response bytes held at once for slow clients.
 const MAX_HELD_BYTES: usize = 64 << 20;
 
-/// For how long a count of open files is told.
+/// Time for which a count of open files is reused.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// See the top of this page.
+/// The state; see the module.
 #[derive(Debug, Default)]
 pub(super) struct State {
     statistics: Mutex<Option<Statistics>>,
@@ -25,17 +25,17 @@ pub(super) struct State {
 }
 
 impl State {
-    /// HAProxy's statistics as they were made last.
+    /// The last HAProxy statistics.
     pub(super) fn statistics(&self) -> MutexGuard<'_, Option<Statistics>> {
         lock(&self.statistics)
     }
 
-    /// The clusters that have series of their own.
+    /// The clusters with their own series.
     pub(super) fn series(&self) -> MutexGuard<'_, Series> {
         lock(&self.series)
     }
 
-    /// How many files are open, as `count` has found lately: to count them takes time.
+    /// Number of open files, from a recent result of `count`, which takes time.
     pub(super) fn open_files(&self, now: Moment, count: impl FnOnce() -> Option<u64>) -> Option<u64> {
         let mut known = lock(&self.open_files);
         match *known {
@@ -44,22 +44,22 @@ impl State {
         }
     }
 
-    /// Counts a request that was refused for who asked.
+    /// Counts a refused request.
     pub(super) fn count_refusal(&self) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many there were.
+    /// Number of refused requests.
     pub(super) fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
     }
 
-    /// Whether so many more bytes may be held.
+    /// Whether this many more bytes may be held.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.held_bytes.load(Ordering::Relaxed).saturating_add(bytes) <= MAX_HELD_BYTES
     }
 
-    /// A body that counts for as long as it is held.
+    /// A body that is counted while it is held.
     pub(super) fn body(&self, bytes: Vec<u8>) -> ServiceBody {
         ServiceBody::counted(bytes, &self.held_bytes)
     }

@@ -1,4 +1,4 @@
-//! HAProxy's statistics as CSV, so that the exporters and scripts of its users work here too.
+//! HAProxy's statistics as CSV, for its exporters and scripts.
 
 use super::clusters::{Load, health_of, load_of, name_of, recent_of, state_of, up_of};
 use super::marks::{HostMarks, MarkIndex};
@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The columns in their places. Source: HAProxy 1.4's `management.txt`, and x0's `HaproxyStats`, which ends its header with a
-/// comma too: an old exporter wants at least 52 fields.
+/// The columns. Source: HAProxy 1.4's `management.txt`, and x0's `HaproxyStats`, which ends its header with a comma
+/// too: an old exporter expects at least 52 fields.
 pub(super) const HEADER: &str = "# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,\
     weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,throttle,lbtot,tracked,type,rate,rate_lim,rate_max,\
     check_status,check_code,check_duration,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,hanafail,req_rate,\
@@ -49,13 +49,13 @@ const FRONTEND: u64 = 0;
 const BACKEND: u64 = 1;
 const SERVER: u64 = 2;
 
-/// A text that is longer ends before the next cluster: about 100,000 rows.
+/// A longer text ends before the next cluster: about 100,000 rows.
 pub(super) const MAX_BYTES: usize = 16 << 20;
 
-/// For how long one text is given to all who ask.
+/// Time for which one text is reused.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The text that was made last.
+/// The last text.
 #[derive(Debug)]
 pub(super) struct Statistics {
     made: Moment,
@@ -65,13 +65,14 @@ pub(super) struct Statistics {
 }
 
 impl Statistics {
-    /// Whether nobody is to get it any more.
+    /// Whether it is too old to be reused.
     pub(super) fn is_old(&self, now: Moment) -> bool {
         now.since(self.made) >= FRESH
     }
 }
 
-/// Whether a target asks for the statistics: any of HAProxy's usual paths, with `csv` among the words that a semicolon parts.
+/// Whether a target requests the statistics: any of HAProxy's usual paths, with `csv` among the words separated by
+/// semicolons.
 pub(super) fn is_asked_for(path: &str, query: &str) -> bool {
     let (path, in_path) = path.split_once(';').unwrap_or((path, ""));
     let (page, in_query) = query.split_once(';').unwrap_or((query, ""));
@@ -81,10 +82,10 @@ pub(super) fn is_asked_for(path: &str, query: &str) -> bool {
     is_page && (has_csv(in_path) || (matches!(page.trim_end_matches('/'), "" | "stats") && has_csv(in_query)))
 }
 
-/// All clusters whose key has the `scope` in it, in the order of keys: a row FRONTEND, a row for each backend, a row BACKEND.
+/// All clusters whose key contains `scope`, sorted by key: a row FRONTEND, a row for each backend, a row BACKEND.
 pub(super) fn statistics(query: &str, service: &Service) -> Response {
     let now = service.clock.now();
-    // The words of HAProxy are no values.
+    // HAProxy's words have no values.
     let words: String = query.replace(';', "&");
     let scope = Query::parse(&words).get("scope").unwrap_or_default().to_owned();
     if !service.state.has_room_for(1) {
@@ -105,7 +106,7 @@ pub(super) fn statistics(query: &str, service: &Service) -> Response {
     if left_out == 0 { response } else { response.with_field(&format!("X-Left-Out: {left_out}")) }
 }
 
-/// The text, and how many clusters are left out of it.
+/// The text, and the number of clusters left out.
 fn make(scope: &str, service: &Service, now: Moment) -> (Vec<u8>, usize) {
     let mut clusters = service.directory.clusters();
     clusters.retain(|cluster| cluster.key.contains(scope));
@@ -127,7 +128,7 @@ fn make(scope: &str, service: &Service, now: Moment) -> (Vec<u8>, usize) {
         frontend.put(&mut text, &key, "FRONTEND");
         let mut seen = Seen::new(cluster.members.len());
         for (place, member) in cluster.members.iter().enumerate() {
-            // An endpoint that stands in the list twice has one state, and one row: readers know a server by its name.
+            // An endpoint that occurs in the list twice has one state, and one row: readers identify a server by name.
             if seen.is_new(Arc::as_ptr(&member.state)) {
                 member_row((member, place), &marks, (number, now)).put(&mut text, &key, &plain(&name_of(member)));
             }
@@ -138,7 +139,7 @@ fn make(scope: &str, service: &Service, now: Moment) -> (Vec<u8>, usize) {
     (text, 0)
 }
 
-/// What the rows FRONTEND and BACKEND of a cluster have in common.
+/// The common part of the rows FRONTEND and BACKEND of a cluster.
 fn common(cluster: &Cluster, load: &Load, (number, now): (u64, Moment)) -> Row {
     let rate = if load.requests > 0 { recent_of(cluster, now).0 / 60 } else { 0 };
     let mut common = Row::default();
@@ -154,7 +155,7 @@ pub(super) fn backend_row(cluster: &Cluster, marks: &HostMarks, (number, now): (
     fill_backend(common(cluster, &load, (number, now)), cluster, &load, marks)
 }
 
-/// The same, beside what it has in common with the row FRONTEND.
+/// The remaining cells of the row BACKEND.
 fn fill_backend(mut backend: Row, cluster: &Cluster, load: &Load, marks: &HostMarks) -> Row {
     let up = up_of(cluster, marks);
     let of_role = |is_backup: bool| {
@@ -173,7 +174,7 @@ fn fill_backend(mut backend: Row, cluster: &Cluster, load: &Load, marks: &HostMa
     backend
 }
 
-/// The row of a frontend of its own: its clients, and how many it may have.
+/// The row of a frontend of its own: its clients, and their limit.
 pub(super) fn frontend_row((current, total): (u64, u64), limit: Option<u64>, number: u64) -> Row {
     let mut row = Row::default();
     row.set(TYPE, FRONTEND).say(STATUS, "OPEN").set(PID, 1).set(IID, number).set(SID, 0);
@@ -207,7 +208,7 @@ pub(super) fn member_row((member, place): (&Member, usize), marks: &HostMarks, (
 
 #[derive(Clone, Copy, Debug, Default)]
 enum Cell {
-    /// What is not known here is empty, as it is where HAProxy does not know.
+    /// An unknown value is empty, as in HAProxy.
     #[default]
     Empty,
     Number(u64),
@@ -230,7 +231,7 @@ impl Row {
         self
     }
 
-    /// Gives a cell the value of another one.
+    /// Copies the value of a cell to another one.
     fn copy(&mut self, from: usize, to: usize) -> &mut Self {
         self.0[to] = self.0[from];
         self
@@ -241,7 +242,7 @@ impl Row {
         self
     }
 
-    /// The text of a cell; empty where nothing is known.
+    /// The text of a cell; empty for an unknown value.
     pub(super) fn text(&self, column: usize) -> String {
         match self.0.get(column) {
             Some(Cell::Number(value)) => value.to_string(),
@@ -266,14 +267,14 @@ impl Row {
     }
 }
 
-/// Tells what was seen before. A short list is looked through, a long one has a set.
+/// A set of seen members. A short one is a list, a long one a hash set.
 struct Seen {
     list: Vec<*const MemberState>,
     set: Option<HashSet<*const MemberState>>,
 }
 
 impl Seen {
-    /// Members beyond which a walk costs more than a set.
+    /// The number of members beyond which a hash set is faster.
     const MAX_WALK: usize = 16;
 
     fn new(members: usize) -> Self {
@@ -293,7 +294,7 @@ impl Seen {
     }
 }
 
-/// A name without what would end its cell.
+/// A name without characters that would end its cell.
 pub(super) fn plain(name: &str) -> Cow<'_, str> {
     let is_bad = |letter: char| letter == ',' || letter == '"' || letter.is_control();
     if name.contains(is_bad) { name.replace(is_bad, "_").into() } else { name.into() }

@@ -1,4 +1,4 @@
-//! Whether the process is ready, and how it is.
+//! Readiness and status of the process.
 
 use super::{Response, Service, Sources, cache, process};
 use crate::base::counters::{Counter, Counters};
@@ -7,7 +7,7 @@ use crate::base::reason::FailureReason;
 use crate::directory;
 use serde_json::{Map, Value, json};
 
-/// Ready is a process that serves, can route, and is not about to end.
+/// A process is ready if it serves, can route, and is not about to end.
 pub(super) fn readiness(sources: &Sources) -> Response {
     match unready(sources) {
         None => Response::text(200, "ready\n"),
@@ -78,7 +78,7 @@ fn counted(totals: &Counters) -> Map<String, Value> {
     Counter::ALL.iter().map(|counter| (counter.name().to_owned(), totals.get(*counter).into())).collect()
 }
 
-/// How changes of the routes are learned of.
+/// How changes of the routes are noticed.
 pub(super) fn source_mode(source: &directory::Status) -> &'static str {
     match source.means() {
         3 => "client_tracking",
@@ -88,7 +88,7 @@ pub(super) fn source_mode(source: &directory::Status) -> &'static str {
     }
 }
 
-/// The time of each phase: how often, the sum, and the buckets of the histogram, for who compares two moments.
+/// Latencies of each phase: count, sum, and the buckets of the histogram, for comparisons of two moments.
 fn latencies(totals: &Counters) -> Map<String, Value> {
     let latency = |phase: Phase| {
         let histogram = totals.latency(phase);

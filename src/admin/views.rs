@@ -1,4 +1,4 @@
-//! Views of what the process was given: its configuration, the source of its routes, its certificates.
+//! Views of the configuration, of the source of routes, and of the certificates.
 
 use super::page::Page;
 use super::query::Query;
@@ -29,7 +29,7 @@ pub(super) fn redis(sources: &Sources) -> Response {
     }))
 }
 
-/// How many certificates are in use, and when the first of them ends, in seconds since 1970.
+/// Number of certificates in use, and the time of the first expiry in seconds since 1970.
 pub(super) fn certificate_ends(sources: &Sources) -> (usize, Option<f64>) {
     let mut all = sources.directory.certificates();
     all.extend(sources.roster.certificates());

@@ -1,4 +1,4 @@
-//! What becomes of a request, step by step, and how the last ones that failed have ended.
+//! The path of a request, step by step, and the last failed requests.
 
 use super::clusters::{health_of, name_of, state_of, up_of};
 use super::marks::{HostMarks, MarkIndex};
@@ -12,7 +12,7 @@ use crate::wire::host::host_name;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// A request that is asked about.
+/// The request in question.
 struct Asked<'a> {
     host: String,
     method: &'a str,
@@ -112,7 +112,7 @@ fn put_steps(steps: &mut Vec<Value>, asked: &Asked<'_>, cluster: &Cluster, (mark
     steps.push(step("choice", finding));
 }
 
-/// The request as rules for classes see it. Fields, client and encryption are not known.
+/// The request in the form for class rules. Fields, client and encryption are unknown.
 fn view_of<'a>(asked: &'a Asked<'_>) -> RequestView<'a> {
     RequestView {
         host: &asked.host,
@@ -127,7 +127,7 @@ fn view_of<'a>(asked: &'a Asked<'_>) -> RequestView<'a> {
 
 fn ended(failure: &RecentFailure, cluster: &Cluster, now: Moment) -> Value {
     let mut members = cluster.members.iter().filter(|member| failure.is_of(member.identity()));
-    // Two of one identity are one endpoint.
+    // Two members with one identity have one endpoint.
     let backend = members.next().map(name_of);
     json!({
         "seconds_ago": now.since(failure.at).as_secs(),

@@ -9,8 +9,8 @@ use std::fmt;
 /// The greatest number of arguments.
 const MAX_ARGUMENTS: usize = 256;
 
-/// Reads them. An argument of the query wins over one of the body. The type of the body's content is not looked at, as in
-/// x0d: what begins with a brace is JSON.
+/// Parses the arguments. An argument of the query takes precedence over one of the body. The content type is ignored,
+/// as in x0d: a body that begins with a brace is JSON.
 pub(super) fn read(query: &str, body: &[u8]) -> Result<Vec<(String, String)>, Response> {
     let body = std::str::from_utf8(body).map_err(|_| Response::problem(400, "the body is not UTF-8"))?.trim();
     let mut arguments = if body.starts_with('{') { json(body)? } else { form(body)? };
@@ -29,7 +29,7 @@ fn form(text: &str) -> Result<Vec<(String, String)>, Response> {
     Ok(arguments)
 }
 
-/// A part of a target or a form as it was meant.
+/// Decodes a part of a target or a form.
 pub(super) fn decoded(text: &str) -> Result<String, Response> {
     let is_encoded =
         |(at, _)| text.as_bytes().get(at + 1..at + 3).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit));
@@ -60,7 +60,7 @@ fn json(text: &str) -> Result<Vec<(String, String)>, Response> {
     Ok(arguments)
 }
 
-/// Of two values of one name it is not certain which one is meant.
+/// Two values for one name are refused as ambiguous.
 fn add(arguments: &mut Vec<(String, String)>, name: String, value: String) -> Result<(), Response> {
     if arguments.len() >= MAX_ARGUMENTS {
         return Err(Response::problem(400, &format!("more than {MAX_ARGUMENTS} arguments")));
@@ -73,7 +73,7 @@ fn add(arguments: &mut Vec<(String, String)>, name: String, value: String) -> Re
     Ok(())
 }
 
-/// The members of an object, those included that stand twice.
+/// The members of an object, including duplicates.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {

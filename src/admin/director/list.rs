@@ -1,8 +1,8 @@
-//! The list of all clusters: written one after the other, so that it takes no more memory than its text may.
+//! The list of all clusters, written one after the other, so that its memory is bounded by the length of the text.
 
 use serde_json::Value;
 
-/// The bytes of the list. Clusters that do not fit are left out, and counted.
+/// The greatest length of the list in bytes. Clusters that do not fit are left out, and counted.
 pub(super) const MAX_LIST: usize = 16 << 20;
 
 /// A JSON object that grows up to a limit.
@@ -17,7 +17,7 @@ impl List {
         Self { text: "{".to_owned(), limit, left_out: 0 }
     }
 
-    /// Adds a cluster. From the first one that does not fit on, none is looked at.
+    /// Adds a cluster. After the first one that does not fit, no more are added.
     pub(super) fn push(&mut self, name: &str, view: impl FnOnce() -> Value) {
         if self.left_out > 0 {
             return self.leave_out(1);
@@ -27,12 +27,12 @@ impl List {
         if self.text.len() + entry.len() > self.limit { self.leave_out(1) } else { self.text.push_str(&entry) }
     }
 
-    /// Counts clusters that are not in the list.
+    /// Counts clusters that are left out.
     pub(super) fn leave_out(&mut self, count: usize) {
         self.left_out += count;
     }
 
-    /// The object, and how many clusters it does not have.
+    /// The object, and the number of clusters left out.
     pub(super) fn finish(self) -> (String, usize) {
         (self.text + "}\n", self.left_out)
     }

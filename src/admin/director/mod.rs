@@ -1,7 +1,7 @@
-//! x0d's JSON API of clusters, backends and buckets: x0d's paths, verbs, arguments, status codes and names.
+//! x0d's JSON API of clusters, backends and buckets: x0d's paths, methods, arguments, status codes and names.
 //!
-//! Clusters on demand are changed here. Clusters of other sources are shown; their backends are taken out of service and
-//! put back (LOCK, UNLOCK), and all else of them is changed where it stands.
+//! On-demand clusters can be changed. Clusters of other sources are shown, and their backends can be disabled and
+//! enabled (LOCK, UNLOCK); all other changes are made in their source.
 
 mod arguments;
 mod list;
@@ -17,7 +17,7 @@ use list::List;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Where the API is, beside the path of the settings.
+/// The default path of the API, besides the configured one.
 const OWN_PREFIX: &str = "/director";
 
 /// The greatest number of clusters of other sources in the list.
@@ -39,7 +39,7 @@ pub(super) fn respond(request: &ServiceRequest, path: &str, query: &str, sources
     Some(response.unwrap_or_else(|refusal| refusal))
 }
 
-/// The segments of the path below the prefix, and the arguments.
+/// Splits the path below the prefix into segments, and parses the arguments.
 fn read(rest: &str, query: &str, request: &ServiceRequest) -> Result<(Vec<String>, Named), Response> {
     let rest = rest.strip_prefix('/').unwrap_or(rest);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -143,7 +143,7 @@ impl Call<'_> {
         }
     }
 
-    /// Purges what a cluster of this name has stored: it was another application.
+    /// Purges the stored objects of a cluster with this name: another application may use the name next.
     fn forget_objects(&self, name: &str) {
         if let Some(store) = &self.sources.cache {
             store.purge(&Selector::Frontend(name.into()), PurgeMode::Hard);
@@ -242,7 +242,7 @@ impl Call<'_> {
         Ok(done(204))
     }
 
-    /// The cluster of another source; `None` where there is none, or one on demand has its name.
+    /// The cluster of another source; `None` if there is none, or if an on-demand cluster has its name.
     fn fixed(&self, name: &str) -> Option<Arc<Cluster>> {
         let directory = &self.sources.directory;
         directory.cluster(name).filter(|cluster| !directory.is_on_demand(cluster))
@@ -279,7 +279,7 @@ impl Call<'_> {
     }
 }
 
-/// The backend of this name: host and port, or the URL as it is written.
+/// The backend with this name: host and port, or the URL as written.
 fn fixed_backend<'c>(cluster: &'c Cluster, name: &str) -> Option<(usize, &'c Member)> {
     cluster
         .members

@@ -1,4 +1,4 @@
-//! Clusters and backends in x0d's names.
+//! Clusters and backends under x0d's names.
 
 use super::super::clusters::health_of;
 use super::super::marks::{HostMarks, MarkIndex};
@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Member, MemberState};
 use crate::directory::{BackendDefinition, ClusterView};
 use serde_json::{Map, Value, json};
 
-/// A cluster on demand.
+/// An on-demand cluster.
 pub(super) fn on_demand(view: &ClusterView, index: &mut MarkIndex<'_>, now: Moment) -> Value {
     let (mut director, marks) = (view.settings(), index.marks(view.cluster()));
     let members = view.definition().backends().iter().enumerate();
@@ -23,7 +23,7 @@ pub(super) fn on_demand(view: &ClusterView, index: &mut MarkIndex<'_>, now: Mome
     director.into()
 }
 
-/// A backend of a cluster on demand; `None` where there is none of this name.
+/// A backend of an on-demand cluster; `None` if there is none with this name.
 pub(super) fn on_demand_backend(
     view: &ClusterView,
     name: &str,
@@ -73,7 +73,7 @@ fn definition(backend: &BackendDefinition) -> Value {
     })
 }
 
-/// A cluster of a file, of Redis or of HAProxy's configuration.
+/// A cluster of a file, of Redis or of a HAProxy file.
 pub(super) fn fixed(cluster: &Cluster, source: &str, index: &mut MarkIndex<'_>, now: Moment) -> Value {
     let marks = index.marks(cluster);
     let options: Map<String, Value> =
@@ -107,7 +107,7 @@ pub(super) fn fixed_member(member: &Member, place: usize, marks: &HostMarks, now
     })
 }
 
-/// The name of a backend that has none of its own: host and port.
+/// The name of a backend without its own: host and port.
 pub(super) fn fixed_name(member: &Member) -> String {
     let endpoint = member.url.endpoint().to_string();
     endpoint.split_once("://").map_or(endpoint.as_str(), |(_, name)| name).to_owned()
@@ -121,7 +121,7 @@ fn state(member: &Member, place: usize, marks: &HostMarks, now: Moment) -> &'sta
     }
 }
 
-/// The greatest values of a cluster are not kept.
+/// Peaks of a cluster are not recorded.
 fn stats(cluster: &Cluster) -> Value {
     let admission = &cluster.admission;
     json!({
