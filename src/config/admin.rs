@@ -1,4 +1,4 @@
-//! `admin`: where the admin service listens, and for whom.
+//! `admin`: the admin service.
 
 use super::driver::read_password_file;
 use super::raw::{Field, Section};
@@ -9,13 +9,14 @@ use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-/// The port where only an address is set.
+/// The port if only an address is set.
 const DEFAULT_PORT: u16 = 9100;
 
 /// The setting of the permissions.
 const SOCKET_MODE: &str = "socketMode";
 
-/// Reads the section. Relative paths start at `folder`. The text of the configuration is added when all of it was read.
+/// Reads the section. Relative paths start at `folder`. The text of the configuration is added after everything was
+/// read.
 pub(super) fn read(root: &Section<'_>, folder: &Path) -> Settings {
     let field = root.field("admin");
     if let Some(Value::Bool(false)) = field.value() {
@@ -69,7 +70,7 @@ fn as_bind(text: &str) -> Option<Bind> {
     text.parse().ok().or_else(alone)
 }
 
-/// Octal digits, as chmod(1) takes them.
+/// Octal digits, as in chmod(1).
 fn as_mode(text: &str) -> Option<u32> {
     let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
     u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777)
@@ -81,7 +82,7 @@ fn is_owner(text: &str) -> bool {
     !is_nobody && !group.contains(':')
 }
 
-/// The path of x0d's API.
+/// Reads the path of x0d's API.
 fn read_prefix(field: &Field<'_>) -> Option<String> {
     const EXPECTED: &str = "a path such as \"/x0/director\", or false for none";
     let is_segment = |segment: &str| {

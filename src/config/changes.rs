@@ -1,4 +1,4 @@
-//! What of a configuration's file has changed since it was read.
+//! Changes of a configuration file since it was read.
 
 use super::raw::join;
 use super::{Failure, Fault, Overrides, from_text};
@@ -7,17 +7,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The file of a configuration, and what stood in it when it was taken into use.
+/// The file of a configuration, and its content when it was applied.
 #[derive(Debug)]
 pub struct Origin {
     file: PathBuf,
     overrides: Overrides,
-    /// `Null` where it was no JSON.
+    /// `Null` if it was not JSON.
     before: Value,
 }
 
 impl Origin {
-    /// Remembers what stands in the file now.
+    /// Records the present content of the file.
     pub fn new(file: &Path, overrides: &Overrides) -> Self {
         let before = fs::read_to_string(file).map_or(Value::Null, |text| parse(&text));
         Self { file: file.to_owned(), overrides: overrides.clone(), before }
@@ -28,7 +28,8 @@ impl Origin {
         &self.file
     }
 
-    /// The paths of the settings that are others than at the start, as in `http.port`, or why the file can no longer be used.
+    /// The paths of settings that differ from those at the start, such as `http.port`, or why the file is no longer
+    /// usable.
     pub fn changed_settings(&self) -> Result<Vec<String>, Failure> {
         let text = fs::read_to_string(&self.file).map_err(|error| Failure {
             file: self.file.clone(),
@@ -46,7 +47,7 @@ fn parse(text: &str) -> Value {
     serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).unwrap_or_default()
 }
 
-/// What is left out is `null`, as everywhere. Objects are compared member by member, lists as a whole.
+/// An absent value is `null`, as everywhere. Objects are compared by member, lists as a whole.
 fn compare(path: &str, before: &Value, now: &Value, changed: &mut BTreeSet<String>) {
     let empty = serde_json::Map::new();
     let members = |value: &Value| value.as_object().cloned();

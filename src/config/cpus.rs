@@ -1,18 +1,18 @@
-//! Lists of processors, as in `0-3,8`.
+//! Lists of processors, such as `0-3,8`.
 
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-/// The highest number of a processor. Linux's affinity masks of fixed size end here.
+/// The highest number of a processor: the limit of Linux's affinity masks of fixed size.
 pub(super) const HIGHEST: usize = 1023;
 
-/// Processors in the order in which workers are pinned to them; not empty, none twice.
+/// Processors in the order in which workers are pinned to them; not empty, without duplicates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuList(Vec<usize>);
 
 impl CpuList {
-    /// The list of these.
+    /// A list of these processors.
     pub(super) fn new(cpus: Vec<usize>) -> Result<Self, CpuListFault> {
         let mut sorted = cpus.clone();
         sorted.sort_unstable();
@@ -52,33 +52,33 @@ impl FromStr for CpuList {
 fn number(text: &str) -> Result<usize, CpuListFault> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let cpu = text.parse().ok().filter(|_| is_number).ok_or_else(|| CpuListFault::NoNumber { text: text.into() })?;
-    // Checked before a range is written out: `0-99999999999` must not fill the memory.
+    // The limit is checked before a range is expanded: `0-99999999999` must not exhaust the memory.
     if cpu > HIGHEST { Err(CpuListFault::TooHigh { cpu }) } else { Ok(cpu) }
 }
 
-/// What is wrong with a list of processors.
+/// A fault of a list of processors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CpuListFault {
-    /// Nothing in it.
+    /// It is empty.
     Empty,
-    /// Something else than a number or a range.
+    /// It has an item other than a number or a range.
     NoNumber {
-        /// What stands there.
+        /// The item.
         text: String,
     },
-    /// A range that ends before it begins.
+    /// It has a range that ends before it begins.
     Backwards {
         /// Its first number.
         first: usize,
         /// Its last number.
         last: usize,
     },
-    /// A number beyond any processor's.
+    /// It has a number beyond the highest processor.
     TooHigh {
         /// The number.
         cpu: usize,
     },
-    /// The same processor twice.
+    /// It names a processor twice.
     Twice {
         /// Its number.
         cpu: usize,

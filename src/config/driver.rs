@@ -1,4 +1,4 @@
-//! `driver`: where the routes come from.
+//! `driver`: the source of routes.
 
 use super::Overrides;
 use super::old_redis;
@@ -11,10 +11,10 @@ use crate::net::tls::is_open_to_others;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A larger file holds more than a password.
+/// A larger file is not a password file.
 const MAX_PASSWORD_BYTES: u64 = 4096;
 
-/// A driver as it was written.
+/// A driver as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Driver {
     /// `file:PATH`.
@@ -25,18 +25,17 @@ enum Driver {
     Haproxy(HaproxyFile),
 }
 
-/// A file of HAProxy's, or a folder of such files, from which its own listeners are served.
+/// A HAProxy file, or a folder of such files, served at its own listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HaproxyFile {
     /// The path.
     pub path: PathBuf,
-    /// Whether it is taken although words are lost that decide who gets in or where requests go.
+    /// Whether it is used although keywords are lost that decide about access or routing.
     pub is_lossy: bool,
 }
 
-/// The source of the routes: a Redis here, unless something else is said. A relative path of a file starts at
-/// `folder`, the configuration's own. `password` is that of every Redis that has none of its own. `None` only where a
-/// fault was reported.
+/// The source of the routes: a Redis on this machine by default. A relative path starts at `folder`, the
+/// configuration's own. `password` applies to every Redis without one of its own. `None` only after a reported fault.
 pub(super) fn read_source(
     root: &Section<'_>,
     folder: &Path,
@@ -51,7 +50,7 @@ pub(super) fn read_source(
             field.refuse(expected());
             return None;
         }
-        // All faults are to be found in one go.
+        // All items are read, to find all faults at once.
         Some(items) => {
             let drivers: Vec<_> = items.iter().map(|item| read_driver(item, folder)).collect();
             drivers.into_iter().collect::<Option<Vec<_>>>()?
@@ -124,7 +123,7 @@ fn expected() -> String {
     format!("\"file:PATH\", \"haproxy:PATH\", {EXPECTED}")
 }
 
-/// A URL, or an object of `url` and `passwordFile`.
+/// Reads a URL, or an object of `url` and `passwordFile`.
 fn read_driver(item: &Field<'_>, folder: &Path) -> Option<Driver> {
     if !item.value()?.is_object() {
         return read_url(item);
@@ -170,7 +169,7 @@ fn add_password(field: &Field<'_>, path: &Path, target: Target) -> Option<Driver
     }
 }
 
-/// Reads a password from a file of its own; a line break at its end does not count. An error says nothing of the content.
+/// Reads a password from its own file; a final line break does not count. An error does not reveal the content.
 pub fn read_password_file(path: &Path) -> Result<Secret, String> {
     let shown = path.display();
     let is_small = fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?;
@@ -187,7 +186,7 @@ pub fn read_password_file(path: &Path) -> Result<Secret, String> {
     }
 }
 
-/// Reports a driver that is none. What stands there is not shown: any part of it may be the password.
+/// Reports an invalid driver. The value is not shown, since any part of it may be the password.
 fn read_url(item: &Field<'_>) -> Option<Driver> {
     let Some(text) = item.value().and_then(|value| value.as_str()) else {
         item.refuse(expected());
@@ -199,7 +198,7 @@ fn read_url(item: &Field<'_>) -> Option<Driver> {
 fn parse(text: &str) -> Result<Driver, TargetFault> {
     match text.split_once(':').ok_or(TargetFault::Scheme)? {
         ("file", path) => {
-            // `file:///path` is the same file; `file://host/path` would be another node's.
+            // `file:///path` is the same file; `file://host/path` would name another node.
             let path = match path.strip_prefix("//") {
                 Some(absolute) if absolute.starts_with('/') => absolute,
                 Some(_) => return Err(TargetFault::Scheme),

@@ -1,4 +1,4 @@
-//! `https`: where the node listens for encrypted connections, and what it agrees on there.
+//! `https`: TLS listeners and their settings.
 
 use super::listen::{Bind, Proxies, read_binds};
 use super::openssl;
@@ -16,34 +16,34 @@ use std::time::Duration;
 
 const DEFAULT_PORT: u16 = 443;
 
-/// What is set of encrypted connections from clients.
+/// Settings of TLS connections from clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Where to listen; not empty.
+    /// The listeners; not empty.
     pub listeners: Vec<TlsListener>,
-    /// What is agreed on with clients.
+    /// TLS settings for clients.
     pub server: ServerSettings,
-    /// The files of the authorities in it.
+    /// The files of the client authorities.
     pub client_authorities: Vec<PathBuf>,
-    /// Limits and times of handshakes.
+    /// Limits and timeouts of handshakes.
     pub handshakes: worker::HandshakeSettings,
-    /// Whether clients that come without encryption are sent here.
+    /// Redirection of plaintext clients to TLS.
     pub redirect: exchange::Redirect,
 }
 
-/// An address of encrypted connections.
+/// A TLS address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsListener {
     /// The address.
     pub address: SocketAddr,
-    /// What is shown to clients that ask for no name, or for one that has no certificate.
+    /// The certificate for clients that ask for no server name, or for one without a certificate.
     pub certificate: Option<(CertificateFiles, Credentials)>,
 }
 
-/// How backends of `https://` are talked to, and the files that say so.
+/// TLS settings for backends of `https://`, and their files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsToBackends {
-    /// What the files say.
+    /// The settings read from the files.
     pub settings: BackendSettings,
     /// The files of the authorities.
     pub authorities: Vec<PathBuf>,
@@ -51,7 +51,7 @@ pub struct TlsToBackends {
     pub own: Option<CertificateFiles>,
 }
 
-/// What can be said for all addresses and for one alone.
+/// Settings for all addresses, or for a single one.
 #[derive(Clone, Debug, Default)]
 struct KeyPairSettings {
     certificate: Option<PathBuf>,
@@ -61,7 +61,7 @@ struct KeyPairSettings {
     staple: Option<PathBuf>,
 }
 
-/// Reads `https`; `None` where no address is bound. Relative paths start at `folder`; `plain` are the addresses of `http`.
+/// Reads `https`; `None` if no address is bound. Relative paths start at `folder`; `plain` are the addresses of `http`.
 pub(super) fn read(
     root: &Section<'_>,
     server: &Section<'_>,
@@ -99,7 +99,7 @@ pub(super) fn read(
     Some(Tls { listeners, server: settings, client_authorities, handshakes, redirect })
 }
 
-/// The keys of a pair; what is left out is as in `common`.
+/// Reads the settings of a pair; an absent one is inherited from `common`.
 fn read_pair(section: &Section<'_>, common: &KeyPairSettings, folder: &Path) -> KeyPairSettings {
     let path = |key: &str| section.field(key).file(folder);
     let own = KeyPairSettings {
@@ -109,7 +109,7 @@ fn read_pair(section: &Section<'_>, common: &KeyPairSettings, folder: &Path) -> 
         passphrase: section.field("passphrase").secret().map(Into::into),
         staple: path("ocsp"),
     };
-    // A certificate of its own has nothing to do with the others' key.
+    // A certificate of its own does not use the common key.
     let inherits = own.certificate.is_none() && own.key.is_none();
     if inherits {
         KeyPairSettings { chain: if own.chain.is_empty() { common.chain.clone() } else { own.chain }, ..common.clone() }
@@ -123,7 +123,7 @@ fn read_paths(field: &Field<'_>, folder: &Path) -> Vec<PathBuf> {
     items.iter().filter_map(|item| item.file(folder)).collect()
 }
 
-/// Reads the files of a pair. Without any there is no certificate but those of the routes.
+/// Reads the files of a pair. Without files, the only certificates are those of the routes.
 fn load(field: &Field<'_>, pair: KeyPairSettings) -> Option<(CertificateFiles, Credentials)> {
     let (certificate, key) = match (pair.certificate, pair.key) {
         (Some(certificate), Some(key)) => (certificate, key),
@@ -165,7 +165,7 @@ fn read_settings(section: &Section<'_>, folder: &Path) -> ServerSettings {
     settings
 }
 
-/// `true` sends clients to the first port that is bound, a number to this one: the two differ behind a NAT.
+/// `true` redirects clients to the first bound port, a number to this port: the two differ behind a NAT.
 fn read_redirect(field: &Field<'_>, own_port: u16) -> exchange::Redirect {
     let read = field.read("true, false, or the port that clients are sent to", |value| match value {
         Value::Bool(for_all) => Some(exchange::Redirect { for_all: *for_all, port: own_port }),
@@ -214,7 +214,7 @@ pub(super) fn read_backend_tls(server: &Section<'_>, folder: &Path) -> TlsToBack
     let section = field.clone().section();
     let pair = read_pair(&section, &KeyPairSettings::default(), folder);
     let mut authorities = pair.chain.clone();
-    // Here `ca` is whom to believe, and no part of a chain.
+    // Here `ca` is the trusted authorities, and not a part of a chain.
     let (own, credentials) = load(&field, KeyPairSettings { chain: Vec::new(), ..pair }).unzip();
     let is_insecure = section.field("insecure").flag().unwrap_or(false);
     let verification = match (is_insecure, authorities.as_slice()) {

@@ -1,4 +1,4 @@
-//! `http` and `https`: where the node listens.
+//! `http` and `https`: listening addresses.
 
 use super::raw::{Field, Section};
 use super::server::read_networks;
@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const DEFAULT_PORT: u16 = 80;
 
-/// The addresses whose connections begin with a header of the PROXY protocol, and the networks that may send one.
+/// The addresses whose connections begin with a PROXY header, and the networks that may send one.
 #[derive(Debug)]
 pub(super) struct Proxies<'t> {
     /// `server.trustedNetworks`.
@@ -27,7 +27,7 @@ impl<'t> Proxies<'t> {
         self.by_address
     }
 
-    /// What a section says: nobody where it says no, `None` where it says nothing.
+    /// The networks in a section: none if it disables the header, `None` if it does not mention it.
     fn read(&self, section: &Section<'_>) -> Option<Vec<(IpNet, HeaderUse)>> {
         let field = section.field("proxyProtocol");
         let all = |networks: Vec<IpNet>, header| networks.into_iter().map(move |network| (network, header));
@@ -47,7 +47,7 @@ impl<'t> Proxies<'t> {
             Value::Bool(true) => self.trusted.to_vec(),
             Value::String(_) | Value::Array(_) => {
                 let (networks, written) = (read_networks(&field)?, field.items()?.len());
-                // Those that are none are named already.
+                // Invalid items were reported already.
                 if networks.len() < written {
                     return None;
                 }
@@ -64,7 +64,7 @@ impl<'t> Proxies<'t> {
         Some(all(networks, HeaderUse::Required).collect())
     }
 
-    /// Notes what an address says of itself, or else what all are told.
+    /// Records the networks of an address, or the common ones.
     fn add(&mut self, address: SocketAddr, own: Option<&Section<'_>>, common: Option<&Vec<(IpNet, HeaderUse)>>) {
         let own = own.and_then(|section| self.read(section));
         if let Some(networks) = own.as_ref().or(common).filter(|networks| !networks.is_empty()) {
@@ -73,7 +73,7 @@ impl<'t> Proxies<'t> {
     }
 }
 
-/// The addresses of `http`, the old keys of `server` included.
+/// The addresses of `http`, including the old keys of `server`.
 pub(super) fn read_http(root: &Section<'_>, server: &Section<'_>, proxies: &mut Proxies<'_>) -> Vec<SocketAddr> {
     let http = root.field("http").section();
     let port = http.field("port").or_old(server.old_field("port"), "http.port");
@@ -112,23 +112,23 @@ pub(super) fn read_http(root: &Section<'_>, server: &Section<'_>, proxies: &mut 
     listeners
 }
 
-/// The addresses of the old keys; `None` where there are none.
+/// The addresses of the old keys; `None` if there are none.
 fn read_old_addresses<'a>(server: &Section<'a>) -> Option<Vec<Field<'a>>> {
     let fields = [server.old_field("address"), server.old_field("address6")];
     let items: Vec<_> = fields.iter().filter_map(Field::items).flatten().collect();
     (!items.is_empty()).then_some(items)
 }
 
-/// An address of `https.bind`, and what is particular to it.
+/// An address of `https.bind`, and its own settings.
 pub(super) struct Bind<'a> {
     pub(super) address: SocketAddr,
     pub(super) section: Option<Section<'a>>,
     pub(super) field: Field<'a>,
 }
 
-/// The addresses of `https`; `None` where there are none. Under its old name in `server`, it listens at the addresses of
-/// `server.address` and `server.address6`, as in Hipache, or else at 127.0.0.1. One of `plain`, the addresses of `http`,
-/// is refused.
+/// The addresses of `https`; `None` if there are none. Under its old name in `server`, it listens at the addresses of
+/// `server.address` and `server.address6`, as in Hipache, or otherwise at 127.0.0.1. An address in `plain`, the
+/// addresses of `http`, is refused.
 pub(super) fn read_binds<'a>(
     section: &Section<'a>,
     common_port: u16,
@@ -163,7 +163,7 @@ pub(super) fn read_binds<'a>(
     Some(binds).filter(|binds| !binds.is_empty())
 }
 
-/// An item of `bind`: an address, or an object of an address and what is particular to it.
+/// Reads an item of `bind`: an address, or an object of an address and its own settings.
 fn read_bind<'a>(item: &Field<'a>, common_port: u16) -> Option<(SocketAddr, Option<Section<'a>>)> {
     if !item.value()?.is_object() {
         let address = read_address(item, "an IP address, or an object of address and port")?;

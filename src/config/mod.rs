@@ -1,7 +1,7 @@
-//! The configuration: a JSON text, as Hipache's users know it, to settings for every room.
+//! The configuration: a JSON text in the form of Hipache's, converted to settings for every room.
 //!
-//! Reading goes on after a fault, so that one run names all of them; whatever is left out, or `null`, has its
-//! default. Older names are understood, with a warning that tells the new one.
+//! Reading continues after a fault, so that one run reports all of them. An absent setting, or `null`, has its default.
+//! Older names are accepted, with a warning that names the new one.
 
 mod admin;
 mod changes;
@@ -45,91 +45,93 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// Who a process that was started as root becomes, unless told otherwise.
+/// The account of a process that was started as root, by default.
 const DEFAULT_ACCOUNT: &str = "www-data";
 
-/// Everything that can be set, in the form in which it is used.
+/// All settings, in the form in which they are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Limits, times and habits of an exchange.
+    /// Limits, timeouts and modes of exchanges.
     pub exchange: exchange::Settings,
     /// Connections to backends.
     pub upstream: upstream::Settings,
     /// The cache of routes.
     pub route: route::Settings,
-    /// Where routes come from.
+    /// The source of routes.
     pub directory: directory::Settings,
-    /// HAProxy's files, which have listeners of their own.
+    /// HAProxy files, which have their own listeners.
     pub haproxy: Vec<HaproxyFile>,
     /// Error pages.
     pub page: page::Settings,
     /// The admin service.
     pub admin: crate::admin::Settings,
-    /// The access log.
+    /// The destination of the access log.
     pub access_log: access_log::Target,
-    /// How its lines are written (`server.accessLogFormat`).
+    /// The format of its lines (`server.accessLogFormat`).
     pub access_log_format: access_log::Format,
-    /// One of so many requests has a line, besides those that failed (`server.accessLogSample`).
+    /// One of this many requests is logged, besides failed ones (`server.accessLogSample`).
     pub access_log_sample: u64,
-    /// A core.
+    /// Settings of a worker.
     pub worker: worker::Settings,
-    /// The greatest number of client connections of one address (`server.maxConnectionsPerAddress`); `None` for any.
+    /// The greatest number of client connections of one address (`server.maxConnectionsPerAddress`); `None` for no
+    /// limit.
     pub max_per_address: Option<NonZeroU32>,
-    /// What session cookies are made with (`server.cookieSecret`).
+    /// The secret of session cookies (`server.cookieSecret`).
     pub cookie_secret: Option<Secret>,
     /// Whether the log is verbose (`server.debug`).
     pub debug: bool,
     /// The number of workers; `None` for one a core.
     pub workers: Option<usize>,
-    /// The greatest number of client connections of a worker, as it was written; `None` for as many as there are open
-    /// files for (`server.maxConnections`).
+    /// The greatest number of client connections of a worker, as written; `None` derives it from the limit of open
+    /// files (`server.maxConnections`).
     pub max_connections: Option<usize>,
-    /// Where the number of the process is written (`server.pidFile`).
+    /// The file for the process id (`server.pidFile`).
     pub pid_file: Option<PathBuf>,
-    /// How workers are looked after.
+    /// Supervision of workers.
     pub supervision: Supervision,
-    /// The processors to pin workers to, in this order; `None` for all.
+    /// The processors to which workers are pinned, in this order; `None` for all.
     pub cpus: Option<Vec<usize>>,
     /// Whether workers are pinned.
     pub pin: bool,
-    /// Whether the system hands out a new connection with its first bytes only (`server.deferAccept`).
+    /// Whether the kernel delivers a new connection only with its first bytes (`server.deferAccept`).
     pub defer_accept: bool,
-    /// The ports that clusters on demand may take (`server.onDemandPorts`); an empty range is none.
+    /// The ports that on-demand clusters may use (`server.onDemandPorts`); an empty range allows none.
     pub on_demand_ports: RangeInclusive<u16>,
-    /// Where to listen, none twice. Empty where all listeners are those of HAProxy's files.
+    /// The listening addresses, without duplicates. Empty if all listeners belong to HAProxy files.
     pub listeners: Vec<SocketAddr>,
-    /// Encrypted connections; `None` where nobody listens for them.
+    /// TLS listeners; `None` without any.
     pub tls: Option<Tls>,
     /// Connections to backends of `https://`.
     pub backend_tls: TlsToBackends,
-    /// The user to become once listening, by name or number; `None` exactly where [`Overrides::is_root`] is not set.
+    /// The user to switch to after binding, by name or number; `None` exactly if [`Overrides::is_root`] is not set.
     pub user: Option<String>,
-    /// Whether the configuration names neither user nor group, so that another account will do where there is no `www-data`.
+    /// Whether the configuration names neither user nor group, so that another account will do if there is no
+    /// `www-data`.
     pub has_default_user: bool,
-    /// The group to become a member of, by name or number; `None` for the user's own, or where there is no user.
+    /// The group to switch to, by name or number; `None` for the user's own, or without a user.
     pub group: Option<String>,
 }
 
-/// What the command line and the process say besides the file.
+/// Settings from the command line and the process, besides the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// The number of workers, instead of `server.workers`.
     pub workers: Option<usize>,
     /// The processors, instead of `server.cpus`.
     pub cpus: Option<CpuList>,
-    /// Not to pin, whatever `server.pin` says.
+    /// Disables pinning, whatever `server.pin` says.
     pub no_pin: bool,
-    /// Whether the process runs as root, and so can and is to become another user.
+    /// Whether the process runs as root, and so has to switch to another user.
     pub is_root: bool,
-    /// Whether it takes the place of a process that has done so already.
+    /// Whether it replaces a process that has switched already.
     pub is_successor: bool,
-    /// The password of every Redis of `driver` that has none of its own.
+    /// The password of every Redis of `driver` without one of its own.
     pub redis_password: Option<Secret>,
-    /// HAProxy's files, beside those of `driver`.
+    /// HAProxy files, besides those of `driver`.
     pub haproxy: Vec<HaproxyFile>,
 }
 
-/// The file to read: the one asked for, else `config/config.json`, or `config/config_x.json` for the flavor `x`.
+/// The file to read: the requested one, otherwise `config/config.json`, or `config/config_x.json` for the flavor `x`.
 pub fn path(asked_for: Option<PathBuf>, flavor: Option<&OsStr>) -> PathBuf {
     asked_for.unwrap_or_else(|| {
         let mut name = OsString::from("config");
@@ -153,11 +155,10 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<(Settings, Vec<Warning
     }
 }
 
-/// Reads the text. Of `file` only the name matters: for messages, and because relative paths of routes start at its
-/// folder.
+/// Reads the text. Only the name of `file` is used: for messages, and as the start of relative paths.
 pub fn from_text(text: &str, file: &Path, overrides: &Overrides) -> Result<(Settings, Vec<Warning>), Failure> {
     let fail = |faults, warnings| Failure { file: file.into(), faults, warnings };
-    // Some editors begin a file with a byte order mark, which is no JSON.
+    // Some editors begin a file with a byte order mark, which is not JSON.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value: Value = serde_json::from_str(text).map_err(|error| fail(vec![syntax_fault(&error)], Vec::new()))?;
     let report = Report::default();
@@ -182,7 +183,7 @@ fn syntax_fault(error: &serde_json::Error) -> Fault {
     Fault::Syntax { line, column, problem: problem.into() }
 }
 
-/// `None` only where a fault was reported.
+/// `None` only after a reported fault.
 fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Settings> {
     let section = root.field("server").section();
     let mut server = server::read(&section);
@@ -197,7 +198,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
     let has_default_user = overrides.is_root && ["user", "group"].iter().all(|key| !root.field(key).is_set());
     let backend_tls = https::read_backend_tls(&section, folder);
     let (source, haproxy) = driver::read_source(root, folder, overrides, &server)?;
-    // Without a source of routes, nothing that came to these addresses would be served.
+    // Without a source of routes, requests at these addresses could not be served.
     let (listeners, tls) = if source == directory::Source::Nothing { (Vec::new(), None) } else { (listeners, tls) };
     server.worker.unknown_host_limit = matches!(source, directory::Source::Redis(_)).then_some(server.unknown_rate);
     Some(Settings {
@@ -232,7 +233,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
     })
 }
 
-/// As root: `www-data`, unless told otherwise. Whoever names only a user gets that user's own group.
+/// Applies to root: `www-data` by default. Without a group, the user's own group is used.
 fn read_user(root: &Section<'_>, overrides: &Overrides) -> (Option<String>, Option<String>) {
     let [user, group] = ["user", "group"].map(|key| root.field(key));
     let names = [read_account(&user), read_account(&group)];

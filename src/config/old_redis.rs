@@ -1,10 +1,11 @@
-//! Redis as older versions of Hipache's file name it: `redisHost` and its kin, and the oldest `redis.{host,port}`.
+//! Redis under the names of older versions of Hipache: `redisHost` and related ones, and the oldest
+//! `redis.{host,port}`.
 
 use super::raw::{Field, Section};
 use serde_json::Value;
 
-/// The URLs that stand for the old names, the one to read from first. `None` where there are no old names, or where
-/// `driver` takes their place.
+/// The URLs for the old names, the one to read from first. `None` if there are no old names, or if `driver` replaces
+/// them.
 pub(super) fn read_urls(root: &Section<'_>, driver_is_set: bool) -> Option<Vec<String>> {
     let oldest = root.old_field("redis").section();
     let oldest = [oldest.old_field("host"), oldest.old_field("port")];
@@ -71,14 +72,14 @@ fn read_password<'a>(field: &Field<'a>) -> Option<&'a str> {
     match field.value()? {
         Value::String(password) => Some(password).filter(|password| !password.is_empty()).map(String::as_str),
         _ => {
-            // What stands there is not shown: it may be the password without its quotes.
+            // The value is not shown: it may be the password without its quotes.
             field.report().fault(field.path(), "no text", "a text");
             None
         }
     }
 }
 
-/// Encodes what would end the password in a URL.
+/// Encodes characters that would end the password in a URL.
 fn percent_encode(password: &str) -> String {
     let mut encoded = String::with_capacity(password.len());
     for byte in password.bytes() {

@@ -1,4 +1,4 @@
-//! Settings in OpenSSL's words: what has its like here is mapped, of the rest a warning says what holds instead.
+//! Settings in OpenSSL's terms: supported ones are mapped, for others a warning names the actual behaviour.
 
 use super::raw::Field;
 use crate::net::tls::{ServerSettings, Suites, Versions};
@@ -7,7 +7,7 @@ use rustls::CipherSuite;
 const BOTH: &str = "TLS 1.2 and 1.3 are spoken";
 const SAFE_SUITES: &str = "all suites of TLS 1.2 and 1.3 with forward secrecy and authenticated encryption";
 
-/// OpenSSL's names of the suites there are, in the order of preference.
+/// OpenSSL's names of the supported suites, in order of preference.
 const SUITES: &[(&str, CipherSuite)] = &[
     ("TLS_AES_256_GCM_SHA384", CipherSuite::TLS13_AES_256_GCM_SHA384),
     ("TLS_AES_128_GCM_SHA256", CipherSuite::TLS13_AES_128_GCM_SHA256),
@@ -20,10 +20,10 @@ const SUITES: &[(&str, CipherSuite)] = &[
     ("ECDHE-RSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
 ];
 
-/// What an option of OpenSSL's is here.
+/// The meaning of an OpenSSL option here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Meaning {
-    /// It holds anyway.
+    /// It is always in effect.
     Holds,
     NoTls12,
     NoTls13,
@@ -95,13 +95,13 @@ pub(super) fn read_options(field: &Field<'_>, settings: &mut ServerSettings) {
     }
 }
 
-/// `ciphers`: names of suites with colons between them.
+/// `ciphers`: names of suites, separated by colons.
 pub(super) fn read_ciphers(field: &Field<'_>, settings: &mut ServerSettings) {
     let Some(list) = field.text() else { return };
     let names = list.split([':', ',', ' ']).filter(|name| !name.is_empty());
     let find = |name: &str| SUITES.iter().find(|(known, _)| *known == name).map(|(_, suite)| *suite);
     let chosen: Vec<_> = names.clone().filter_map(find).collect();
-    // What is to be left out and is not there anyway is no news.
+    // Excluding a suite that is not supported needs no warning.
     let is_stranger = |name: &&str| find(name).is_none() && !name.starts_with(['!', '-']);
     let strangers: Vec<_> = names.filter(is_stranger).collect();
     let holds = if chosen.is_empty() { SAFE_SUITES } else { "the other suites of the list" };

@@ -1,7 +1,7 @@
-//! The text as it was written: sections and fields that know where they stand, so that every fault can be named.
+//! The text as written: sections and fields that know their path, for fault reports.
 //!
-//! `null` counts as left out everywhere, as in Hipache. A wrong value is reported and then read as if it were left
-//! out, so that one run finds everything.
+//! `null` counts as absent everywhere, as in Hipache. A wrong value is reported and then treated as absent, so that one
+//! run finds all faults.
 
 use super::report::{Age, Report, Warning};
 use crate::base::printable::printable;
@@ -13,13 +13,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest time that can be set: a year. It only guards against typing errors.
+/// The longest time: a year. It guards against typing errors.
 const LONGEST_SECONDS: f64 = 31_536_000.0;
 
-/// The shortest time that is not none.
+/// The shortest time above zero.
 const SHORTEST_SECONDS: f64 = 0.001;
 
-/// An object of the text, which may be left out.
+/// An object of the text, possibly absent.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     path: String,
@@ -33,7 +33,7 @@ impl<'a> Section<'a> {
         Field { path: String::new(), value: Some(value), report }.section()
     }
 
-    /// The setting of this name, or of its earlier name if it was renamed and only that one is set.
+    /// The setting with this name, or under its earlier name if it was renamed and only that one is set.
     pub(super) fn field(&self, key: &str) -> Field<'a> {
         let field = self.ask(key, Age::Current);
         let Some((new, old)) = super::renamed::find(&field.path) else { return field };
@@ -44,7 +44,7 @@ impl<'a> Section<'a> {
         if field.is_set() || !old.is_set() { field } else { old }
     }
 
-    /// The setting of this name, which is not to be recommended any more.
+    /// The setting under this name, which is not recommended any more.
     pub(super) fn old_field(&self, key: &str) -> Field<'a> {
         self.ask(key, Age::Old)
     }
@@ -57,7 +57,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A value of the text, which may be left out.
+/// A value of the text, possibly absent.
 #[derive(Clone, Debug)]
 pub(super) struct Field<'a> {
     path: String,
@@ -89,7 +89,7 @@ impl<'a> Field<'a> {
         Section { path: self.path, members, report: self.report }
     }
 
-    /// The items of a list; a value that is no list stands for a list of itself. `None` where it is left out.
+    /// The items of a list; any other value counts as a list of one. `None` if absent.
     pub(super) fn items(&self) -> Option<Vec<Self>> {
         let items = match self.value? {
             Value::Array(items) => items
@@ -106,7 +106,7 @@ impl<'a> Field<'a> {
         Some(items)
     }
 
-    /// What `convert` makes of the value. Where it makes nothing of it, that is a fault.
+    /// The value converted by `convert`; `None` from `convert` is a fault.
     pub(super) fn read<T>(
         &self,
         expected: impl Into<Cow<'static, str>>,
@@ -126,7 +126,7 @@ impl<'a> Field<'a> {
         self.report.fault(&self.path, found, expected);
     }
 
-    /// The same, with what is wrong with it.
+    /// The same, with a reason.
     pub(super) fn refuse_because(&self, reason: &dyn Display, expected: impl Into<Cow<'static, str>>) {
         let found = self.value.map_or_else(|| "nothing".into(), describe);
         self.report.fault(&self.path, format!("{found} ({reason})"), expected);
@@ -142,7 +142,7 @@ impl<'a> Field<'a> {
         self.read("a text", |value| value.as_str().filter(|text| !text.is_empty()))
     }
 
-    /// The path of a file, relative to `folder`. A text that is none, as of a key that was pasted here, is not shown.
+    /// The path of a file, relative to `folder`. A text that cannot be a path, such as a pasted key, is not shown.
     pub(super) fn file(&self, folder: &Path) -> Option<PathBuf> {
         let text = self.text()?;
         if !is_path(text) {
@@ -152,7 +152,7 @@ impl<'a> Field<'a> {
         Some(folder.join(text))
     }
 
-    /// A text that no message shows.
+    /// A text that is not shown in messages.
     pub(super) fn secret(&self) -> Option<&'a str> {
         let value = self.value?;
         let text = value.as_str().filter(|text| !text.is_empty());
@@ -162,7 +162,7 @@ impl<'a> Field<'a> {
         text
     }
 
-    /// A whole number of this range.
+    /// A whole number in this range.
     pub(super) fn whole(&self, range: RangeInclusive<u64>) -> Option<u64> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         self.read(expected, |value| as_whole(value).filter(|number| range.contains(number)))
@@ -173,7 +173,7 @@ impl<'a> Field<'a> {
         self.whole(range).and_then(|number| usize::try_from(number).ok())
     }
 
-    /// A time in seconds that is not zero.
+    /// A time in seconds, above zero.
     pub(super) fn seconds(&self) -> Option<Duration> {
         let expected = format!("a number of seconds from {SHORTEST_SECONDS} to {LONGEST_SECONDS}");
         self.read(expected, as_seconds)
@@ -188,13 +188,13 @@ impl<'a> Field<'a> {
         })
     }
 
-    /// This setting, or the one that its older name `old` has, with a warning if that is set.
+    /// This setting, or its older name `old` with a warning, if only that one is set.
     pub(super) fn or_old(self, old: Self, new: &'static str) -> Self {
         old.warn_old(new, self.is_set());
         if self.is_set() || !old.is_set() { self } else { old }
     }
 
-    /// Warns, where this older name is set, that it is `new` now.
+    /// Warns, if this older name is set, that it is `new` now.
     pub(super) fn warn_old(&self, new: &'static str, new_is_set: bool) {
         let path = self.path.clone();
         match (self.is_set(), new_is_set) {
@@ -209,7 +209,7 @@ impl<'a> Field<'a> {
         self.report.fault(&self.path, found, expected);
     }
 
-    /// Warns that of this setting, `found` has no like here, and what holds instead.
+    /// Warns that the part `found` of this setting is not supported, and names the actual behaviour.
     pub(super) fn warn_instead(&self, found: &str, holds: &'static str) {
         self.report.warn(Warning::Instead { path: self.path.clone(), found: printable(found).into_owned(), holds });
     }
@@ -219,12 +219,12 @@ impl<'a> Field<'a> {
         self.report.warn(Warning::OpenKey { path: self.path.clone(), key: key.into() });
     }
 
-    /// Warns that this is open to everybody, and what comes of it.
+    /// Warns that something is open to everyone, with the consequence.
     pub(super) fn warn_open(&self, what: &'static str) {
         self.report.warn(Warning::Open { path: self.path.clone(), what });
     }
 
-    /// Warns, where this is set, that it does nothing.
+    /// Warns, if this is set, that it has no effect.
     pub(super) fn warn_no_effect(&self, why: &'static str) {
         if self.is_set() {
             self.report.warn(Warning::NoEffect { path: self.path.clone(), why });
@@ -232,7 +232,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Says what a value is, shortly.
+/// A short description of a value.
 fn describe(value: &Value) -> String {
     const LONGEST_SHOWN: usize = 60;
     match value {
@@ -248,7 +248,7 @@ fn describe(value: &Value) -> String {
     }
 }
 
-/// A whole number, also one that is written as `100.0` or `1e3`.
+/// A whole number, also written as `100.0` or `1e3`.
 fn as_whole(value: &Value) -> Option<u64> {
     const EXACT: RangeInclusive<f64> = 0.0..=9_007_199_254_740_991.0;
     value.as_u64().or_else(|| {
@@ -262,7 +262,7 @@ fn as_seconds(value: &Value) -> Option<Duration> {
     (SHORTEST_SECONDS..=LONGEST_SECONDS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
-/// The path of a member, whose name may be anything.
+/// The path of a member with any name.
 pub(super) fn join(section: &str, key: &str) -> String {
     let key = printable(key);
     if section.is_empty() { key.into_owned() } else { format!("{section}.{key}") }

@@ -1,4 +1,4 @@
-//! Settings that were renamed. The earlier names mean the same and stay accepted without a warning.
+//! Renamed settings. The earlier names are equivalent and accepted without a warning.
 
 /// Each renamed setting: its path, and its earlier name in the same section.
 pub(super) const ALL: &[(&str, &str)] = &[
@@ -10,7 +10,7 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ("server.responseTimeout", "answerTimeout"),
 ];
 
-/// The path and the earlier name of a setting that was renamed.
+/// The path and the earlier name of a renamed setting.
 pub(super) fn find(path: &str) -> Option<(&'static str, &'static str)> {
     ALL.iter().copied().find(|(new, _)| *new == path)
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and what is odd about it.
+//! Faults and warnings of a configuration.
 
 use crate::base::printable::printable;
 use std::borrow::Cow;
@@ -8,14 +8,14 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
-/// A configuration that cannot be used: everything that is wrong with it.
+/// A configuration that is not usable, with all its faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The file.
     pub file: PathBuf,
-    /// What is wrong; never empty.
+    /// The faults; never empty.
     pub faults: Vec<Fault>,
-    /// What is odd besides.
+    /// The warnings.
     pub warnings: Vec<Warning>,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for Failure {
             let line_end = if index == 0 { "" } else { "\n" };
             write!(f, "{line_end}{}", self.file.display())?;
             match fault {
-                // Without a space, so that editors and terminals can jump there.
+                // There is no space, so that editors and terminals can jump to the position.
                 Fault::Syntax { .. } => write!(f, ":{fault}")?,
                 Fault::Unreadable { .. } | Fault::Value { .. } => write!(f, ": {fault}")?,
             }
@@ -37,30 +37,30 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
-/// Something that is wrong.
+/// A fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The file could not be read.
     Unreadable {
-        /// What the system says.
+        /// The error of the system.
         error: String,
     },
-    /// The text is no JSON.
+    /// The text is not JSON.
     Syntax {
         /// The line, from 1.
         line: usize,
-        /// The column, from 1; 0 where the text ends before the line's first.
+        /// The column, from 1; 0 if the text ends before the first column.
         column: usize,
-        /// What the parser says.
+        /// The parser's message.
         problem: String,
     },
-    /// A value that cannot be used.
+    /// A value is invalid.
     Value {
-        /// Where it stands, as in `http.bind[1].port`; empty for the whole text.
+        /// Its path, such as `http.bind[1].port`; empty for the whole text.
         path: String,
-        /// What stands there.
+        /// The value found.
         found: String,
-        /// What could stand there.
+        /// The values expected.
         expected: Cow<'static, str>,
     },
 }
@@ -78,63 +78,63 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Something that does no harm and is hardly what was meant.
+/// A harmless mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// No such setting; it is ignored.
+    /// There is no such setting; it is ignored.
     UnknownKey {
-        /// Where it stands.
+        /// Its path.
         path: String,
         /// The setting that was probably meant.
         nearest: Option<String>,
     },
-    /// An older name, understood all the same.
+    /// An older name was used, and is accepted.
     OldKey {
-        /// Where it stands.
+        /// Its path.
         path: String,
-        /// The setting's name now.
+        /// The present name of the setting.
         new: &'static str,
     },
-    /// An older name, ignored because the new one is there too.
+    /// An older name was ignored because the new one is present too.
     OldKeyIgnored {
-        /// Where it stands.
+        /// Its path.
         path: String,
-        /// The setting's name now.
+        /// The present name of the setting.
         new: &'static str,
     },
-    /// A setting that is known and does nothing here.
+    /// A known setting has no effect.
     NoEffect {
-        /// Where it stands.
+        /// Its path.
         path: String,
-        /// Why it does nothing.
+        /// The reason.
         why: &'static str,
     },
-    /// A part of a setting has no like here.
+    /// A part of a setting is not supported.
     Instead {
-        /// Where it stands.
+        /// Its path.
         path: String,
         /// The part.
         found: String,
-        /// What holds instead.
+        /// The actual behaviour.
         holds: &'static str,
     },
-    /// Any user of the system can read a key.
+    /// Every user of the system can read a key.
     OpenKey {
         /// The setting that names it.
         path: String,
         /// The file.
         key: PathBuf,
     },
-    /// Something is open to everybody.
+    /// Something is open to everyone.
     Open {
-        /// Where it stands.
+        /// Its path.
         path: String,
-        /// What comes of it.
+        /// The consequence.
         what: &'static str,
     },
-    /// A key that stands more than once in its object.
+    /// A key occurs more than once in its object.
     Twice {
-        /// Where it stands.
+        /// Its path.
         path: String,
     },
 }
@@ -160,8 +160,8 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Gathers faults and warnings while a configuration is read, and which settings were asked for on the way: whatever
-/// is in the text and was never asked for is unknown.
+/// Collects faults and warnings while a configuration is read, and the settings that were queried: a setting in the
+/// text that was never queried is unknown.
 #[derive(Debug, Default)]
 pub(super) struct Report(RefCell<Inner>);
 
@@ -169,13 +169,13 @@ pub(super) struct Report(RefCell<Inner>);
 struct Inner {
     faults: Vec<Fault>,
     warnings: Vec<Warning>,
-    /// The paths of the objects that were opened; the empty one is the whole text.
+    /// The paths of opened objects; the empty one is the whole text.
     sections: BTreeSet<String>,
-    /// The paths of the settings that were asked for.
+    /// The paths of queried settings.
     settings: BTreeMap<String, Age>,
 }
 
-/// Whether a setting's name is one to recommend.
+/// Whether the name of a setting is recommended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
     Current,
@@ -209,7 +209,7 @@ impl Report {
         self.0.borrow().settings.contains_key(path)
     }
 
-    /// The settings with a name to recommend.
+    /// The settings with a recommended name.
     pub(super) fn current_settings(&self) -> Vec<String> {
         let inner = self.0.borrow();
         inner.settings.iter().filter(|(_, age)| **age == Age::Current).map(|(path, _)| path.clone()).collect()

@@ -1,4 +1,4 @@
-//! `server`: what each room is told.
+//! `server`: settings of all rooms.
 
 use super::cpus::{CpuList, HIGHEST};
 use super::raw::{Field, Section};
@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How many workers there may be.
+/// The allowed number of workers.
 pub const WORKERS: RangeInclusive<u64> = 1..=1024;
 
 /// How large a head may be allowed to be. Below the least one, browsers' ordinary requests fail; above the greatest,
@@ -28,7 +28,7 @@ const HEAD_BYTES: RangeInclusive<u64> = 1024..=65_536;
 
 const COUNT: RangeInclusive<u64> = 1..=10_000_000;
 
-/// The times, for most of which `tcpTimeout` is the common default.
+/// Timeouts; for most of them `tcpTimeout` is the common default.
 #[derive(Debug)]
 struct Times {
     connect: Duration,
@@ -45,7 +45,7 @@ struct Times {
     route: Duration,
 }
 
-/// What `server` says, sorted by rooms.
+/// The content of `server`, sorted by room.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) exchange: exchange::Settings,
@@ -98,7 +98,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             max_requests: read_limit(&server.field("maxRequestsPerConnection")),
             drain_timeout: times.graceful,
             tunnel_drain: server.field("tunnelDrain").seconds_or_zero(),
-            // `http` and `https` say so of their addresses.
+            // `http` and `https` set it for their addresses.
             proxies: BTreeMap::new(),
             liveness: read_liveness(server),
         },
@@ -203,7 +203,7 @@ fn read_liveness(server: &Section<'_>) -> Liveness {
     }
 }
 
-/// A range of ports, where there may be none.
+/// Reads a range of ports, possibly empty.
 fn read_ports(field: &Field<'_>) -> RangeInclusive<u16> {
     #[expect(clippy::reversed_empty_ranges, reason = "no port is in it")]
     const NONE: RangeInclusive<u16> = 1..=0;
@@ -219,7 +219,7 @@ fn read_ports(field: &Field<'_>) -> RangeInclusive<u16> {
     ports.unwrap_or(1024..=u16::MAX)
 }
 
-/// A limit; 0 is none.
+/// Reads a limit; 0 means none.
 fn read_limit(field: &Field<'_>) -> Option<NonZeroU32> {
     field.whole(0..=10_000_000).and_then(|limit| u32::try_from(limit).ok()).and_then(NonZeroU32::new)
 }
@@ -252,7 +252,7 @@ fn read_access_log(field: &Field<'_>) -> access_log::Target {
     target.unwrap_or(Target::Off)
 }
 
-/// The name of a format, or a template.
+/// Reads the name of a format, or a template.
 fn read_access_log_format(field: &Field<'_>) -> access_log::Format {
     use access_log::{Format, Template};
     const EXPECTED: &str = "\"hipache\", \"combined\", \"json\", or a template such as \"$client $status $total\"";
@@ -274,7 +274,7 @@ fn read_access_log_format(field: &Field<'_>) -> access_log::Format {
     }
 }
 
-/// A path, where there may be none.
+/// Reads an optional path.
 fn read_path(field: &Field<'_>) -> Option<PathBuf> {
     let path = field.read("a path, or false for none", |value| match (value.as_str(), value) {
         (Some(""), _) | (_, serde_json::Value::Bool(false)) => Some(None),
@@ -284,7 +284,7 @@ fn read_path(field: &Field<'_>) -> Option<PathBuf> {
     path.flatten()
 }
 
-/// The list of processors, as a text or as a list of numbers.
+/// Reads the list of processors, as a text or as a list of numbers.
 fn read_cpus(field: &Field<'_>) -> Option<Vec<usize>> {
     const EXPECTED: &str = "a list of processors such as \"0-3,8\"";
     let value = field.value()?;
@@ -341,9 +341,9 @@ fn read_unknown_host_status(field: &Field<'_>) -> u16 {
     status.unwrap_or_else(|| page::Settings::default().unknown_host_status)
 }
 
-/// Whose requests with `X-Debug` are told where their response came from: nobody's, unless networks are named.
+/// Reads the networks whose clients may request `X-Debug` headers: none by default.
 fn read_debug_networks(field: &Field<'_>) -> Vec<IpNet> {
-    // No operator's network is so large.
+    // No operator's network is larger than this.
     const OPEN_PREFIX: u8 = 7;
     let networks = read_networks(field).unwrap_or_default();
     if networks.iter().any(|network| network.prefix_len() <= OPEN_PREFIX) {

@@ -1,4 +1,4 @@
-//! The configuration as a view shows it: without its secrets, wherever they were written.
+//! The configuration for a view: without secrets, wherever they are written.
 
 use super::raw::join;
 use super::report::Report;
@@ -6,10 +6,11 @@ use crate::base::secret::{is_path, redact_url};
 use crate::directory::redis::Target;
 use serde_json::Value;
 
-/// Stands for what is not shown.
+/// Replaces a secret.
 const HIDDEN: &str = "***";
 
-/// The text as it was written, its secrets hidden. `report` knows the settings: to be called after everything was read.
+/// The text as written, without secrets. It uses the settings known to `report`, so it has to be called after
+/// everything was read.
 pub(super) fn shown(written: &Value, report: &Report) -> Value {
     show(written, "", true, report)
 }
@@ -20,7 +21,7 @@ fn show(value: &Value, path: &str, is_known: bool, report: &Report) -> Value {
             let is_section = report.is_section(path);
             let member = |(key, member): (&String, &Value)| {
                 let member_path = join(path, key);
-                // A setting with a misspelt name may be one that holds a secret.
+                // A misspelt setting may hold a secret.
                 let is_known = is_known && is_section && report.is_known(&member_path);
                 let is_hidden = is_secret(key) && !member.is_boolean() && !member.is_null();
                 let member = if is_hidden { HIDDEN.into() } else { show(member, &member_path, is_known, report) };
@@ -41,7 +42,7 @@ fn show(value: &Value, path: &str, is_known: bool, report: &Report) -> Value {
     }
 }
 
-/// A URL of Redis as it was read; of one that cannot be read any part may be the password.
+/// A valid Redis URL is shown redacted; any part of an invalid one may be the password.
 fn show_driver(text: &str, path: &str) -> Value {
     if path.ends_with(".passwordFile") {
         return show_text(text);
@@ -64,7 +65,7 @@ fn show_text(text: &str) -> Value {
     }
 }
 
-/// Whether a setting of this name holds a secret itself: one that ends in `File` names a file of it.
+/// Whether a setting with this name holds a secret itself: a name that ends in `File` only names a file.
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let is_named = ["pass", "secret", "token"].iter().any(|word| key.contains(word));

@@ -1,34 +1,34 @@
-//! `server`: what the supervisor is told of the workers' memory and progress.
+//! `server`: supervision of the workers' memory and progress.
 
 use super::raw::Section;
 use serde_json::Value;
 use std::time::Duration;
 
-/// How workers are looked after.
+/// Settings of the supervision of workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Supervision {
-    /// How much memory the process is to hold, in bytes (`server.memoryLimit`); 0 for as much as it likes, `None` for what
-    /// fits its workers and its control group.
+    /// The memory limit of the process in bytes (`server.memoryLimit`); 0 for no limit, `None` for a limit derived from
+    /// its workers and its control group.
     pub memory_limit: Option<u64>,
-    /// The bytes that the object cache of all workers may take (`server.cacheBytes`); 0 for none.
+    /// The limit of the object cache of all workers in bytes (`server.cacheBytes`); 0 disables it.
     pub cache_bytes: u64,
-    /// How often that is looked at (`server.memoryCheckInterval`).
+    /// The interval of memory checks (`server.memoryCheckInterval`).
     pub memory_check_interval: Duration,
-    /// Whether the process may be replaced when renewing its workers does not help (`server.memoryUpgrade`).
+    /// Whether the process may be replaced if replacing its workers does not suffice (`server.memoryUpgrade`).
     pub memory_upgrade: bool,
-    /// How long a worker may take for one turn (`server.watchdog`).
+    /// The longest time of a worker's turn (`server.watchdog`).
     pub watchdog: Duration,
-    /// How long connections are still accepted after the order to stop, while the process says that it is not ready
-    /// (`server.lameDuck`).
+    /// Time for which connections are still accepted after the order to stop, while the process reports that it is not
+    /// ready (`server.lameDuck`).
     pub lame_duck: Duration,
-    /// How long a new process may take to serve at an upgrade (`server.upgradeTimeout`).
+    /// The limit of a new process to begin serving at an upgrade (`server.upgradeTimeout`).
     pub upgrade_timeout: Duration,
 }
 
-/// The least memory that a limit may be: a typing error below it would turn the workers without end.
+/// The lowest memory limit: a typing error below it would lead to endless replacements.
 const LEAST: u64 = 1 << 20;
 
-/// The bytes of the object cache where nothing is said, but no more than a quarter of a stated limit. They are taken only as
+/// The default size of the object cache in bytes, at most a quarter of a configured limit. Memory is allocated only as
 /// objects are stored.
 const DEFAULT_CACHE: u64 = 64 << 20;
 
@@ -66,7 +66,7 @@ fn read_bytes(value: &Value) -> Option<u64> {
     }
 }
 
-/// A number with a unit: `B`, or `KB`, `MB` and `GB`, which are 1024 of one another as everywhere where memory is meant.
+/// A number with a unit: `B`, or `KB`, `MB` and `GB`, each 1024 of the previous one, as usual for memory.
 fn as_bytes(text: &str) -> Option<u64> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let shift = match text[digits..].trim_start().to_ascii_uppercase().as_str() {

@@ -1,22 +1,23 @@
-//! The table of all settings: the one of docs/configuration.md, which is also what `--help-settings` prints and what the
-//! sample of all settings is made from. Tests compare its names with what is read, and its defaults with what holds.
+//! The table of all settings: it is the one of docs/configuration.md, and the source of `--help-settings` and of the
+//! sample configuration. Tests compare its names with the settings that are read, and its defaults with the actual
+//! ones.
 
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// The page that has the table, and the first line of the table.
+/// The page with the table, and the first line of the table.
 const PAGE: &str = include_str!("../../docs/configuration.md");
 const HEAD: &str = "| setting | default | meaning |";
 
-/// The width of a line of help.
+/// The width of a line of help, in characters.
 const WIDTH: usize = 100;
 
 /// A setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Setting {
-    /// Its place in the file, as in `server.accessLog`.
+    /// Its path in the file, such as `server.accessLog`.
     name: String,
-    /// The default, in words or as it would be written.
+    /// The default, in words or as written in the file.
     default: String,
     /// The meaning, without markup.
     meaning: String,
@@ -33,11 +34,11 @@ fn read_row(row: &str) -> Option<Setting> {
     Some(Setting { name: cells.next()?, default: cells.next()?, meaning: cells.next()? })
 }
 
-/// A text without the marks of links and code.
+/// A text without the markup of links and code.
 fn plain(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
-    // A bracket within code is no link.
+    // A bracket within code is not a link.
     while let Some((before, tail)) = rest.split_once("](") {
         let (start, label) = before.rsplit_once('[').unwrap_or(("", before));
         out.push_str(start);
@@ -52,7 +53,7 @@ fn plain(text: &str) -> String {
 pub fn help() -> String {
     let mut out = String::new();
     for Setting { name, default, meaning } in settings() {
-        // A string takes all that is written to it.
+        // Writing to a string cannot fail.
         let _ = writeln!(out, "{name} (default: {default})");
         let mut line = String::new();
         for word in meaning.split(' ') {
@@ -68,8 +69,8 @@ pub fn help() -> String {
     out
 }
 
-/// A configuration of all settings at their defaults, each under a comment, in the order of the page. A default that is no
-/// value has its comment alone.
+/// A configuration with all settings at their defaults, each after a comment, in the order of the page. A default that
+/// is not a value has only its comment.
 pub fn sample() -> String {
     let settings = settings();
     let rows: Vec<(&str, &Setting)> = settings.iter().map(|setting| (setting.name.as_str(), setting)).collect();
@@ -108,7 +109,7 @@ fn put_setting(out: &mut String, name: &str, Setting { default, meaning, .. }: &
     let value = serde_json::from_str::<Value>(default).ok();
     let comment = if value.is_some() { meaning.clone() } else { format!("{default}. {meaning}") };
     put_name(out, &format!("{}{name}", super::unknown::COMMENT), depth);
-    // A string takes all that is written to it.
+    // Writing to a string cannot fail.
     let _ = write!(out, "{}", Value::from(comment));
     if let Some(value) = value {
         out.push(',');
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// The settings that a text comes to, whatever it is warned of.
+    /// The settings of a text, regardless of warnings.
     fn read(value: &Value) -> Settings {
         let result = from_text(&value.to_string(), Path::new("a.json"), &Overrides::default());
         result.unwrap_or_else(|failure| panic!("{value}: {failure}")).0

@@ -1,4 +1,4 @@
-//! Keys that nobody asked for, and keys that stand twice.
+//! Unknown and duplicate keys.
 
 use super::raw::join;
 use super::report::{Report, Warning};
@@ -7,15 +7,15 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
 
-/// What the name of a comment begins with: JSON has no other.
+/// The prefix of a comment's name: JSON has no other comments.
 pub(super) const COMMENT: &str = "// ";
 
-/// Whether a name is that of a comment.
+/// Whether a name is a comment.
 fn is_comment(key: &str) -> bool {
     key.starts_with("//")
 }
 
-/// Warns of every key that was not asked for. To be called after everything was read.
+/// Warns of every key that was not queried. To be called after everything was read.
 pub(super) fn warn_of_unknown_keys(value: &Value, report: &Report) {
     let known = report.current_settings();
     walk(value, "", &known, report);
@@ -44,14 +44,14 @@ fn walk(value: &Value, path: &str, known: &[String], report: &Report) {
 }
 
 /// The known setting that was probably meant: one of the same section with up to a third of its letters different, so
-/// that `timeout` finds `tcpTimeout`; else one of another section with up to a quarter.
+/// that `timeout` finds `tcpTimeout`; otherwise one of another section with up to a quarter.
 fn nearest(section: &str, key: &str, known: &[String]) -> Option<String> {
     let siblings = known.iter().filter(|path| split(path).0 == section);
     let strangers = known.iter().filter(|path| split(path).0 != section && !path.contains('['));
     most_similar(key, siblings, 3).or_else(|| most_similar(key, strangers, 4)).cloned()
 }
 
-/// The one whose name is most similar, where at most one letter in `ratio` differs.
+/// The most similar name, if at most one letter in `ratio` differs.
 fn most_similar<'a>(key: &str, paths: impl Iterator<Item = &'a String>, ratio: usize) -> Option<&'a String> {
     let key = key.to_lowercase();
     let distances = paths.filter_map(|path| {
@@ -68,8 +68,8 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('.').unwrap_or(("", path))
 }
 
-/// Warns of every key that stands more than once in its object; JSON parsers keep the last one and say nothing.
-/// `text` must have been parsed before: its syntax is taken for granted.
+/// Warns of every key that occurs more than once in its object; JSON parsers silently keep the last one. `text` must
+/// have been parsed before: its syntax is assumed to be valid.
 pub(super) fn warn_of_duplicate_keys(text: &str, report: &Report) {
     let mut parser = serde_json::Deserializer::from_str(text);
     let parsed = Keys { path: String::new(), report }.deserialize(&mut parser);

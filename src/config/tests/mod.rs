@@ -1,4 +1,4 @@
-//! The whole room, by tables: a text, and what is to come of it.
+//! Tests of the whole room, by tables: a text, and the expected result.
 
 mod faults;
 mod names;
@@ -8,7 +8,7 @@ mod values;
 use super::*;
 use serde_json::json;
 
-/// A configuration of defaults, but for these members.
+/// A default configuration with these members changed.
 pub(super) fn with(members: &Value) -> Value {
     let mut value = json!({"driver": "file:routes.json"});
     let (Some(all), Some(members)) = (value.as_object_mut(), members.as_object()) else {
@@ -23,19 +23,19 @@ fn load_value(value: &Value) -> Result<(Settings, Vec<Warning>), Failure> {
     from_text(&value.to_string(), Path::new("config/config.json"), &Overrides::default())
 }
 
-/// What is wrong with it, a line each, without the name of the file.
+/// Its faults, one a line, without the name of the file.
 fn faults_of(value: &Value) -> Vec<String> {
     let failure = load_value(value).expect_err("a fault");
     failure.faults.iter().map(ToString::to_string).collect()
 }
 
-/// What is odd about it, whether or not it can be used.
+/// Its warnings, whether or not it is usable.
 fn warnings_of(value: &Value) -> Vec<String> {
     let warnings = load_value(value).map_or_else(|failure| failure.warnings, |(_, warnings)| warnings);
     warnings.iter().map(ToString::to_string).collect()
 }
 
-/// The settings of it; it must not be odd either.
+/// Its settings; it must have no warnings either.
 fn settings_of(value: &Value) -> Settings {
     match load_value(value) {
         Ok((settings, warnings)) => {

@@ -1,4 +1,4 @@
-//! Names: unknown, old, without effect, twice; and the table of settings that users read.
+//! Tests of names: unknown, old, without effect, duplicate; and of the documented table of settings.
 
 use super::*;
 
@@ -176,7 +176,7 @@ fn x_debug_for_everybody_is_told() {
     }
 }
 
-/// The document that has the table of settings, and the first line of the table.
+/// The document with the table of settings, and the first line of the table.
 const DOCUMENT: &str = "docs/configuration.md";
 const TABLE: &str = "| setting | default | meaning |";
 

@@ -1,8 +1,8 @@
-//! Settings that were renamed: the earlier names mean the same, silently.
+//! Tests of renamed settings: the earlier names are equivalent, without warnings.
 
 use super::*;
 
-/// Earlier name, name, a value that is not the default, and one that is refused.
+/// Earlier name, name, a value other than the default, and an invalid one.
 fn table() -> [(&'static str, &'static str, Value, Value); 6] {
     [
         ("answerTimeout", "responseTimeout", json!(7), json!("soon")),

@@ -1,4 +1,4 @@
-//! Every setting: its default, and what it does.
+//! Tests of every setting: its default, and its effect.
 
 use super::*;
 use crate::base::clock::Moment;
@@ -110,7 +110,7 @@ fn defaults() -> Settings {
     }
 }
 
-/// A row: the members of the text, and what they change about the defaults.
+/// A row: members of the text, and the resulting change of the defaults.
 type Row = (Value, fn(&mut Settings));
 
 fn check(table: Vec<Row>) {
@@ -287,7 +287,7 @@ fn listeners() {
 
 #[test]
 fn proxies_that_say_who_their_clients_are() {
-    /// An address, and the networks that are believed there.
+    /// An address, and the networks trusted there.
     type Door = (&'static str, &'static [&'static str]);
     let proxies = |rows: &[Door]| {
         let row = |(address, networks): &Door| {
