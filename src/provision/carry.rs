@@ -1,5 +1,5 @@
-//! A routes file, carried into Redis: only what differs is written, each list with its options in one step, so that no
-//! host is without its route for a moment.
+//! Copying a routes file into Redis: only differences are written, each list together with its options, so that no host
+//! is without its route for a moment.
 
 use super::Error;
 use crate::directory::redis::{Target, connect};
@@ -10,23 +10,23 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Lists that are read or written in one round trip.
+/// Number of lists that are read or written in one round trip.
 const CHUNK: usize = 500;
-/// Time between two comparisons of Redis with an unchanged file: Redis may have lost its data.
+/// The interval of comparisons of Redis with an unchanged file: Redis may have lost its data.
 const COMPARE: Duration = Duration::from_secs(10);
-/// How long to wait after a failure.
+/// The delay after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The result. A list counts once, with its options.
+/// The result. A list with its options counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// Lists that were written because they were missing or others.
+    /// Lists that were written because they were missing or different.
     pub written: usize,
-    /// Lists that were removed because the file does not have them.
+    /// Lists that were removed because they are not in the file.
     pub removed: usize,
-    /// Lists that were as they should be.
+    /// Lists that were up to date.
     pub same: usize,
-    /// Lists that the file does not have and that were left.
+    /// Lists that are not in the file and were kept.
     pub left: usize,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Carried {
     }
 }
 
-/// Makes Redis have what the file has. With `prune` it has nothing else then.
+/// Makes Redis match the file. With `prune` all other lists are removed.
 pub fn carry(file: &Path, target: &Target, prune: bool) -> Result<Carried, Error> {
     let routes = read_routes(file).map_err(Error::File)?;
     let connection = &mut connect(target).map_err(Error::redis(format!("connecting to {target}")))?;
@@ -54,7 +54,7 @@ pub fn carry(file: &Path, target: &Target, prune: bool) -> Result<Carried, Error
             questions.cmd("LRANGE").arg(target.frontend_key(pattern)).arg(0).arg(-1);
             questions.cmd("HGETALL").arg(target.options_key(pattern));
         }
-        // A key of another type is no list: it is written over.
+        // A key with another type is not a list, and is overwritten.
         questions.ignore_errors();
         let found: Vec<RedisResult<Vec<String>>> =
             questions.query(connection).map_err(Error::redis("reading lists"))?;
@@ -85,7 +85,7 @@ pub fn carry(file: &Path, target: &Target, prune: bool) -> Result<Carried, Error
     Ok(carried)
 }
 
-/// Whether the fields and values of a hash, by turns, are these.
+/// Whether alternating fields and values of a hash equal these.
 fn is_hash(fields: &[String], wanted: &BTreeMap<String, String>) -> bool {
     let fields = fields.as_chunks::<2>().0;
     fields.len() == wanted.len() && fields.iter().all(|[name, value]| wanted.get(name) == Some(value))
@@ -93,7 +93,7 @@ fn is_hash(fields: &[String], wanted: &BTreeMap<String, String>) -> bool {
 
 fn write(target: &Target, lists: &[(&String, &Entry)]) -> Pipeline {
     let mut pipeline = pipe();
-    // One transaction: what reads in between sees the old lists or the new ones.
+    // One transaction: a reader sees the old lists or the new ones.
     pipeline.atomic();
     for (pattern, Entry { items, options }) in lists {
         let (list, hash) = (target.frontend_key(pattern), target.options_key(pattern));
@@ -119,7 +119,7 @@ fn strangers(
     Ok(patterns.into_iter().filter(|pattern| !routes.contains_key(pattern)).collect())
 }
 
-/// Carries the file now, whenever it changes, and when another program has changed Redis; it never returns. `tell`
+/// Copies the file now, whenever it changes, and when another program has changed Redis; it never returns. `tell`
 /// receives each result and each failure.
 pub fn keep_in_step(
     file: &Path,
@@ -129,7 +129,7 @@ pub fn keep_in_step(
 ) -> Result<(), Error> {
     let (changes_out, changes) = crossbeam_channel::bounded(1);
     let on_change = move || {
-        // If there is no room, the news of a change is still to be read.
+        // If there is no room, a change is pending already.
         let _ = changes_out.try_send(());
     };
     let _watching = directory::watch_file(file, on_change).map_err(Error::Watch)?;

@@ -17,14 +17,14 @@ use std::time::Duration;
 /// The explanation for a host.
 #[derive(Debug)]
 pub struct Explained {
-    /// The steps, a line each.
+    /// The steps, one a line.
     pub text: String,
-    /// Whether requests find a backend's list that can be used.
+    /// Whether a usable list serves requests for the host.
     pub is_served: bool,
 }
 
-/// The ladder of a host, the list that serves it with its options, and the dead marks with their rest of life. `host` may
-/// have a port, as in a request.
+/// The candidate patterns of a host, the list that serves it with its options, and the dead marks with their remaining
+/// time. `host` may have a port, as in a request.
 pub fn explain(source: &Source, host: &str) -> Result<Explained, Error> {
     let host = host::host_name(host.as_bytes()).ok_or_else(|| Error::Host(printable(host).into_owned()))?;
     match source {
@@ -70,14 +70,14 @@ fn put_end(text: &mut String, is_served: bool) {
 fn explain_redis(target: &Target, host: &str) -> Result<Explained, Error> {
     let connection = &mut connect(target).map_err(Error::redis(format!("connecting to {target}")))?;
     let mut text = format!("{host} at {target}\n");
-    // A set of another type means nothing, as for requests.
+    // A set with another type is ignored, as for requests.
     let dead: RedisResult<BTreeSet<String>> = cmd("SMEMBERS").arg(target.dead_key(host)).query(connection);
     let dead: BTreeSet<usize> = match dead {
         Err(error) if error.is_io_error() => return Err(Error::redis("reading dead marks")(error)),
         dead => dead.unwrap_or_default().iter().filter_map(|index| index.parse().ok()).collect(),
     };
     let ttl = cmd("PTTL").arg(target.dead_key(host)).query(connection).unwrap_or(-1);
-    // The first pattern that has something decides, good or bad.
+    // The first pattern with a list decides, valid or not.
     let mut decided = None;
     for pattern in route::patterns(host) {
         let key = target.frontend_key(&pattern);
@@ -146,7 +146,7 @@ fn put_options(text: &mut String, key: &str, connection: &mut Connection) -> Res
     Ok(())
 }
 
-/// All patterns, a line each: the pattern, the identifier, the number of backends, and what is wrong with the pattern.
+/// All patterns, one a line: the pattern, the identifier, the number of backends, and the fault of the pattern if any.
 pub fn list(source: &Source) -> Result<String, Error> {
     let mut text = String::new();
     let target = match source {
@@ -176,11 +176,11 @@ pub fn list(source: &Source) -> Result<String, Error> {
     Ok(text)
 }
 
-/// The rest of each key that begins with `start`, in order.
+/// The part of each key behind `start`, sorted.
 pub(super) fn patterns(connection: &mut Connection, start: &str) -> Result<BTreeSet<String>, Error> {
     let mut patterns = BTreeSet::new();
     let mut cursor = 0_u64;
-    // Special characters of the prefix are escaped; the keys are compared besides.
+    // Special characters of the prefix are escaped; the keys are compared as well.
     let pattern: String =
         start.chars().flat_map(|char| ("*?[]\\".contains(char)).then_some('\\').into_iter().chain([char])).collect();
     loop {

@@ -1,4 +1,4 @@
-//! Tools for operators of routes in Redis: a file carried there by difference, and the resolution of a host.
+//! Tools for operators of routes in Redis: copying a file by difference, and the resolution of a host.
 
 mod carry;
 mod explain;
@@ -11,19 +11,19 @@ use crate::directory;
 use redis::RedisError;
 use std::fmt;
 
-/// Why a tool could not do what it was asked.
+/// Why a tool failed.
 #[derive(Debug)]
 pub enum Error {
-    /// The routes file is not good.
+    /// The routes file is invalid.
     File(directory::Error),
-    /// Redis did not do its part.
+    /// An operation of Redis failed.
     Redis {
         /// The step that failed.
         doing: String,
         /// Why it failed.
         error: RedisError,
     },
-    /// No request can be for this host.
+    /// The host is invalid: no request can name it.
     Host(String),
     /// Watching the file failed.
     Watch(std::io::Error),

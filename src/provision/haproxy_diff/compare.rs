@@ -1,4 +1,4 @@
-//! One request, and what came of it.
+//! One request through one program, and the comparison of results.
 
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use std::collections::BTreeMap;
@@ -7,22 +7,22 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Fields that each program writes in its own way, or that belong to the connection.
+/// Fields that each program writes in its own form, or that belong to the connection.
 const OWN: [&str; 6] = ["connection", "keep-alive", "date", "transfer-encoding", "content-length", "via"];
 
-/// What a client and a server have seen of a request.
+/// The response to a request, and the request as its server received it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// 0 where the connection was closed without a response.
+    /// 0 if the connection was closed without a response.
     status: u16,
     /// Names in lower case, and values.
     fields: BTreeMap<String, Vec<String>>,
-    /// What the echo tells, if the response is one: the backend, the request line, and the fields.
+    /// The content of the echo, if the response is one: the backend, the request line, and the fields.
     echo: Option<(String, String, BTreeMap<String, Vec<String>>)>,
 }
 
 impl Seen {
-    /// The status of the response; 0 where there was none.
+    /// The status of the response; 0 if there was none.
     pub(super) fn status(&self) -> u16 {
         self.status
     }
@@ -38,9 +38,9 @@ impl fmt::Display for Seen {
     }
 }
 
-/// Sends a request on a connection of its own.
+/// Sends a request on its own connection.
 pub(super) fn fetch(address: SocketAddr, request: &[u8]) -> Seen {
-    // The two programs have ports of their own.
+    // The two programs have different ports.
     let port = address.port().to_string();
     exchange(address, request).map(|bytes| read(&bytes, &port)).unwrap_or_default()
 }
@@ -63,7 +63,7 @@ fn exchange(address: SocketAddr, request: &[u8]) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// Whether a response has come whole, where its head says how long it is.
+/// Whether a response is complete, if its head states the length.
 fn is_whole(bytes: &[u8], is_head: bool) -> bool {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
@@ -106,7 +106,7 @@ fn without_chunks(mut body: &[u8]) -> Vec<u8> {
     data
 }
 
-/// The data of a compressed body; nothing of one that cannot be read.
+/// The data of a compressed body; empty if it cannot be decoded.
 fn decoded(body: Vec<u8>, coding: &str) -> Vec<u8> {
     let mut data = Vec::new();
     let result = match coding {

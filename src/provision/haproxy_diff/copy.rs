@@ -7,10 +7,10 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-/// Words of `server` that keep their meaning in the copy, and how many values they have.
+/// Parameters of `server` that are kept in the copy, and their numbers of values.
 const SERVER_WORDS: [(&str, usize); 4] = [("backup", 0), ("cookie", 1), ("disabled", 0), ("weight", 1)];
 
-/// Beginnings of lines that need the real world, or have no part in where a request goes.
+/// Prefixes of lines that need the real environment, or do not affect routing.
 const LEFT_OUT: [&str; 21] = [
     "log",
     "option httplog",
@@ -45,10 +45,10 @@ pub(super) struct Copy {
     pub(super) listeners: Vec<SocketAddr>,
 }
 
-/// Who reads a copy.
+/// The program that reads a copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// HAProxy, for which old words are written as it has them today.
+    /// HAProxy: obsolete keywords are written in their present form.
     Haproxy,
     /// sluice.
     Sluice,
@@ -105,7 +105,7 @@ fn served_proxies(sources: &[Source]) -> HashSet<String> {
     loaded.model.proxies.into_iter().map(|proxy| proxy.name).collect()
 }
 
-/// A line without what leads to other nodes.
+/// A line without parts that refer to other nodes.
 fn own(words: &[&str]) -> Vec<String> {
     let mut words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     if words.first().is_some_and(|word| word == "stick-table")
@@ -116,7 +116,7 @@ fn own(words: &[&str]) -> Vec<String> {
     words
 }
 
-/// A line in the words that HAProxy has today, as far as there is one for it.
+/// A line in HAProxy's present syntax, as far as there is an equivalent.
 fn modern(words: &[&str]) -> Vec<String> {
     let (new, rest): (Vec<&str>, &[&str]) = match words {
         ["contimeout", rest @ ..] => (vec!["timeout", "connect"], rest),
@@ -159,7 +159,7 @@ fn is_left_out(words: &[&str]) -> bool {
     LEFT_OUT.iter().any(|left| line == *left || line.strip_prefix(left).is_some_and(|rest| rest.starts_with(' ')))
 }
 
-/// Words as HAProxy reads them back.
+/// Words quoted for HAProxy.
 fn quoted(words: &[&str]) -> String {
     let quote = |word: &&str| {
         let is_plain =

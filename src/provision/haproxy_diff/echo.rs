@@ -1,4 +1,4 @@
-//! Servers that tell what they were asked.
+//! Servers that echo requests.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,12 +10,12 @@ use std::time::Duration;
 /// The longest body that is read.
 const LONGEST: u64 = 1 << 20;
 
-/// Echoes by backend and server. They last as long as the process.
+/// Echo servers by backend and server. They last as long as the process.
 #[derive(Debug, Default)]
 pub(super) struct Echoes(Mutex<HashMap<(String, String), SocketAddr>>);
 
 impl Echoes {
-    /// The address of the echo that stands for a server.
+    /// The address of the echo server that replaces a server.
     pub(super) fn at(&self, backend: &str, server: &str) -> Result<SocketAddr, String> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(address) = known.get(&(backend.to_owned(), server.to_owned())) {

@@ -1,7 +1,7 @@
-//! The same requests through HAProxy and through sluice, from the same file: what differs is told.
+//! A comparison of HAProxy and sluice: the same requests with the same file, and a report of differences.
 //!
-//! Listeners become loopback ports and servers become echoes, in a copy of the file that both programs read. What needs the
-//! real world (TLS, checks, logs, sockets of the host) is left out of the copy.
+//! Listeners become loopback ports and servers become echo servers, in a copy of the file that both programs read.
+//! Parts that need the real environment (TLS, checks, logs, sockets of the host) are left out of the copy.
 
 mod compare;
 mod copy;
@@ -23,35 +23,35 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// How long a program may take until it listens.
+/// The limit for a program to begin to listen.
 const START: Duration = Duration::from_secs(20);
 
-/// How many differences of one kind are shown with their request.
+/// The greatest number of differences of one kind that are shown with their request.
 const SHOWN: usize = 3;
 
-/// What to compare.
+/// Settings of a comparison.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The file.
     pub file: PathBuf,
     /// HAProxy's program.
     pub haproxy: PathBuf,
-    /// How many requests go through both.
+    /// Number of requests through both programs.
     pub requests: usize,
     /// The seed of the requests.
     pub seed: u64,
 }
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The report.
     pub text: String,
-    /// Requests whose responses or ways differ.
+    /// Number of requests with different responses or routing.
     pub differences: usize,
 }
 
-/// A program that ends when this is dropped, and its folder with it.
+/// A program that ends when this is dropped.
 struct Program(Child);
 
 impl Drop for Program {
@@ -69,7 +69,7 @@ impl Drop for Folder {
     }
 }
 
-/// Compares. The error is one line.
+/// Compares the programs. An error is one line.
 pub fn run(settings: &Settings) -> Result<Outcome, String> {
     let sources = files::sources(std::slice::from_ref(&settings.file))?;
     let folder = Folder(std::env::temp_dir().join(format!("sluice-diff-{}", std::process::id())));
@@ -110,7 +110,7 @@ fn start_sluice(folder: &Path, file: &Path, copy: &Copy) -> Result<Program, Stri
     await_listeners(Program(child), copy, "sluice", &log)
 }
 
-/// Who started this tool has the folder.
+/// The user that started this tool owns the folder.
 fn user() -> serde_json::Value {
     if nix::unistd::Uid::effective().is_root() { 0.into() } else { serde_json::Value::Null }
 }
@@ -173,14 +173,14 @@ fn show(number: usize, request: &[u8], (haproxy, sluice): (&Seen, &Seen)) -> Str
     format!("  request {number}:\n    {request}\n  HAProxy: {haproxy}\n  sluice:  {sluice}\n")
 }
 
-/// A listening socket on a free port of this host, given up at once.
+/// A free port of this host, found by a listening socket that is closed at once.
 fn free_address() -> Result<SocketAddr, String> {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .map_err(|error| format!("finding a free port: {error}"))
 }
 
-/// Reads a text as a file of HAProxy's.
+/// Parses a text as a HAProxy file.
 fn load(text: &str) -> haproxy::Loaded {
     let source = Source { name: "copy".to_owned(), bytes: text.as_bytes().to_vec() };
     haproxy::load(&[source], &mut Environment::new([], &files::read))

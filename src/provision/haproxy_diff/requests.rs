@@ -1,4 +1,4 @@
-//! Requests from the hosts, paths and values that a file names.
+//! Requests made from the hosts, paths and values in a file.
 
 use super::load;
 use crate::haproxy::model::Proxy;
@@ -8,10 +8,10 @@ use crate::haproxy::rules::{
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// The most values of a kind that are taken from a file.
+/// The greatest number of values of a kind that are taken from a file.
 const MOST: usize = 5000;
 
-/// Makes requests.
+/// The generator of requests.
 pub(super) struct Generator {
     rng: fastrand::Rng,
     hosts: Vec<String>,
@@ -22,7 +22,7 @@ pub(super) struct Generator {
     fields: Vec<(String, String)>,
 }
 
-/// Values that are gathered.
+/// Collected values.
 #[derive(Default)]
 struct Values {
     hosts: BTreeSet<String>,
@@ -55,7 +55,7 @@ impl Generator {
         })
     }
 
-    /// Which of so many listeners is asked.
+    /// The index of the listener to ask, out of `count`.
     pub(super) fn listener(&mut self, count: usize) -> usize {
         self.rng.usize(..count.max(1))
     }
@@ -172,7 +172,7 @@ impl Values {
         }
     }
 
-    /// A value that a sample is compared with.
+    /// Adds a value that a sample is compared with.
     fn value(&mut self, sample: &Sample, text: &str) {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_plain || text.is_empty() {
@@ -215,7 +215,7 @@ impl Values {
     }
 }
 
-/// Fields that would make another message of the request.
+/// Fields that would change the framing of the request.
 fn is_framing(name: &str) -> bool {
     ["content-length", "transfer-encoding", "connection", "upgrade", "expect", "te"].contains(&name)
 }
