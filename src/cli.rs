@@ -1,4 +1,4 @@
-//! The command line, and what the program does with it.
+//! The command line, and the commands of the program.
 
 mod check;
 mod haproxy;
@@ -34,7 +34,7 @@ const FLAVOR: &str = "SETTINGS_FLAVOR";
 #[command(name = "sluice", version, args_conflicts_with_subcommands = true, term_width = 0)]
 #[command(after_help = "Environment:\n  \
     SETTINGS_FLAVOR=x        read config/config_x.json unless --config says otherwise\n  \
-    SLUICE_REDIS_PASSWORD=x  the password of every Redis of the driver that has none of its own\n  \
+    SLUICE_REDIS_PASSWORD=x  the password of every Redis of the driver without one of its own\n  \
     RUST_LOG=level           error, warn, info, debug or trace, whatever server.debug says")]
 pub struct Arguments {
     /// The configuration [default: config/config.json]
@@ -49,28 +49,28 @@ pub struct Arguments {
     /// The processors to pin workers to, such as 0-3,8, instead of server.cpus [default: all]
     #[arg(long, value_name = "LIST", value_parser = parse_cpus)]
     pub cpus: Option<CpuList>,
-    /// Leave it to the system where workers run
+    /// Do not pin workers to processors
     #[arg(long)]
     pub no_pin: bool,
-    /// Serve HAProxy's configuration file, or those of a folder, beside what the driver says; may be given again
+    /// Serve a HAProxy configuration file, or the files of a folder, besides the driver; may be repeated
     #[arg(long, value_name = "FILE")]
     pub haproxy: Vec<PathBuf>,
-    /// Take the files of --haproxy although words are lost that decide who gets in or where requests go
+    /// Use the files of --haproxy although keywords are lost that decide about access or routing
     #[arg(long, requires = "haproxy")]
     pub lossy: bool,
-    /// Print all settings with their defaults (text), or as a configuration that has them all (sample) [default: text]
+    /// Print all settings with their defaults (text), or as a configuration with all settings (sample) [default: text]
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "text", hide_possible_values = true)]
     pub help_settings: Option<SettingsForm>,
-    /// What to do instead of serving.
+    /// A command to run instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What can be done instead of serving.
+/// Commands other than serving.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Serve two built-in backends on 127.0.0.1, and say what to try
+    /// Serve two built-in backends on 127.0.0.1, and suggest what to try
     Demo {
         /// The port of the proxy
         #[arg(long, value_name = "N", default_value_t = demo::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
@@ -78,22 +78,25 @@ pub enum Command {
     },
     /// Load a routes file into Redis, by difference
     Provision(Provision),
-    /// Show what a host resolves to, step by step (the status is 1 where it has no route), or list all patterns
+    /// Show the resolution of a host, step by step (the status is 1 if it has no route), or list all patterns
     Routes(Routes),
-    /// Read HAProxy's configuration files, and tell what becomes of them
+    /// Check HAProxy configuration files, list their keywords, or compare with HAProxy
     #[command(subcommand)]
     Haproxy(Haproxy),
-    /// Check configurations, routes files and HAProxy's files, each by what is in it (the status is 1 where one cannot be used)
+    /// Check configurations, routes files and HAProxy files, each by its content (the status is 1 if one is not usable)
     Check(CheckFiles),
-    /// Show how a running node is, by its admin service (the status is 1 where it is not ready)
+    /// Show the state of a running node, from its admin service (the status is 1 if it is not ready)
     Status(Node),
-    /// Show what becomes of a request on a running node, step by step, and why (the status is 1 where no backend may serve)
+    /// Show the path of a request on a running node, step by step, with reasons (the status is 1 if no backend may
+    /// serve)
     Why(Why),
     /// List the nodes that serve from one Redis
     Nodes(Nodes),
-    /// Wait until every core of every node serves what Redis has of a host now (the status is 1 where that takes too long)
+    /// Wait until every core of every node serves the present state of a host in Redis (the status is 1 if that takes
+    /// too long)
     Wait(Wait),
-    /// Have a running sluice renew itself from its file, without losing a connection, and wait for the outcome
+    /// Make a running sluice upgrade itself from its program file, without losing a connection, and wait for the
+    /// outcome
     Upgrade {
         /// The process
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -123,7 +126,7 @@ impl Arguments {
         config::path(self.config.clone(), flavor.as_deref())
     }
 
-    /// What overrides the file.
+    /// The settings that override the file.
     pub fn overrides(&self, is_root: bool, is_successor: bool) -> Overrides {
         Overrides {
             workers: self.workers.and_then(|workers| workers.try_into().ok()),
@@ -137,7 +140,7 @@ impl Arguments {
     }
 }
 
-/// Does what the command line says. Wrong arguments end the process here, with what is wrong and the status 2.
+/// Runs the command line. Invalid arguments end the process here, with a message and the status 2.
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -210,7 +213,7 @@ pub fn run() -> ExitCode {
     })
 }
 
-/// Does something else than serving. `file` is the configuration.
+/// Runs a command other than serving. `file` is the configuration.
 fn run_command(command: &Command, file: &Path) -> ExitCode {
     match command {
         Command::Demo { port } => with_log(level(false), || report(demo::run(*port))),
@@ -228,7 +231,7 @@ fn run_command(command: &Command, file: &Path) -> ExitCode {
     }
 }
 
-/// Says what is wrong with the arguments, or what help was asked for. An argument that may hold a password is not shown.
+/// Prints the fault of the arguments, or the requested help. An argument that may hold a password is not shown.
 fn refuse_arguments(error: &clap::Error) -> ExitCode {
     let secrets: Vec<String> = env::args_os()
         .skip(1)
@@ -240,7 +243,7 @@ fn refuse_arguments(error: &clap::Error) -> ExitCode {
     }
     let mut text = error.render().to_string();
     for secret in &secrets {
-        // Of `--driver=URL` clap may show the URL alone.
+        // clap may show the URL of `--driver=URL` alone.
         for shown in [Some(secret.as_str()), secret.split_once('=').map(|(_, value)| value)].into_iter().flatten() {
             text = text.replace(shown, &redact_url(shown));
         }
@@ -254,7 +257,7 @@ fn report(result: Result<(), impl Display>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.to_string().lines() {
-                // Whoever has silenced the log still wants to know why there is nothing.
+                // The error is printed even if the log is silenced.
                 if log::log_enabled!(log::Level::Error) { log::error!("{line}") } else { eprintln!("{line}") }
             }
             ExitCode::FAILURE
@@ -276,7 +279,7 @@ fn status_of(is_good: bool) -> ExitCode {
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Says whether a start would serve.
+/// Checks whether a start would serve.
 fn try_start(file: &Path, settings: &Settings) -> bool {
     let file = file.display();
     let Findings { faults, warnings } = supervisor::check(settings);
@@ -288,7 +291,7 @@ fn try_start(file: &Path, settings: &Settings) -> bool {
     faults.is_empty()
 }
 
-/// For somebody who has just called the program by its name.
+/// The first steps, for a user who has called the program without a configuration.
 fn first_steps(file: &Path) -> String {
     format!(
         "sluice: nothing is started: there is no configuration at {}, and --config names none\n\
@@ -299,7 +302,7 @@ fn first_steps(file: &Path) -> String {
     )
 }
 
-/// Does something with the program's own log running; at the end what waits there is written.
+/// Runs `serve` with the program's log; pending lines are written at the end.
 fn with_log(level: &str, serve: impl FnOnce() -> ExitCode) -> ExitCode {
     match program_log::start(level) {
         Ok(_log) => serve(),

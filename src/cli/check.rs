@@ -1,4 +1,4 @@
-//! `sluice check`: any of the files that sluice reads, by what is in them.
+//! `sluice check`: checks any file that sluice reads, by its content.
 
 use super::haproxy::{self, Check as HaproxyCheck};
 use super::tools::fail;
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What `sluice check` is told.
+/// Arguments of `sluice check`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct CheckFiles {
     /// Configurations, routes files, HAProxy's files or folders of them [default: config/config.json]
@@ -19,7 +19,7 @@ pub struct CheckFiles {
     pub files: Vec<PathBuf>,
 }
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Configuration,
@@ -27,8 +27,8 @@ enum Kind {
     Haproxy,
 }
 
-/// Tells a file by what is in it: an object with `frontends` is one of routes, any other a configuration, and what is no
-/// object is HAProxy's.
+/// Detects the kind by the content: an object with `frontends` is a routes file, any other object a configuration, and
+/// any other text a HAProxy file.
 fn kind_of(path: &Path, text: &str) -> Kind {
     let is_json = text.trim_start_matches('\u{feff}').trim_start().starts_with('{');
     if path.is_dir() || !is_json {
@@ -40,7 +40,7 @@ fn kind_of(path: &Path, text: &str) -> Kind {
     }
 }
 
-/// Checks each file. The status is 1 where one cannot be used.
+/// Checks each file. The status is 1 if one is not usable.
 pub(super) fn run(arguments: &CheckFiles, default: &Path) -> ExitCode {
     let mut files = arguments.files.clone();
     if files.is_empty() {
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &CheckFiles, default: &Path) -> ExitCode {
             }
         }
     }
-    // They come last: the check of one, as root, gives up root's rights.
+    // They come last: the check of a configuration as root gives up root's rights.
     for path in configurations {
         is_good &= check_configuration(path);
     }

@@ -1,4 +1,4 @@
-//! `sluice haproxy`: what becomes of HAProxy's configuration files.
+//! `sluice haproxy`: commands for HAProxy configuration files.
 
 use super::tools::fail;
 use crate::base::printable::printable;
@@ -10,53 +10,53 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What can be asked of HAProxy's files.
+/// Commands for HAProxy files.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Haproxy {
-    /// Tell of every word of HAProxy configuration files what becomes of it: exit 0 if they can be taken, 1 if not
+    /// Report how each keyword of HAProxy configuration files is treated: exit 0 if they are usable, 1 if not
     Check(Check),
-    /// Print the table of all words that are known
+    /// Print the table of all known keywords
     Words,
-    /// Send the same requests through HAProxy and through sluice, each with a copy of the file, and tell what differs:
-    /// exit 0 if nothing does, 1 if something does
+    /// Send the same requests through HAProxy and through sluice, each with a copy of the file, and report differences:
+    /// exit 0 if there are none, 1 if there are some
     Diff(Diff),
 }
 
-/// What `sluice haproxy diff` is told.
+/// Arguments of `sluice haproxy diff`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Diff {
     /// The file, or a folder of files *.cfg
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// How many requests
+    /// Number of requests
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub requests: usize,
-    /// The seed that the requests are made from
+    /// Seed of the random requests
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// HAProxy's program
+    /// The HAProxy program
     #[arg(long, value_name = "FILE", default_value = "haproxy")]
     pub haproxy: PathBuf,
 }
 
-/// What `sluice haproxy check` is told.
+/// Arguments of `sluice haproxy check`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Check {
-    /// The files in their order; of a folder its files *.cfg
+    /// The files in order; for a folder its files *.cfg
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// Take it although words are lost that decide who gets in or where requests go
+    /// Accept files although keywords are lost that decide about access or routing
     #[arg(long)]
     pub lossy: bool,
-    /// Exit 1 if anything is lost
+    /// Exit 1 if any keyword is lost
     #[arg(long)]
     pub whole: bool,
-    /// Leave out what is honoured, mapped or ignored
+    /// Leave out keywords that are honoured, mapped or ignored
     #[arg(long)]
     pub losses: bool,
 }
 
-/// Does what `sluice haproxy` is told.
+/// Runs a command of `sluice haproxy`.
 pub(super) fn run(command: &Haproxy) -> ExitCode {
     let (text, code) = match command {
         Haproxy::Diff(diff) => {
@@ -75,7 +75,7 @@ pub(super) fn run(command: &Haproxy) -> ExitCode {
     code
 }
 
-/// Tells what becomes of the files, and returns whether they can be taken.
+/// Reports how the files are treated, and returns whether they are usable.
 pub(super) fn check(check: &Check) -> bool {
     let sources = match files::sources(&check.files) {
         Ok(sources) => sources,
@@ -96,7 +96,7 @@ pub(super) fn check(check: &Check) -> bool {
 }
 
 fn print(text: &str) {
-    // A reader such as head(1) may have seen enough.
+    // A reader such as head(1) may have closed the pipe.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 

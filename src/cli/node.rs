@@ -1,4 +1,4 @@
-//! `sluice status` and `sluice why`: what the admin service of a running node tells, as text.
+//! `sluice status` and `sluice why`: views of a running node's admin service as text.
 
 use super::tools::fail;
 use crate::admin::Bind;
@@ -15,16 +15,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long the node may take.
+/// The limit of the node's response.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A longer response is none of this service's.
+/// A longer response is not one of this service.
 const MAX_RESPONSE: u64 = 64 << 20;
 
-/// Clusters with trouble that are named.
+/// The greatest number of clusters in trouble that are named.
 const MAX_NAMED: usize = 20;
 
-/// Where the admin service of the node is.
+/// The location of the node's admin service.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Node {
     /// The configuration whose admin.bind and admin.token are used [default: config/config.json]
@@ -38,7 +38,7 @@ pub struct Node {
     pub token_file: Option<PathBuf>,
 }
 
-/// What `sluice why` is told.
+/// Arguments of `sluice why`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Why {
     /// The host, or the key of a list
@@ -74,7 +74,7 @@ impl Service {
         Ok(Self { address: admin.bind.ok_or_else(off)?, token: token.or(admin.token) })
     }
 
-    /// The view at a path; `None` where the service has none there.
+    /// The view at a path; `None` if the service has none.
     fn view(&self, path: &str) -> Result<Option<Value>, String> {
         let failed = |error: io::Error| format!("asking the admin service at {}: {error}", self.address);
         let (status, body) = self.get(path).map_err(failed)?;
@@ -118,7 +118,7 @@ impl Service {
     }
 }
 
-/// Prints how the node is. The status is 1 where it is not ready.
+/// Prints the state of the node. The status is 1 if it is not ready.
 pub(super) fn status(node: &Node, file: &Path) -> ExitCode {
     let told = Service::find(node, file).and_then(|service| {
         let status = service.view("/v1/status")?.ok_or("this is no admin service of sluice")?;
@@ -129,7 +129,7 @@ pub(super) fn status(node: &Node, file: &Path) -> ExitCode {
     print_told(told)
 }
 
-/// Prints what becomes of requests for a host. The status is 1 where no backend may serve them.
+/// Prints the path of requests for a host. The status is 1 if no backend may serve them.
 pub(super) fn why(arguments: &Why, file: &Path) -> ExitCode {
     let host = arguments.host.as_str();
     let told = Service::find(&arguments.node, file).and_then(|service| {
@@ -177,7 +177,7 @@ fn seconds(value: &Value) -> String {
     }
 }
 
-// A string takes all that is written to it.
+// Writing to a string cannot fail.
 fn status_text(status: &Value, source: &Value, trouble: &Value) -> String {
     let mut out = String::new();
     let state = status["reason"].as_str().map_or_else(|| "ready".to_owned(), |reason| format!("not ready: {reason}"));

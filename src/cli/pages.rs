@@ -1,4 +1,4 @@
-//! Texts made from what the program knows of itself: settings, completions, manual pages.
+//! Generated texts: settings, completions, manual pages.
 
 use super::Arguments;
 use super::tools::fail;
@@ -10,12 +10,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// How the settings are printed.
+/// The form in which settings are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SettingsForm {
     /// Each with its default and its meaning
     Text,
-    /// As a configuration that has them all
+    /// As a configuration with all settings
     Sample,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn settings(form: SettingsForm) -> ExitCode {
     )
 }
 
-/// Prints what a shell needs to complete the arguments.
+/// Prints the completion script for a shell.
 pub(super) fn completions(shell: Shell) -> ExitCode {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "sluice", &mut text);
@@ -47,7 +47,7 @@ pub(super) fn manual(folder: &Path) -> ExitCode {
 }
 
 fn print(text: &[u8]) -> ExitCode {
-    // A reader such as head(1) may have seen enough.
+    // A reader such as head(1) may have closed the pipe.
     let _ = io::stdout().lock().write_all(text);
     ExitCode::SUCCESS
 }

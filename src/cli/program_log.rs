@@ -1,5 +1,5 @@
-//! The program's own log: lines to standard error, by a thread of its own. Whoever reads them there may stall, and no
-//! worker is to wait for that.
+//! The program's own log: lines to standard error, written by its own thread. The reader of standard error may stall,
+//! and workers must not wait for it.
 
 use crate::base::printable::printable;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Lines that wait to be written. What finds no room is dropped and counted.
+/// The greatest number of lines that wait. Further ones are dropped and counted.
 const QUEUE_LINES: usize = 4096;
 
-/// How long the end of the program waits for a reader that has stalled.
+/// The limit of the program's final wait for a stalled reader.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Starts the log at this level, unless `RUST_LOG` says otherwise. What is returned is kept until the program ends.
+/// Starts the log at this level, unless `RUST_LOG` sets another one. The result has to be kept until the program ends.
 pub(super) fn start(level: &str) -> io::Result<ProgramLog> {
     let (queue, log) = start_writer(io::stderr())?;
-    // The logger sees a queue, and cannot find out for itself.
+    // The logger writes to a queue, and cannot detect a terminal itself.
     let is_colourful = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
     let wish = env::var("RUST_LOG").unwrap_or_default();
     let wish = wish.trim();
@@ -41,8 +41,8 @@ pub(super) fn start(level: &str) -> io::Result<ProgramLog> {
     Ok(log)
 }
 
-/// Whether a filter can be read, and shows anything of this program, unless it says `off`: a level with a typing error is
-/// taken for the name of a module, and all else is then silent.
+/// Whether a filter is valid and shows lines of this program, unless it says `off`: a misspelt level is taken for the
+/// name of a module, and all other lines are then suppressed.
 fn is_filter(text: &str) -> bool {
     let directives = text.split('/').next().unwrap_or_default().split(',').map(str::trim);
     let is_level = |word: &str| word.is_empty() || word.parse::<LevelFilter>().is_ok();
@@ -54,7 +54,7 @@ fn is_filter(text: &str) -> bool {
     directives.clone().all(is_readable) && directives.clone().any(shows)
 }
 
-/// The log as the program's end sees it: dropping it writes what waits.
+/// The handle of the log: dropping it writes the pending lines.
 #[derive(Debug)]
 pub(super) struct ProgramLog {
     messages: Sender<LogMessage>,
@@ -63,7 +63,7 @@ pub(super) struct ProgramLog {
 #[derive(Debug)]
 enum LogMessage {
     Line(Box<[u8]>),
-    /// All lines before this one are written when the sender is dropped.
+    /// The sender is dropped after all earlier lines were written.
     End(Sender<()>),
 }
 
@@ -77,7 +77,7 @@ fn start_writer(out: impl Write + Send + 'static) -> io::Result<(Queue, ProgramL
 
 fn write_all(inbox: &Receiver<LogMessage>, lost_lines: &AtomicU64, mut out: impl Write) {
     for message in inbox {
-        // There is nowhere to say that the log cannot be written.
+        // A failure of the log cannot be reported anywhere.
         match message {
             LogMessage::Line(line) => drop(out.write_all(&line)),
             LogMessage::End(done) => drop(done),
@@ -93,13 +93,13 @@ impl Drop for ProgramLog {
     fn drop(&mut self) {
         let (done, is_done) = bounded(0);
         if self.messages.send_timeout(LogMessage::End(done), STOP_LIMIT).is_ok() {
-            // Either way it is the end: the sender was dropped, or the reader has stalled.
+            // Either result is the end: the sender was dropped, or the reader has stalled.
             let _ = is_done.recv_timeout(STOP_LIMIT);
         }
     }
 }
 
-/// The log as the logger sees it: each write is a line.
+/// The output of the logger: each write is a line.
 struct Queue {
     messages: Sender<LogMessage>,
     lost_lines: Arc<AtomicU64>,

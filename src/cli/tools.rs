@@ -1,4 +1,4 @@
-//! `sluice provision`, `routes`, `nodes` and `wait`: the tools for what stands in Redis.
+//! `sluice provision`, `routes`, `nodes` and `wait`: tools for routes in Redis.
 
 use crate::base::secret::Secret;
 use crate::config::{self, Overrides};
@@ -14,27 +14,27 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The environment variable of the password of every Redis that has none of its own.
+/// The environment variable with the password of every Redis without one of its own.
 const PASSWORD_VARIABLE: &str = "SLUICE_REDIS_PASSWORD";
 
-/// What `sluice provision` is told.
+/// Arguments of `sluice provision`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Provision {
-    /// The routes: JSON, as with the driver file:
+    /// The routes: JSON, as for the driver file:
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The Redis to write to [default: the last one that the configuration's driver names, else redis:]
     #[command(flatten)]
     pub place: Place,
-    /// Go on, and keep Redis in step with the file
+    /// Continue, and keep Redis in step with the file
     #[arg(long)]
     pub watch: bool,
-    /// Remove the lists that the file does not have
+    /// Remove lists that are not in the file
     #[arg(long)]
     pub prune: bool,
 }
 
-/// What `sluice routes` is told.
+/// Arguments of `sluice routes`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Routes {
     /// The host to explain, step by step; without it, all patterns are listed
@@ -45,38 +45,38 @@ pub struct Routes {
     pub place: Place,
 }
 
-/// What `sluice nodes` is told.
+/// Arguments of `sluice nodes`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Nodes {
-    /// The Redis that the nodes meet in.
+    /// The Redis of the fleet.
     #[command(flatten)]
     pub place: Place,
 }
 
-/// What `sluice wait` is told.
+/// Arguments of `sluice wait`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Wait {
     /// The host whose list was edited
     #[arg(value_name = "HOST")]
     pub host: String,
-    /// How long to wait at the most, in seconds
+    /// The longest wait, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
-    /// The Redis that the nodes meet in.
+    /// The Redis of the fleet.
     #[command(flatten)]
     pub place: Place,
 }
 
-/// Which Redis a tool talks to, and how it logs in there.
+/// The Redis of a tool, and its credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Place {
     /// The configuration whose driver is used [default: config/config.json]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The Redis, instead of the configuration's [default: redis:]; rather leave passwords out, everybody sees them here
+    /// The Redis, instead of the configuration's [default: redis:]; avoid a password here, as other users can see it
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub driver: Option<Secret>,
-    /// The file of the password for --driver [default: SLUICE_REDIS_PASSWORD of the environment]
+    /// The file of the password for --driver [default: the environment variable SLUICE_REDIS_PASSWORD]
     #[arg(long, value_name = "FILE", requires = "driver")]
     pub password_file: Option<PathBuf>,
 }
@@ -90,7 +90,7 @@ impl Place {
         }
     }
 
-    /// The Redis that is written to.
+    /// The Redis to write to.
     fn redis(&self, file: &Path) -> Result<Target, String> {
         match self.source(file)? {
             Source::Redis(settings) => Ok(settings.write),
@@ -134,7 +134,7 @@ pub(super) fn redis_password() -> Result<Option<Secret>, String> {
     }
 }
 
-/// Carries a file into Redis.
+/// Copies a file into Redis.
 pub(super) fn provision(arguments: &Provision, config: &Path) -> ExitCode {
     let Provision { file, place, watch, prune } = arguments;
     let target = match place.redis(config) {
@@ -160,7 +160,7 @@ pub(super) fn provision(arguments: &Provision, config: &Path) -> ExitCode {
     }
 }
 
-/// Prints what a host resolves to, or all patterns.
+/// Prints the resolution of a host, or all patterns.
 pub(super) fn routes(arguments: &Routes, config: &Path) -> ExitCode {
     let source = match arguments.place.source(config) {
         Ok(source) => source,
@@ -179,7 +179,7 @@ pub(super) fn routes(arguments: &Routes, config: &Path) -> ExitCode {
     }
 }
 
-/// Prints the nodes that live.
+/// Prints the living nodes.
 pub(super) fn nodes(arguments: &Nodes, config: &Path) -> ExitCode {
     let told = arguments.place.redis(config).and_then(|target| {
         let nodes = redis::nodes(&target).map_err(|error| format!("{target}: {error}"))?;
@@ -199,7 +199,8 @@ pub(super) fn nodes(arguments: &Nodes, config: &Path) -> ExitCode {
     }
 }
 
-/// Waits until all nodes serve what Redis has of a host. The status is 1 where some do not say so in time.
+/// Waits until all nodes serve the present state of a host in Redis. The status is 1 if some do not acknowledge in
+/// time.
 pub(super) fn wait(arguments: &Wait, config: &Path) -> ExitCode {
     let Some(host) = host_name(arguments.host.to_ascii_lowercase().as_bytes()) else {
         return fail(&format!("{:?} is no host name", arguments.host));
@@ -218,7 +219,7 @@ pub(super) fn wait(arguments: &Wait, config: &Path) -> ExitCode {
     }
 }
 
-/// Has a process upgrade itself.
+/// Makes a process upgrade itself.
 pub(super) fn upgrade(pid: u32) -> ExitCode {
     match supervisor::order_upgrade(pid) {
         Ok(successor) => {
@@ -229,7 +230,7 @@ pub(super) fn upgrade(pid: u32) -> ExitCode {
     }
 }
 
-/// A Redis to read from and to write to, and nothing else of its settings.
+/// The settings of a single Redis for reading and writing.
 fn only(target: Target) -> Source {
     Source::Redis(Box::new(redis::Settings {
         read: target.clone(),
@@ -243,7 +244,7 @@ fn only(target: Target) -> Source {
     }))
 }
 
-/// The source of the configuration; where there is no configuration and none was asked for, the default one.
+/// The source of the configuration; the default source if there is no configuration and none was requested.
 fn configured(config: &Path, is_asked_for: bool) -> Result<Source, String> {
     let redis_password = redis_password()?;
     if !config.exists() && !is_asked_for {
