@@ -1,4 +1,4 @@
-//! A backend that shows the request it received, and echoes the messages of a WebSocket.
+//! A backend that shows the request it received, and echoes WebSocket messages.
 
 use crate::wire::body::{BodyLength, BodyReader};
 use crate::wire::limits::Limits;
@@ -12,16 +12,16 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
-/// The proxy in front refuses a head of 64 KiB; what it adds is little.
+/// The proxy in front refuses a head above 64 KiB, and adds little.
 const LARGEST_HEAD: usize = 128 * 1024;
 
-/// So much of a body is shown.
+/// The number of body bytes that are shown.
 const SHOWN_BYTES: usize = 200;
 
-/// How long accepting pauses when no connection or thread can be had.
+/// The pause of accepting after a failure to get a connection or a thread.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Starts a backend on a free port, which is returned. It serves for as long as the process lives.
+/// Starts a backend on a free port, which is returned. It serves as long as the process lives.
 pub(super) fn start(name: &'static str) -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = listener.local_addr()?.port();
@@ -38,7 +38,7 @@ fn accept(listener: &TcpListener, name: &'static str) {
     }
 }
 
-/// A connection, and what was read from it that no request has taken.
+/// A connection, and received bytes that no request has consumed.
 struct Connection {
     name: &'static str,
     stream: TcpStream,
@@ -68,7 +68,7 @@ impl Connection {
         Self { name, stream, unread: Vec::new() }
     }
 
-    /// Responds until one side ends. The proxy sees and reports each failure here.
+    /// Responds until one side ends. The proxy notices and reports each failure here.
     fn serve(mut self) {
         while let Ok(Some(request)) = self.read_head() {
             if let Some(key) = &request.key {
@@ -142,7 +142,7 @@ impl Connection {
         Ok(count)
     }
 
-    /// Ends the handshake, and says every message again until the WebSocket is closed.
+    /// Completes the handshake, and echoes every message until the WebSocket is closed.
     fn echo(mut self, key: &str) -> tungstenite::Result<()> {
         let accept = derive_accept_key(key.as_bytes());
         let fields = format!("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n");

@@ -1,4 +1,4 @@
-//! The demonstration: two backends of its own, the proxy in front of them, and what to try.
+//! The demonstration: two built-in backends, the proxy in front of them, and a guide.
 
 mod backend;
 
@@ -23,7 +23,7 @@ const GUIDE: &str = include_str!("guide.txt");
 /// The routes; `{one}` and `{two}` are the ports of the backends.
 const ROUTES: &str = include_str!("routes.json");
 
-/// Why there is no demonstration.
+/// Why the demonstration failed.
 #[derive(Debug)]
 pub enum Error {
     /// The proxy cannot listen there.
@@ -32,7 +32,7 @@ pub enum Error {
     Backend(io::Error),
     /// The routes file could not be written.
     Routes(PathBuf, io::Error),
-    /// The settings made here are not good.
+    /// The generated settings are invalid.
     Settings(config::Failure),
     /// The proxy could not be started, or ended too early.
     Serve(supervisor::Error),
@@ -64,7 +64,7 @@ impl std::error::Error for Error {}
 /// Serves on this port of 127.0.0.1 until a signal ends it.
 pub fn run(port: u16) -> Result<(), Error> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    // The port is open before the guide asks for requests to it.
+    // The port is open before the guide is printed.
     Listener::probe(address).map_err(|error| Error::Listen(address, error))?;
     let ports = [backend::start("one"), backend::start("two")];
     let [one, two] = ports.map(|port| port.map_err(Error::Backend));
@@ -77,16 +77,16 @@ pub fn run(port: u16) -> Result<(), Error> {
     supervisor::run(&settings, None, None).map_err(Error::Serve)
 }
 
-/// Those of a configuration in the folder.
+/// The settings for a configuration in the folder.
 fn settings(port: u16, folder: &Path) -> Result<config::Settings, Error> {
     let text = json!({
         "http": {"bind": "127.0.0.1", "port": port},
         "driver": "file:routes.json",
         "admin": false,
-        // A tunnel left open in another terminal does not hold up Ctrl-C.
+        // A tunnel left open in another terminal must not delay Ctrl-C.
         "server": {"accessLog": "-", "drainTimeout": 1, "debugNetworks": "127.0.0.1"},
     });
-    // Even root stays who it is: there may be no other account here, and the folder belongs to this one.
+    // Root does not switch to another account: there may be none, and the folder belongs to root.
     let overrides = Overrides { is_root: false, ..Overrides::default() };
     let loaded = config::from_text(&text.to_string(), &folder.join("config.json"), &overrides);
     loaded.map(|(settings, _)| settings).map_err(Error::Settings)
@@ -95,11 +95,11 @@ fn settings(port: u16, folder: &Path) -> Result<config::Settings, Error> {
 fn print_guide(address: SocketAddr, routes: &Path) {
     let base = format!("http://{address}");
     let text = GUIDE.replace("{base}", &base).replace("{routes}", &routes.display().to_string());
-    // A closed standard output is no failure.
+    // A closed standard output is not a failure.
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// A folder of this process's own, which goes when it is dropped.
+/// A temporary folder of this process, removed when this is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -111,7 +111,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // It lies where the system clears up by itself.
+        // The system cleans up this location by itself.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
