@@ -115,7 +115,7 @@ fn read_one(file: &HaproxyFile) -> Result<Reading, Vec<String>> {
     }
 }
 
-/// The directives that make a file unusable, one a line.
+/// The keywords that make a file unusable, one a line.
 fn faults(loaded: &Loaded, is_lossy: bool) -> Vec<String> {
     let is_fault = |finding: &&Finding| {
         finding.treatment == Treatment::Wrong || (finding.treatment == Treatment::Refused && !is_lossy)
