@@ -4,21 +4,21 @@ use super::environment::Environment;
 use super::model::{BindAddress, HostPort};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The most ports of one range.
+/// The greatest number of ports in one range.
 const MAX_RANGE: u16 = 1000;
 
-/// Why an address cannot be used.
+/// Why an address is not usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AddressProblem {
-    /// It is none.
+    /// It is malformed.
     Wrong(String),
-    /// sluice does not serve addresses of this kind.
+    /// sluice does not support addresses of this kind.
     Unsupported(String),
 }
 
 use AddressProblem::{Unsupported, Wrong};
 
-/// Replaces `$NAME` and `${NAME}`, which addresses have outside of quotes too.
+/// Replaces `$NAME` and `${NAME}`, which addresses may contain outside of quotes too.
 pub(super) fn expand(text: &str, environment: &Environment<'_>) -> String {
     let mut expanded = String::new();
     let mut rest = text;
@@ -37,7 +37,7 @@ pub(super) fn expand(text: &str, environment: &Environment<'_>) -> String {
     expanded + rest
 }
 
-/// One address of `bind`, expanded.
+/// Parses one expanded address of `bind`.
 pub(super) fn bind(text: &str) -> Result<BindAddress, AddressProblem> {
     let (family, rest) = match text.split_once('@') {
         Some((family, rest)) => (family, rest),
@@ -93,7 +93,7 @@ fn is_host(text: &str) -> bool {
     !text.is_empty() && text.len() <= 255 && text.bytes().all(is_good)
 }
 
-/// The address of a server, expanded.
+/// Parses the expanded address of a server.
 pub(super) fn server(text: &str) -> Result<HostPort, AddressProblem> {
     let (family, rest) = match text.split_once('@') {
         Some((family, rest)) => (family, rest),
@@ -124,7 +124,7 @@ pub(super) fn server(text: &str) -> Result<HostPort, AddressProblem> {
             let offset = ports.parse::<i32>().ok().filter(|offset| offset.abs() < 65536);
             address.port_offset = Some(offset.ok_or_else(|| Wrong(format!("{ports:?} is no offset of a port")))?);
         }
-        // 0 is the same as none.
+        // 0 is equivalent to no port.
         Some("0") => {}
         Some(ports) => address.port = Some(port(ports)?),
     }

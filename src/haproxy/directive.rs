@@ -2,16 +2,16 @@
 
 use super::environment::Environment;
 
-/// The version of HAProxy that conditions are decided for: the one whose behaviour sluice is compared with.
+/// The version of HAProxy for which conditions are evaluated: the one whose behaviour sluice is compared with.
 const VERSION: &str = "2.6";
 
-/// The features that conditions find, because sluice has what they stand for.
+/// Features that conditions find present, because sluice has an equivalent.
 const FEATURES: [&str; 5] = ["EPOLL", "OPENSSL", "THREAD", "GETADDRINFO", "TFO"];
 
 /// The deepest nesting of parentheses.
 const MAX_DEPTH: usize = 64;
 
-/// Decides a condition; an empty one is false. `&&` binds closer than `||`.
+/// Evaluates a condition; an empty one is false. `&&` binds closer than `||`.
 pub(super) fn evaluate(text: &str, environment: &Environment<'_>) -> Result<bool, String> {
     if text.trim().is_empty() {
         return Ok(false);
@@ -97,7 +97,7 @@ impl<'a> Parser<'a, '_> {
             ("strstr", [text, part]) => Ok(text.contains(part)),
             ("version_atleast", [version]) => Ok(parts(VERSION) >= parts(version)),
             ("version_before", [version]) => Ok(parts(VERSION) < parts(version)),
-            // rustls is no OpenSSL; what a file does for an old one is the safe branch.
+            // rustls is not OpenSSL; the branch for an old OpenSSL is the safe one.
             ("openssl_version_atleast" | "ssllib_name_startswith" | "awslc_api_atleast" | "fips_mode", _) => Ok(false),
             ("openssl_version_before" | "awslc_api_before", [_]) => Ok(true),
             ("enabled", [option]) => Ok(["EPOLL", "GETADDRINFO", "REUSEPORT"].contains(option)),
@@ -106,7 +106,7 @@ impl<'a> Parser<'a, '_> {
     }
 }
 
-/// The numbers of a version such as `2.4-dev19`; a development version comes before its release.
+/// The numbers of a version such as `2.4-dev19`; a development version precedes its release.
 fn parts(version: &str) -> (u32, u32, u32) {
     let (numbers, is_development) = match version.split_once("-dev") {
         Some((numbers, _)) => (numbers, true),

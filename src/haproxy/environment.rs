@@ -1,16 +1,16 @@
-//! What a configuration can ask of its surroundings: environment variables and other files.
+//! The environment of a configuration: environment variables and other files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The surroundings of a configuration. The pure half of the room asks for nothing else.
+/// The environment of a configuration. The pure part of the room accesses nothing else.
 pub struct Environment<'a> {
     variables: BTreeMap<String, String>,
     read: &'a dyn Fn(&Path) -> Result<Vec<u8>, String>,
 }
 
 impl<'a> Environment<'a> {
-    /// The variables that exist at the start, and how a file that a rule names (`-f`, maps) is read.
+    /// An environment with the variables at the start, and a reader for files named by rules (`-f`, maps).
     pub fn new(
         variables: impl IntoIterator<Item = (String, String)>,
         read: &'a dyn Fn(&Path) -> Result<Vec<u8>, String>,
@@ -23,7 +23,7 @@ impl<'a> Environment<'a> {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// The text of another file; the problem in one line if it cannot be read.
+    /// The text of another file; an error is one line.
     pub fn read(&self, path: &Path) -> Result<String, String> {
         String::from_utf8(self.read_bytes(path)?).map_err(|_| "it is not UTF-8".to_owned())
     }

@@ -1,4 +1,4 @@
-//! The files of a configuration, from the disk.
+//! The files of a configuration on the disk.
 
 use super::reader::Source;
 use std::fs;
@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 /// The largest file of a configuration, list or map, in bytes.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// Reads files, and of folders the files `*.cfg` in the order of their names, as `haproxy -f` does.
+/// Reads files, and of folders the files `*.cfg` sorted by name, as `haproxy -f` does.
 ///
-/// The error is one line that names the file.
+/// An error is one line that names the file.
 pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, String> {
     let mut sources = Vec::new();
     for path in paths {
@@ -41,7 +41,7 @@ fn source(path: &Path) -> Result<Source, String> {
     Ok(Source { name: path.display().to_string(), bytes })
 }
 
-/// The bytes of a file: of a configuration, or one that a rule names.
+/// The bytes of a file: of a configuration, or one named by a rule.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();

@@ -1,24 +1,25 @@
-//! How a word is treated, and the tables that say it once for reading, for the check and for docs/from-haproxy.md.
+//! The treatment of keywords, and the tables that define it once for parsing, for the check and for
+//! docs/from-haproxy.md.
 
-/// How sluice treats a word of a configuration.
+/// The treatment of a keyword.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Treatment {
-    /// sluice does what it says.
+    /// sluice implements it.
     Honoured,
-    /// sluice does it in its own way: the note tells the difference.
+    /// sluice implements it differently: the note describes the difference.
     Mapped,
-    /// It has no part in how requests are served here: nothing is lost.
+    /// It does not affect how requests are served here: nothing is lost.
     Ignored,
-    /// What it asks for is left out: a loss that is named.
+    /// It is left out: a loss that is reported.
     Lost,
-    /// What it asks for decides who gets in or where requests go, and sluice does not have it.
+    /// It decides about access or routing, and sluice does not implement it.
     Refused,
-    /// It is no word of HAProxy, or it cannot be read.
+    /// It is not a keyword of HAProxy, or its line is malformed.
     Wrong,
 }
 
 impl Treatment {
-    /// The word in the check and in the table.
+    /// The name in the check and in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Honoured => "honoured",
@@ -31,7 +32,7 @@ impl Treatment {
     }
 }
 
-/// The sections that a word may stand in, as bits.
+/// The sections in which a keyword may occur, as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Places(pub(super) u8);
 
@@ -44,7 +45,7 @@ impl Places {
         self.0 & other.0 != 0
     }
 
-    /// Such as `defaults, frontend, listen`.
+    /// The names, such as `defaults, frontend, listen`.
     pub(super) fn names(self) -> String {
         let all = [
             (Self::DEFAULTS, "defaults"),
@@ -56,12 +57,12 @@ impl Places {
     }
 }
 
-/// The known word that was probably meant: at most a third of its letters differ.
+/// The known keyword that was probably meant: at most a third of its letters differ.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let len = word.chars().count();
     let distances = known.filter_map(|known| {
         let longest = len.max(known.chars().count());
-        // Words of quite another length need no comparison.
+        // Keywords of a very different length need no comparison.
         let difference = len.abs_diff(known.chars().count());
         if difference * 3 > longest || longest > 100 {
             return None;

@@ -1,33 +1,34 @@
-//! One line of a configuration to words: quotes, escapes, variables, comments (configuration.txt sections 2.2, 2.3).
+//! Splits one line of a configuration into words: quotes, escapes, variables, comments (configuration.txt sections 2.2,
+//! 2.3).
 //!
-//! Outside of quotes `#` begins a comment wherever it stands. A backslash escapes a space, itself, `#`, quotes, and in
+//! Outside of quotes `#` begins a comment at any position. A backslash escapes a space, itself, `#`, quotes, and in
 //! double quotes `$`; `\n`, `\r`, `\t` and `\xNN` are characters; any other backslash stays, so regular expressions
-//! need no second one. Within single quotes nothing is special. Variables are replaced within double quotes only.
+//! need no second one. Within single quotes no character is special. Variables are replaced within double quotes only.
 
 use super::environment::Environment;
 use super::position::{Fault, Position};
 
-/// The most words of a line, those of expanded variables included. HAProxy's own limit is 64.
+/// The greatest number of words of a line, including expanded variables. HAProxy's own limit is 64.
 const MAX_WORDS: usize = 4096;
 
-/// The most bytes of a line after expansion. HAProxy's own limit is 2048.
+/// The greatest length of a line after expansion, in bytes. HAProxy's own limit is 2048.
 const MAX_LINE: usize = 1 << 20;
 
-/// A word, and where it begins.
+/// A word, and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    /// The text, quotes and escapes resolved.
+    /// The text, with quotes and escapes resolved.
     pub text: String,
-    /// Where it begins in the file.
+    /// The position of its first byte in the file.
     pub at: Position,
 }
 
-/// What is known where a line stands: for the pseudo-variables `.FILE`, `.LINE` and `.SECTION`.
+/// The context of a line: for the pseudo-variables `.FILE`, `.LINE` and `.SECTION`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings<'a> {
     pub(super) file_name: &'a str,
     pub(super) section: &'a str,
-    /// File and line; the column is counted here.
+    /// File and line; the lexer counts the column.
     pub(super) at: Position,
 }
 
@@ -55,7 +56,7 @@ struct Lexer<'a> {
     surroundings: Surroundings<'a>,
     environment: &'a Environment<'a>,
     words: Vec<Word>,
-    /// The word under way: its bytes, and the column of its beginning. Quotes alone begin a word too.
+    /// The current word: its bytes, and the column of its beginning. Empty quotes begin a word too.
     open: Option<(Vec<u8>, usize)>,
     total: usize,
 }
@@ -75,7 +76,7 @@ impl Lexer<'_> {
                 (b'\'' | b'"', _) => quote = Quote::None,
                 (b' ' | b'\t', Quote::None) => self.end_word()?,
                 (b'#', Quote::None) => break,
-                // An end of line from another system.
+                // A line ending of another system.
                 (b'\r', Quote::None) if self.line[self.at + 1..].iter().all(|byte| byte.is_ascii_whitespace()) => break,
                 (b'\\', Quote::None | Quote::Double) => {
                     self.escape(quote)?;
@@ -133,7 +134,7 @@ impl Lexer<'_> {
         Ok(())
     }
 
-    /// A backslash, outside of single quotes.
+    /// Reads a backslash outside of single quotes.
     fn escape(&mut self, quote: Quote) -> Result<(), Fault> {
         let (byte, len) = match self.line.get(self.at + 1).copied() {
             Some(next @ (b' ' | b'\\' | b'#' | b'\'' | b'"')) => (next, 2),
@@ -155,7 +156,7 @@ impl Lexer<'_> {
         Ok(())
     }
 
-    /// `$NAME`, `${NAME}`, `${NAME-default}`, `${NAME[*]}`, within double quotes.
+    /// Reads `$NAME`, `${NAME}`, `${NAME-default}` or `${NAME[*]}` within double quotes.
     fn variable(&mut self) -> Result<(), Fault> {
         let dollar = self.at;
         let has_brace = self.line.get(self.at + 1) == Some(&b'{');
@@ -190,7 +191,7 @@ impl Lexer<'_> {
         let value = self.value(&name).or(default).unwrap_or_default();
         self.begin();
         for byte in value.bytes() {
-            // The list becomes several words, in quotes or not.
+            // The list becomes several words, quoted or not.
             if is_list && (byte == b' ' || byte == b'\t') { self.end_word()? } else { self.push(byte)? }
         }
         self.at = end;

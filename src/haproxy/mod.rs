@@ -1,8 +1,8 @@
-//! HAProxy configuration files: what is read, and what becomes of every word.
+//! HAProxy configuration files: parsing, the treatment of every keyword, and their rules at run time.
 //!
-//! The room is pure: texts, variables and the files that rules name come in, a [`Model`] and [`Finding`]s come out.
-//! Nothing here serves a request yet; a builder on a higher floor lowers the model to clusters, rules and listeners.
-//! Facts are those of HAProxy's configuration.txt; behaviour is compared with version 2.6.
+//! The room is pure: texts, variables and files named by rules come in, a [`Model`] and [`Finding`]s come out.
+//! [`lower`] turns the model into clusters, rules and listeners, and `serve` evaluates the rules for requests. Facts
+//! are those of HAProxy's configuration.txt; behaviour is compared with version 2.6.
 
 mod address;
 mod directive;
@@ -32,37 +32,37 @@ pub use table::words;
 
 use sections::{is_section, load_lines};
 
-/// A configuration, and what is said of it.
+/// A configuration, and the findings about it.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What it means.
+    /// The parsed content.
     pub model: Model,
-    /// What serves.
+    /// The parts that serve.
     pub plan: lower::Plan,
-    /// What becomes of its words, in their order.
+    /// The treatment of its keywords, in order.
     pub findings: Vec<Finding>,
-    /// The names of its files, by the index that positions have.
+    /// The names of its files, by the index used in positions.
     pub files: Vec<String>,
 }
 
-/// Whether a configuration can be taken.
+/// Whether a configuration is usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing of it is lost.
+    /// Nothing is lost.
     Whole,
-    /// So many words are lost; each is named.
+    /// This many keywords are lost; each is reported.
     WithLosses(usize),
-    /// So many words are refused, and so many are wrong.
+    /// This many keywords are refused, and this many are wrong.
     Not {
-        /// Words that decide who gets in or where requests go.
+        /// Keywords that decide about access or routing.
         refused: usize,
-        /// Words that are none.
+        /// Unknown or malformed keywords.
         wrong: usize,
     },
 }
 
 impl Loaded {
-    /// The verdict; when `lossy`, refused words are losses.
+    /// The verdict; if `lossy`, refused keywords count as losses.
     pub fn verdict(&self, lossy: bool) -> Verdict {
         let count = |treatment| self.findings.iter().filter(|finding| finding.treatment == treatment).count();
         let (lost, refused, wrong) = (count(Treatment::Lost), count(Treatment::Refused), count(Treatment::Wrong));
@@ -75,7 +75,7 @@ impl Loaded {
     }
 }
 
-/// Reads files in their order.
+/// Parses files in order.
 pub fn load(sources: &[Source], environment: &mut Environment<'_>) -> Loaded {
     let reading = reader::read(sources, environment, is_section);
     let (model, mut findings) = load_lines(&reading.lines, environment);
@@ -89,7 +89,7 @@ pub fn load(sources: &[Source], environment: &mut Environment<'_>) -> Loaded {
     Loaded { model, plan, findings, files: sources.iter().map(|source| source.name.clone()).collect() }
 }
 
-/// The words of each line, variables and conditional blocks resolved; the first fault if there is one.
+/// The words of each line, with variables and conditional blocks resolved; or the first fault.
 pub fn split_lines(sources: &[Source], environment: &mut Environment<'_>) -> Result<Vec<Vec<String>>, String> {
     let reading = reader::read(sources, environment, is_section);
     match reading.faults.first() {

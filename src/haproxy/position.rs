@@ -1,8 +1,9 @@
-//! Where a word stands, and what is wrong there.
+//! Positions of words, and faults there.
 
 use std::fmt;
 
-/// A place in a configuration: the index of a file in the order of reading, a line and a column in bytes, both from 1.
+/// A position in a configuration: the index of a file in the order of reading, a line and a column in bytes, both from
+/// 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Index into the list of files.
@@ -13,17 +14,18 @@ pub struct Position {
     pub column: u32,
 }
 
-/// Something that HAProxy would not accept either, or that cannot be read: the place, and what to do about it.
+/// A fault that HAProxy would not accept either, or that makes a line unreadable: its position, and what to do about
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The place of the word.
+    /// The position of the word.
     pub at: Position,
-    /// One line: what was found, what was expected.
+    /// One line: the text found, and the text expected.
     pub problem: String,
 }
 
 impl Fault {
-    /// A fault at a place.
+    /// A fault at a position.
     pub fn new(at: Position, problem: impl Into<String>) -> Self {
         Self { at, problem: problem.into() }
     }

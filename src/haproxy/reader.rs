@@ -1,4 +1,4 @@
-//! Files to lines of words, conditional blocks decided (configuration.txt sections 2.3 and 2.4).
+//! Splits files into lines of words, with conditional blocks resolved (configuration.txt sections 2.3 and 2.4).
 
 use super::directive;
 use super::environment::Environment;
@@ -8,10 +8,10 @@ use super::position::{Fault, Position};
 /// The deepest nesting of `.if`. HAProxy's own limit is 32.
 const MAX_DEPTH: usize = 32;
 
-/// The most faults that are told of one configuration: what follows is rarely worth more.
+/// The greatest number of faults reported for one configuration: later ones rarely add anything.
 const MAX_FAULTS: usize = 1000;
 
-/// A file of a configuration: its name as messages give it, and its bytes.
+/// A file of a configuration: its name for messages, and its bytes.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The name in messages and of `.FILE`.
@@ -26,7 +26,7 @@ pub(super) struct Line {
     pub(super) words: Vec<Word>,
 }
 
-/// What a file says besides its lines: messages of `.notice`, `.warning`, `.alert`, and style that HAProxy refuses.
+/// A remark besides the lines: a message of `.notice`, `.warning`, `.alert`, or style that HAProxy refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Remark {
     pub(super) at: Position,
@@ -41,8 +41,8 @@ pub(super) struct Reading {
     pub(super) remarks: Vec<Remark>,
 }
 
-/// Reads files in their order. Lines of a branch that is not taken are skipped whole, as HAProxy does.
-/// `is_section` tells the words that begin a section.
+/// Reads files in order. Lines of a branch that is not taken are skipped whole, as in HAProxy. `is_section` detects the
+/// keywords that begin a section.
 pub(super) fn read(sources: &[Source], environment: &mut Environment<'_>, is_section: fn(&str) -> bool) -> Reading {
     let mut reading = Reading::default();
     for (index, source) in sources.iter().enumerate() {
@@ -66,7 +66,8 @@ struct Section {
     name: String,
 }
 
-/// A block under way: whether its lines are taken, whether a branch was, whether `.else` was seen, where it began.
+/// An open block: whether its lines are taken, whether a branch was taken, whether `.else` was seen, and where it
+/// began.
 struct Block {
     is_taken: bool,
     was_taken: bool,
@@ -106,7 +107,7 @@ impl File<'_, '_> {
     fn line(&mut self, line: &[u8], at: Position) -> Result<(), Fault> {
         let is_taken = self.blocks.last().is_none_or(|block| block.is_taken);
         let start = line.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(line.len());
-        // What is skipped need not be readable.
+        // Skipped lines may be malformed.
         if !is_taken && line.get(start) != Some(&b'.') {
             return Ok(());
         }
@@ -137,7 +138,7 @@ impl File<'_, '_> {
                 if self.blocks.len() == MAX_DEPTH {
                     return Err(Fault::new(first.at, format!("more than {MAX_DEPTH} .if inside each other")));
                 }
-                // A condition that cannot be read takes neither branch.
+                // A malformed condition takes neither branch.
                 let decision = if is_taken { decide() } else { Ok(false) };
                 let was_taken = *decision.as_ref().unwrap_or(&true);
                 let is_taken_now = decision.as_ref().is_ok_and(|decision| *decision);

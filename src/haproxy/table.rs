@@ -1,11 +1,11 @@
-//! The tables of words as one text: docs/from-haproxy.md holds it, and a test compares them.
+//! The tables of keywords as one text, which docs/from-haproxy.md contains; a test compares them.
 
 use super::keyword::Treatment;
 use super::rules::{actions, converters, fetches};
 use super::sections::{BIND_WORDS, GLOBAL_WORDS, OTHER_GLOBAL_WORDS, SECTIONS, SERVER_WORDS, SMALL_WORDS, proxy_words};
 use std::fmt::Write;
 
-/// Every word with its treatment, as Markdown.
+/// Every keyword with its treatment, as Markdown.
 pub fn words() -> String {
     let mut text = String::new();
     let sections = SECTIONS.iter().map(|(name, treatment, reason)| (*name, *treatment, *reason));
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    /// Each word stands once in its table; what is not understood has a reason; nothing in a table is wrong.
+    /// Each keyword occurs once in its table; an unsupported one has a reason; no entry has the treatment `Wrong`.
     #[test]
     fn every_word_stands_once_and_has_its_reason() {
         type Words = Vec<(String, Treatment, &'static str)>;

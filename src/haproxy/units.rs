@@ -5,16 +5,16 @@ use std::time::Duration;
 /// The longest time that HAProxy's timers hold: about 24.8 days.
 const LONGEST_MILLIS: u64 = i32::MAX as u64;
 
-/// What a bare number means.
+/// The unit of a bare number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Millis,
     Seconds,
 }
 
-/// A time such as `5s`, `500`, `1m`. `None` where the text is no time; an overlong one becomes the longest.
+/// A time such as `5s`, `500`, `1m`. `None` if the text is not a time; a time beyond the limit becomes the limit.
 ///
-/// Old versions took any text that began with the unit (`15min`); the flag tells that more follows the unit.
+/// Old versions accepted any text that began with the unit (`15min`); the flag reports text behind the unit.
 pub(super) fn time(text: &str, default: Unit) -> Option<(Duration, bool)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -26,7 +26,7 @@ pub(super) fn time(text: &str, default: Unit) -> Option<(Duration, bool)> {
     } else {
         known.iter().find_map(|(name, micros)| unit.strip_prefix(name).map(|rest| (*micros, rest)))?
     };
-    // `mo` for months and the like would be another unit, not a long name of this one.
+    // `mo` for months and similar texts would be another unit, not a long name of this one.
     let is_long_name = ["", "in", "ins", "inute", "inutes", "ec", "ecs", "econd", "econds", "our", "ours", "ay", "ays"];
     if !is_long_name.contains(&rest) {
         return None;

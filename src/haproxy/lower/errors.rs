@@ -9,7 +9,7 @@ use crate::haproxy::serve::{ErrorPage, is_managed};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Pages by the status that they stand for.
+/// Pages by status.
 pub(super) type Pages = Vec<(u16, Arc<ErrorPage>)>;
 
 impl Lowering<'_, '_> {
@@ -21,7 +21,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// The responses of a proxy, or of a section `http-errors`.
+    /// The error responses of a proxy, or of a section `http-errors`.
     pub(super) fn errors(&mut self, errors: &[ErrorResponse]) -> Pages {
         let mut pages = Pages::new();
         for ErrorResponse { status, source, at } in errors {
@@ -45,7 +45,7 @@ impl Lowering<'_, '_> {
                         self.say(at, "errorfiles", Wrong, format!("there is no section http-errors {name}"));
                         continue;
                     };
-                    // 0 stands for all that the section has.
+                    // 0 stands for all pages of the section.
                     pages.extend(group.into_iter().filter(|(of, _)| *status == 0 || of == status));
                     continue;
                 }
@@ -83,7 +83,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Loads the files that rules respond with.
+    /// Loads the files with which rules respond.
     pub(super) fn files_of(&mut self, rules: &[Rule]) {
         for rule in rules {
             let (Action::Deny(response) | Action::Tarpit(response) | Action::Return(response)) = &rule.action else {

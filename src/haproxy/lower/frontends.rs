@@ -9,13 +9,13 @@ use crate::haproxy::serve::{ServedProxy, StickTable};
 use std::sync::Arc;
 
 impl Lowering<'_, '_> {
-    /// What serves a proxy. Its servers are those of its cluster.
+    /// The served form of a proxy. Its servers are those of its cluster.
     pub(super) fn proxy(&mut self, proxy: &Proxy, servers: Servers) -> ServedProxy {
-        // Where a word alone says what becomes of it, the table of words does.
+        // Fields whose treatment is fixed by the keyword alone are covered by the table of keywords.
         let Proxy {
             kind: _,
             name,
-            // Where it is said.
+            // The position is not needed.
             at: _,
             mode: _,
             is_disabled: _,
@@ -35,14 +35,14 @@ impl Lowering<'_, '_> {
             flags: _,
             forwarded_for,
             retries: _,
-            // sluice has its own rules of what may be tried again.
+            // sluice has its own retry policy.
             retry_on: _,
             reuse: _,
             errors,
             stats,
             monitor_uri,
             monitor_fail: _,
-            // The access log is sluice's own.
+            // sluice has its own access log.
             logs: _,
             log_format: _,
             log_tag: _,
@@ -83,12 +83,12 @@ impl Lowering<'_, '_> {
             table: stick_table.as_ref().map(|table| Arc::new(StickTable::new(table))),
             statistics: Some(stats).filter(|stats| stats.is_enabled).cloned(),
             load: Arc::default(),
-            // 0 is without limit.
+            // 0 means no limit.
             connection_limit: maxconn.filter(|limit| *limit > 0),
         }
     }
 
-    /// Names what cannot be filled into a unique identifier.
+    /// Reports parts of a unique identifier that cannot be filled in.
     fn unique_id(&mut self, proxy: &Proxy) {
         if let Some(format) = proxy.unique_id_format.as_ref().filter(|_| proxy.unique_id_header.is_some())
             && format.parts.iter().any(|part| matches!(part, FormatPart::Alias(alias, _) if !can_render(alias)))
@@ -102,7 +102,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// The persistence cookie, as far as sluice has it.
+    /// The persistence cookie, as far as it is supported.
     fn persistence(&mut self, proxy: &Proxy) -> Option<Persistence> {
         let persistence = proxy.persistence.as_ref().filter(|_| proxy.is_backend())?;
         let Persistence {

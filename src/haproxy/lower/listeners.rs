@@ -1,4 +1,4 @@
-//! The lines `bind`.
+//! The `bind` lines.
 
 use super::Lowering;
 use crate::haproxy::keyword::Treatment::{Lost, Refused};
@@ -13,20 +13,20 @@ use std::path::PathBuf;
 pub struct PlannedListener {
     /// The address.
     pub address: SocketAddr,
-    /// The frontend, as a place among the proxies.
+    /// The frontend, as an index of the proxies.
     pub frontend: usize,
     /// Whether every connection begins with the PROXY protocol.
     pub accepts_proxy: bool,
-    /// What is agreed on over TLS; `None` for connections without encryption.
+    /// TLS settings; `None` for plaintext.
     pub tls: Option<PlannedTls>,
-    /// Where it stands.
+    /// The position of its line.
     pub at: Position,
 }
 
 /// TLS at a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlannedTls {
-    /// Files of certificates and keys, or folders of such files. The first one is shown where no name fits.
+    /// Files of certificates and keys, or folders of such files. The first one is used if no name matches.
     pub certificates: Vec<PathBuf>,
     /// Lists of certificates with filters (`crt-list`).
     pub lists: Vec<PathBuf>,
@@ -36,7 +36,7 @@ pub struct PlannedTls {
     pub lowest: Option<String>,
     /// The highest version.
     pub highest: Option<String>,
-    /// The file of the authorities that sign clients' certificates, and whether clients must have one.
+    /// The file of the authorities of client certificates, and whether clients must have one.
     pub client_authorities: Option<(PathBuf, bool)>,
 }
 
@@ -98,7 +98,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// What is agreed on over TLS; `None` where the line cannot be served.
+    /// The TLS settings of a line; `None` if the line cannot be served.
     fn bind(&mut self, bind: &Bind) -> Option<Option<PlannedTls>> {
         let Bind {
             at,
@@ -108,7 +108,7 @@ impl Lowering<'_, '_> {
             certificates,
             certificate_lists,
             strict_sni,
-            // HTTP/1.1 is offered, whatever is asked for.
+            // HTTP/1.1 is offered, whatever the line asks for.
             alpn: _,
             ciphers: _,
             ciphersuites: _,
@@ -126,7 +126,7 @@ impl Lowering<'_, '_> {
             unix_user: _,
             unix_group: _,
         } = bind;
-        // What cannot be had of a listener is refused by its word; under --lossy the listener is left out.
+        // An unsupported parameter of a listener is refused by its keyword; with --lossy the listener is left out.
         if interface.is_some() {
             return None;
         }
@@ -176,7 +176,7 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// A version among `ssl-default-bind-options`.
+/// A version in `ssl-default-bind-options`.
 fn default_version(options: Option<&str>, name: &str) -> Option<String> {
     let words: Vec<_> = options?.split_whitespace().collect();
     if let Some(at) = words.iter().position(|word| *word == name) {
@@ -186,7 +186,7 @@ fn default_version(options: Option<&str>, name: &str) -> Option<String> {
     is_13_only.then(|| "TLSv1.3".to_owned())
 }
 
-/// The IP addresses of a line, and whether each takes IPv4 too.
+/// The IP addresses of a line, and whether each accepts IPv4 too.
 fn addresses(bind: &Bind) -> impl Iterator<Item = (SocketAddr, bool)> {
     bind.addresses.iter().flat_map(|address| {
         let (ip, ports, is_dual) = match address {

@@ -1,7 +1,7 @@
-//! A model to what serves: listeners, clusters and programs.
+//! Lowering of a model to its served form: listeners, clusters and programs.
 //!
-//! Every field of the model is taken apart here by its name, so none can be forgotten: what it asks for is served, or there
-//! is a finding that says what is left out. The check prints the same findings.
+//! Every field of the model is destructured here by name, so none can be forgotten: it is served, or a finding reports
+//! what is left out. The check prints the same findings.
 
 mod errors;
 mod frontends;
@@ -21,18 +21,18 @@ use super::serve::{Configuration, ServedServer};
 use crate::cluster::{BackendUrl, Options};
 use std::sync::Arc;
 
-/// What a configuration has this node do.
+/// The served form of a configuration.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Where to listen.
+    /// The listening addresses.
     pub listeners: Vec<PlannedListener>,
-    /// The cluster of each proxy, in the order of the model; `None` for one that has none.
+    /// The cluster of each proxy, in the order of the model; `None` for a proxy without one.
     pub clusters: Vec<Option<PlannedCluster>>,
-    /// What is served there. Its routes are still to be made ([`Configuration::with_routes`]).
+    /// The configuration for workers. Its routes are set later ([`Configuration::with_routes`]).
     pub configuration: Configuration,
 }
 
-/// A cluster as the file has it.
+/// A cluster as the file defines it.
 #[derive(Debug)]
 pub struct PlannedCluster {
     /// The name of the backend.
@@ -43,7 +43,7 @@ pub struct PlannedCluster {
     pub options: Arc<Options>,
 }
 
-/// What a lowering is under way with.
+/// The state of a lowering.
 struct Lowering<'a, 'e> {
     model: &'a Model,
     environment: &'a Environment<'e>,
@@ -56,14 +56,14 @@ impl Lowering<'_, '_> {
         let note: String = note.into();
         let word = word.to_owned();
         let finding = Finding { at, word, treatment, note: note.into(), section: u32::MAX };
-        // Servers of a template would say the same again and again.
+        // Servers of a template would repeat the same finding.
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
         }
     }
 }
 
-/// Lowers a model, and says what is lost on the way.
+/// Lowers a model, with findings about what is lost.
 pub(super) fn lower(model: &Model, environment: &Environment<'_>) -> (Plan, Vec<Finding>) {
     let mut lowering = Lowering { model, environment, findings: Vec::new(), configuration: Configuration::default() };
     lowering.global();
@@ -90,10 +90,10 @@ pub(super) fn lower(model: &Model, environment: &Environment<'_>) -> (Plan, Vec<
 }
 
 impl Lowering<'_, '_> {
-    /// The section `global`: most of it is said by the tables of words already.
+    /// Lowers the section `global`: the tables of keywords cover most of it.
     fn global(&mut self) {
         let Global {
-            // Mapped or explained by their words.
+            // These are mapped, or explained by their keywords.
             maxconn: _,
             nbthread: _,
             cpu_map: _,
@@ -103,7 +103,7 @@ impl Lowering<'_, '_> {
             logs: _,
             hard_stop_after: _,
             spread_checks: _,
-            // They are looked at where certificates are.
+            // These are used with certificates.
             crt_base: _,
             key_base: _,
             ca_base: _,
@@ -119,5 +119,5 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// The places of servers by the names of their backends.
+/// The servers of each backend, by backend name.
 type Servers = Vec<ServedServer>;

@@ -1,4 +1,4 @@
-//! What a backend says of itself to the options of a cluster.
+//! The options of a cluster, from the settings of a backend.
 
 use super::Lowering;
 use super::servers::millis;
@@ -8,14 +8,14 @@ use crate::haproxy::model::{Balance, Flag, HealthCheck, HttpCheckStep, Proxy, Ti
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest queue that an option can have.
+/// The greatest length of a queue that an option allows.
 const LONGEST_QUEUE: u64 = 1_000_000;
 
 impl Lowering<'_, '_> {
     /// The options of a backend.
     pub(super) fn options(&mut self, proxy: &Proxy) -> Arc<Options> {
         let mut pairs: Vec<(&str, String)> = vec![
-            // HAProxy redirects by rules, limits no bodies and says nothing of when to come back.
+            // HAProxy redirects by rules, limits no bodies and sends no `Retry-After`.
             ("httpsRedirect", "false".into()),
             ("maxBodyBytes", "0".into()),
             ("retryAfter", "0".into()),
@@ -89,11 +89,11 @@ impl Lowering<'_, '_> {
             connect,
             server,
             tunnel,
-            // That of the frontend counts.
+            // The frontend's value applies.
             client: _,
             http_request: _,
             http_keep_alive: _,
-            // They are looked at where queues and checks are.
+            // These are used with queues and checks.
             queue: _,
             check: _,
             client_fin: _,
@@ -108,7 +108,7 @@ impl Lowering<'_, '_> {
         add("tunnelTimeout", &tunnel.or(*server));
     }
 
-    /// Checks of servers. All servers of a cluster are checked in one way.
+    /// Health checks of servers. All servers of a cluster are checked in the same manner.
     fn health(&mut self, proxy: &Proxy, pairs: &mut Vec<(&str, String)>) {
         let checked: Vec<_> = proxy.servers.iter().filter(|server| server.is_checked).collect();
         let Some(first) = checked.first() else { return };
@@ -130,7 +130,7 @@ impl Lowering<'_, '_> {
         self.check_request(proxy, pairs);
     }
 
-    /// The request of a check, and what is expected.
+    /// The request of a check, and the expected response.
     fn check_request(&mut self, proxy: &Proxy, pairs: &mut Vec<(&str, String)>) {
         let HealthCheck { is_http, method, uri, version, steps, disable_on_404: _, send_state: _ } = &proxy.check;
         if !is_http {
@@ -139,7 +139,7 @@ impl Lowering<'_, '_> {
             return;
         }
         let mut request = (method.clone(), uri.clone(), None);
-        // In old files header lines stand behind the version.
+        // In old files header lines follow the version.
         let lines = version.as_deref().unwrap_or_default().split("\r\n").skip(1);
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             if name.eq_ignore_ascii_case("host") {

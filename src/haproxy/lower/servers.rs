@@ -1,4 +1,4 @@
-//! The lines `server` of a backend to the members of a cluster.
+//! The members of a cluster, from the `server` lines of a backend.
 
 use super::{Lowering, Servers};
 use crate::cluster::BackendUrl;
@@ -49,7 +49,7 @@ impl Lowering<'_, '_> {
         self.say(server.id.at, &server.id.name, Refused, note);
     }
 
-    /// Checks go where requests go.
+    /// Reports check targets that differ: checks use the address of requests.
     fn check_target(&mut self, server: &Server) {
         let other_port = server.check_port.filter(|port| Some(*port) != server.address.port);
         let other_host = server.check_address.as_ref().filter(|host| **host != server.address.host);
@@ -59,7 +59,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// The URL of a server with its attributes; `None` where it cannot be reached.
+    /// The URL of a server with its attributes; `None` if it cannot be reached.
     fn server(&mut self, server: &Server) -> Option<String> {
         let HostPort { host, port, port_offset } = &server.address;
         if host.is_empty() || host.starts_with('/') || port_offset.is_some() {
@@ -78,7 +78,7 @@ impl Lowering<'_, '_> {
         Some(text)
     }
 
-    /// What is agreed on with a server over TLS.
+    /// The TLS parameters of a server.
     fn server_tls(&mut self, server: &Server, text: &mut String) -> Option<()> {
         let Server { is_tls, verify, verify_host, ca_file, crl_file, certificate, sni, .. } = server;
         if !is_tls {
@@ -91,7 +91,7 @@ impl Lowering<'_, '_> {
             self.refuse(server, "ca-file: sluice trusts the system's authorities, or those of server.backendTls.ca");
             return None;
         }
-        // They are refused by their words; under --lossy the server is left out.
+        // They are refused by their keywords; with --lossy the server is left out.
         if crl_file.is_some() || certificate.is_some() {
             return None;
         }
@@ -110,7 +110,8 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// What a server says of itself beside its address. Where a word alone says what becomes of it, the table of words does.
+/// The attributes of a server, besides its address. Fields whose treatment is fixed by the keyword alone are covered by
+/// the table of keywords.
 fn put_attributes(server: &Server, text: &mut String) {
     let Server {
         id: _,
@@ -180,7 +181,7 @@ fn names(server: &Server) -> Vec<String> {
     }
 }
 
-/// A time as options have it.
+/// A time in the syntax of options.
 pub(super) fn millis(time: Duration) -> String {
     format!("{}ms", time.as_millis().clamp(1, 31_536_000_000))
 }

@@ -1,4 +1,4 @@
-//! What rules ask for: what costs something is noted, and a rule that asks for what is not there is taken out and named.
+//! Requirements of rules: costly ones are recorded, and a rule that requires something missing is removed and reported.
 
 use super::Lowering;
 use crate::haproxy::keyword::Treatment::{self, Lost, Refused};
@@ -10,14 +10,14 @@ use crate::haproxy::rules::{
 };
 use crate::haproxy::serve::{Needs, is_managed};
 
-/// What a rule asks for.
+/// The requirements of a rule.
 struct Uses<'m> {
     model: &'m Model,
     /// The name of the proxy.
     own: &'m str,
     acls: &'m [Acl],
     needs: Needs,
-    /// Why it cannot be had.
+    /// The missing requirement.
     missing: Option<String>,
 }
 
@@ -47,19 +47,20 @@ impl Uses<'_> {
         }
     }
 
-    /// A counter of a table: HAProxy refuses one that is not there, and has no value of one that is not stored.
+    /// Records a counter of a table. HAProxy refuses a counter of a missing table, and has no value for a counter that
+    /// is not stored.
     fn counter(&mut self, counter: Counter, slot: Option<u8>, table: Option<&str>) {
         let is_counted = !matches!(counter, Counter::BytesInRate | Counter::BytesOutRate);
         if !is_counted {
             return self.miss("bytes are not counted in tables");
         }
-        // A slot has the table of its rule.
+        // A slot uses the table of its rule.
         if slot.is_none() || table.is_some() {
             self.table(table);
         }
     }
 
-    /// The table of a proxy; its own without a name.
+    /// Records the table of a proxy; its own without a name.
     fn table(&mut self, name: Option<&str>) {
         let name = name.unwrap_or(self.own);
         if !self.model.proxies.iter().any(|proxy| proxy.name == name && proxy.stick_table.is_some()) {
@@ -102,7 +103,7 @@ impl Uses<'_> {
         }
     }
 
-    /// What an action asks for. What it does with fields that are this node's own, is none of its business.
+    /// Records the requirements of an action. Effects on fields managed by this node are checked elsewhere.
     fn action(&mut self, action: &Action) {
         match action {
             Action::Deny(response) | Action::Tarpit(response) | Action::Return(response) => {
@@ -164,7 +165,7 @@ impl Uses<'_> {
     }
 }
 
-/// Whether the loss of an action decides nothing.
+/// Whether the loss of an action affects no decision.
 fn is_harmless(action: &Action) -> bool {
     let field = match action {
         Action::SetHeader(name, _) | Action::AddHeader(name, _) | Action::DelHeader(name) => Some(name.as_str()),
@@ -176,7 +177,7 @@ fn is_harmless(action: &Action) -> bool {
 }
 
 impl Lowering<'_, '_> {
-    /// The proxy without the rules that cannot be honoured, each of which is named.
+    /// The proxy without the rules that cannot be honoured, each of which is reported.
     pub(super) fn without_missing(&mut self, proxy: &Proxy) -> Proxy {
         let mut served = proxy.clone();
         let rules = &mut served.rules;
@@ -229,7 +230,7 @@ impl Lowering<'_, '_> {
         })
     }
 
-    /// Whether all can be had that is asked for.
+    /// Whether all requirements are met.
     fn has_all(
         &mut self,
         (at, word, treatment): (Position, &str, Treatment),

@@ -1,12 +1,12 @@
-//! The line `bind`.
+//! The `bind` line.
 
 use super::super::position::Position;
 use std::net::IpAddr;
 
-/// A `bind` line: the addresses, and what they share.
+/// A `bind` line: the addresses, and their common parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bind {
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
     /// The addresses.
     pub addresses: Vec<BindAddress>,
@@ -30,13 +30,13 @@ pub struct Bind {
     pub tls_min: Option<String>,
     /// The highest version of TLS.
     pub tls_max: Option<String>,
-    /// `ca-file`: who signs clients' certificates.
+    /// `ca-file`: the authorities of client certificates.
     pub ca_file: Option<String>,
-    /// `crl-file`: clients' certificates that are revoked.
+    /// `crl-file`: revoked client certificates.
     pub crl_file: Option<String>,
     /// `verify`.
     pub verify: ClientVerify,
-    /// `accept-proxy`: the PROXY protocol comes first.
+    /// `accept-proxy`: connections begin with a PROXY header.
     pub accept_proxy: bool,
     /// `defer-accept`.
     pub defer_accept: bool,
@@ -54,7 +54,7 @@ pub struct Bind {
     pub unix_group: Option<String>,
 }
 
-/// Where to listen.
+/// A listening address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindAddress {
     /// An address and a range of ports, both ends included.
@@ -65,7 +65,7 @@ pub enum BindAddress {
         first: u16,
         /// The last port.
         last: u16,
-        /// Whether an IPv6 wildcard takes IPv4 too: `v4v6`, `v6only`, or what the system says.
+        /// Whether an IPv6 wildcard accepts IPv4 too: `v4v6`, `v6only`, or the system's default.
         dual_stack: Option<bool>,
     },
     /// A host name that is resolved at the start, and the ports.
@@ -85,14 +85,14 @@ pub enum BindAddress {
     Descriptor(u32),
 }
 
-/// What clients' certificates are for.
+/// Verification of client certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientVerify {
-    /// They are not asked for.
+    /// They are not requested.
     #[default]
     None,
-    /// They are asked for; what comes has to be valid.
+    /// They are requested; a certificate that is sent has to be valid.
     Optional,
-    /// No client comes in without a valid one.
+    /// A valid one is required.
     Required,
 }

@@ -1,4 +1,4 @@
-//! What a configuration says, typed. Everything here is immutable once read, and knows nothing of how it is served.
+//! The content of a configuration, typed. It is immutable once parsed, and independent of how it is served.
 
 mod bind;
 mod policy;
@@ -21,7 +21,7 @@ use std::time::Duration;
 pub struct Model {
     /// The sections `global`, merged.
     pub global: Global,
-    /// `frontend`, `listen` and `backend` in their order, what their `defaults` say included.
+    /// `frontend`, `listen` and `backend` in order, including inherited `defaults`.
     pub proxies: Vec<Proxy>,
     /// Users and groups for `http_auth`.
     pub userlists: Vec<Userlist>,
@@ -34,12 +34,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// The backend (or `listen`) of a name: what `use_backend` and `default_backend` lead to.
+    /// The backend (or `listen`) with this name: the target of `use_backend` and `default_backend`.
     pub fn backend(&self, name: &str) -> Option<&Proxy> {
         self.proxies.iter().find(|proxy| proxy.name == name && proxy.kind != ProxyKind::Frontend)
     }
 
-    /// The user list of a name.
+    /// The user list with this name.
     pub fn userlist(&self, name: &str) -> Option<&Userlist> {
         self.userlists.iter().find(|userlist| userlist.name == name)
     }
@@ -48,7 +48,7 @@ impl Model {
 /// The section `global`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Global {
-    /// `maxconn`: the most client connections of the process.
+    /// `maxconn`: the greatest number of client connections of the process.
     pub maxconn: Option<u64>,
     /// `nbthread`.
     pub nbthread: Option<u64>,
@@ -70,13 +70,13 @@ pub struct Global {
     pub tls_bind_defaults: BTreeMap<String, String>,
     /// `ssl-default-server-*`: name without the prefix, and value.
     pub tls_server_defaults: BTreeMap<String, String>,
-    /// `ssl-server-verify`: whether servers need no valid certificate unless `verify` says so.
+    /// `ssl-server-verify`: whether certificates of servers are not verified unless `verify` is set.
     pub skips_server_verify: bool,
     /// `log` lines.
     pub logs: Vec<LogTarget>,
-    /// `hard-stop-after`: how long old connections may last at the end.
+    /// `hard-stop-after`: the time for which old connections may last at the end.
     pub hard_stop_after: Option<Duration>,
-    /// `spread-checks`: by how many percent check intervals vary.
+    /// `spread-checks`: the variation of check intervals in percent.
     pub spread_checks: u64,
 }
 
@@ -87,7 +87,7 @@ pub struct Userlist {
     pub name: String,
     /// The users.
     pub users: Vec<UserCredential>,
-    /// Groups, and the users that a `group` line names.
+    /// Groups, and the users named on a `group` line.
     pub groups: Vec<(String, Vec<String>)>,
 }
 
@@ -109,7 +109,7 @@ pub struct Resolvers {
 /// A section `crt-store`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CrtStore {
-    /// Its name; empty for the one without a name.
+    /// Its name; empty for the unnamed store.
     pub name: String,
     /// `crt-base` of the store.
     pub crt_base: Option<String>,
@@ -124,7 +124,7 @@ pub struct CrtStore {
 pub struct StoredCertificate {
     /// The file of the certificate.
     pub crt: String,
-    /// The file of the key, if it is not in the same file.
+    /// The file of the key, unless it is in the same file.
     pub key: Option<String>,
     /// The name for `@store/alias`.
     pub alias: Option<String>,

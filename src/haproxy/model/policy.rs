@@ -1,4 +1,4 @@
-//! How a proxy balances, checks, remembers, logs and fails.
+//! Policies of a proxy: balancing, checks, persistence, logs and errors.
 
 use super::super::position::Position;
 use super::super::rules::{Condition, Sample};
@@ -7,33 +7,33 @@ use std::time::Duration;
 /// `balance`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
-    /// By weight, in turn.
+    /// In turn, by weight.
     #[default]
     RoundRobin,
-    /// By weight, in turn, with weights that cannot change.
+    /// In turn, by fixed weights.
     StaticRoundRobin,
-    /// The fewest connections.
+    /// The server with the fewest connections.
     LeastConn,
-    /// The first with room.
+    /// The first server with room.
     First,
     /// Hash of the client's address.
     Source,
     /// Hash of the path, and of the query if `whole`.
     Uri {
-        /// `len`: the bytes that count.
+        /// `len`: the number of bytes used.
         len: Option<u32>,
-        /// `depth`: the folders that count.
+        /// `depth`: the number of folders used.
         depth: Option<u32>,
-        /// `whole`: the query counts too.
+        /// `whole`: the query is used too.
         whole: bool,
-        /// `path-only`: no scheme and authority.
+        /// `path-only`: scheme and authority are not used.
         path_only: bool,
     },
     /// Hash of a parameter of the query.
     UrlParam(String),
     /// Hash of a request header; the flag is `use_domain_only`.
     Header(String, bool),
-    /// The least loaded of several drawn by lot.
+    /// The least loaded of several random servers.
     Random(u32),
     /// Hash of a sample.
     Hash(Box<Sample>),
@@ -50,16 +50,16 @@ pub struct HashType {
     pub avalanche: bool,
 }
 
-/// What is done with the persistence cookie.
+/// The handling of the persistence cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CookieMode {
-    /// `rewrite`: the application sets it, its value is replaced.
+    /// `rewrite`: the application sets it, and its value is replaced.
     Rewrite,
     /// `insert`: it is set.
     Insert,
     /// `prefix`: the server's value is put before the application's.
     Prefix,
-    /// None of them: it is read only.
+    /// None of them: it is only read.
     Passive,
 }
 
@@ -68,15 +68,15 @@ pub enum CookieMode {
 pub struct Persistence {
     /// The name.
     pub name: String,
-    /// What is done with it.
+    /// How it is handled.
     pub mode: CookieMode,
-    /// `indirect`: the servers do not see it.
+    /// `indirect`: it is hidden from servers.
     pub indirect: bool,
     /// `nocache`: responses that set it are not cacheable.
     pub nocache: bool,
     /// `postonly`: it is set in responses to POST only.
     pub postonly: bool,
-    /// `preserve`: a server's own is left alone.
+    /// `preserve`: a cookie set by the server is kept.
     pub preserve: bool,
     /// `httponly`.
     pub httponly: bool,
@@ -101,7 +101,7 @@ pub struct HealthCheck {
     pub method: Option<String>,
     /// Its target. Default `/`.
     pub uri: Option<String>,
-    /// Its version, and in old files header lines after it.
+    /// Its version, followed by header lines in old files.
     pub version: Option<String>,
     /// `http-check` lines in order.
     pub steps: Vec<HttpCheckStep>,
@@ -133,14 +133,14 @@ pub enum HttpCheckStep {
         negated: bool,
         /// `status`, `rstatus`, `string`, `rstring` or `hdr`.
         what: String,
-        /// The pattern, for `hdr` all its words.
+        /// The pattern; for `hdr` all its words.
         pattern: String,
     },
     /// `connect`, with its words.
     Connect(Vec<String>),
 }
 
-/// All `timeout` lines. `None`: not given.
+/// All `timeout` lines. `None`: not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
     /// `timeout connect`.
@@ -159,9 +159,9 @@ pub struct Timeouts {
     pub queue: Option<Duration>,
     /// `timeout check`: the response to a check.
     pub check: Option<Duration>,
-    /// `timeout client-fin`: the client's half is closed.
+    /// `timeout client-fin`: after the client has closed its half.
     pub client_fin: Option<Duration>,
-    /// `timeout server-fin`: the server's half is closed.
+    /// `timeout server-fin`: after the server has closed its half.
     pub server_fin: Option<Duration>,
     /// `timeout tarpit`.
     pub tarpit: Option<Duration>,
@@ -170,29 +170,29 @@ pub struct Timeouts {
 /// `option forwardfor`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardedFor {
-    /// `except`: clients of these networks add none.
+    /// `except`: clients in these networks get none.
     pub except: Vec<ipnet::IpNet>,
     /// `header`: the name instead of `X-Forwarded-For`.
     pub header: Option<String>,
-    /// `if-none`: an existing header stays alone.
+    /// `if-none`: an existing header is kept.
     pub if_none: bool,
 }
 
 /// A response for an error status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorResponse {
-    /// The status that it is for.
+    /// Its status.
     pub status: u16,
-    /// Where it comes from.
+    /// Its source.
     pub source: ErrorSource,
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
 }
 
-/// Where the response for an error comes from.
+/// The source of an error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorSource {
-    /// `errorfile`: a raw response in a file, whose own status may be another.
+    /// `errorfile`: a raw response in a file, whose own status may differ.
     RawFile(String),
     /// `errorloc` (302) and `errorloc303`: the status and the location.
     Redirect(u16, String),
@@ -214,7 +214,7 @@ pub enum ErrorSource {
 /// `stats` lines.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
-    /// `stats enable`, or any of the others.
+    /// `stats enable`, or any other `stats` line.
     pub is_enabled: bool,
     /// `stats uri`. HAProxy's default is `/haproxy?stats`.
     pub uri: Option<String>,
@@ -284,10 +284,10 @@ pub struct Compression {
 pub enum Reuse {
     /// No connection is shared.
     Never,
-    /// The first request of a client takes a new one.
+    /// The first request of a client uses a new connection.
     #[default]
     Safe,
-    /// Connections that have proved themselves are shared.
+    /// Connections that have been reused before are shared.
     Aggressive,
     /// All are shared.
     Always,
@@ -300,29 +300,29 @@ pub struct StickTable {
     pub key: String,
     /// `len` of a string or binary key.
     pub key_len: Option<u32>,
-    /// `size`: the most entries.
+    /// `size`: the greatest number of entries.
     pub size: u64,
     /// `expire`.
     pub expire: Option<Duration>,
-    /// `nopurge`: a full table takes no new entries.
+    /// `nopurge`: a full table accepts no new entries.
     pub nopurge: bool,
-    /// `store`: what is counted, and the period of a rate.
+    /// `store`: the counters, and the period of a rate.
     pub store: Vec<(String, Option<Duration>)>,
 }
 
 /// `stick on`, `stick match`, `stick store-request`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StickRule {
-    /// Whether an entry chooses the server.
+    /// Whether an entry selects the server.
     pub is_match: bool,
     /// Whether the choice is stored.
     pub is_store: bool,
-    /// `stick store-response`: the key is one of the response.
+    /// `stick store-response`: the key comes from the response.
     pub is_response: bool,
     /// The key.
     pub key: Sample,
-    /// The proxy whose table it is; its own if `None`.
+    /// The proxy that has the table; the own proxy if `None`.
     pub table: Option<String>,
-    /// When.
+    /// The condition.
     pub condition: Option<Condition>,
 }

@@ -8,29 +8,29 @@ use super::{
 };
 use std::collections::BTreeSet;
 
-/// What kind of section a proxy is.
+/// The kind of a proxy's section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProxyKind {
-    /// What others inherit.
+    /// Defaults for other sections.
     #[default]
     Defaults,
-    /// Where clients come in.
+    /// A frontend, which accepts clients.
     Frontend,
     /// A frontend and a backend in one.
     Listen,
-    /// Where requests go.
+    /// A backend, which has servers.
     Backend,
 }
 
 /// `mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Bytes. This is what a proxy without `mode` is.
+    /// Bytes. This is the default of `mode`.
     #[default]
     Tcp,
     /// HTTP.
     Http,
-    /// Any other: `health`, `log`, `spop`.
+    /// Any other mode: `health`, `log`, `spop`.
     Other,
 }
 
@@ -60,14 +60,14 @@ pub enum Flag {
     ServerKeepAlive,
 }
 
-/// A proxy, what its `defaults` say included.
+/// A proxy, including inherited `defaults`.
 #[derive(Clone, Debug, Default)]
 pub struct Proxy {
-    /// Which section.
+    /// The kind of its section.
     pub kind: ProxyKind,
-    /// The name; empty for `defaults` without one.
+    /// The name; empty for an unnamed `defaults`.
     pub name: String,
-    /// Where its section begins.
+    /// The position of its section.
     pub at: Position,
     /// `mode`.
     pub mode: Mode,
@@ -79,7 +79,7 @@ pub struct Proxy {
     pub servers: Vec<Server>,
     /// `default-server`, for the servers that follow.
     pub default_server: Server,
-    /// `maxconn`: the most client connections of a frontend.
+    /// `maxconn`: the greatest number of client connections of a frontend.
     pub maxconn: Option<u64>,
     /// `backlog`.
     pub backlog: Option<u64>,
@@ -113,9 +113,9 @@ pub struct Proxy {
     pub errors: Vec<ErrorResponse>,
     /// `stats` lines.
     pub stats: Stats,
-    /// `monitor-uri`: answered here.
+    /// `monitor-uri`: this node responds to it.
     pub monitor_uri: Option<String>,
-    /// `monitor fail`: when the monitor says 503.
+    /// `monitor fail`: the conditions under which the monitor's response is 503.
     pub monitor_fail: Vec<Condition>,
     /// `log` lines.
     pub logs: Vec<LogTarget>,
@@ -131,23 +131,23 @@ pub struct Proxy {
     pub compression: Compression,
     /// `stick-table`.
     pub stick_table: Option<StickTable>,
-    /// `stick on` and its kin.
+    /// `stick on` and related lines.
     pub stick_rules: Vec<StickRule>,
-    /// `acl` lines; those of one name are or-ed.
+    /// `acl` lines; tests with one name are combined with "or".
     pub acls: Vec<Acl>,
     /// Rules, `use_backend`, `use-server`, `redirect`.
     pub rules: Rules,
-    /// `default_backend`, and where it stands.
+    /// `default_backend`, and its position.
     pub default_backend: Option<(String, Position)>,
 }
 
 impl Proxy {
-    /// Whether clients come in here.
+    /// Whether it accepts clients.
     pub fn is_frontend(&self) -> bool {
         matches!(self.kind, ProxyKind::Frontend | ProxyKind::Listen)
     }
 
-    /// Whether requests go to servers from here.
+    /// Whether it has servers.
     pub fn is_backend(&self) -> bool {
         matches!(self.kind, ProxyKind::Backend | ProxyKind::Listen)
     }

@@ -3,24 +3,24 @@
 use super::super::position::Position;
 use std::time::Duration;
 
-/// A host or an address, and a port if one is given.
+/// A host or an address, with an optional port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostPort {
-    /// A name, an IPv4 or a bare IPv6 address; the path of a UNIX socket begins with `/`. Empty: the client's own
-    /// destination.
+    /// A name, an IPv4 or a bare IPv6 address; the path of a UNIX socket begins with `/`. Empty stands for the
+    /// destination of the client's connection.
     pub host: String,
-    /// The port; without one the client's destination port is used.
+    /// The port; by default the destination port of the client's connection.
     pub port: Option<u16>,
-    /// `+N` or `-N`: the port is relative to the client's destination port.
+    /// `+N` or `-N`: the port is relative to the destination port of the client's connection.
     pub port_offset: Option<i32>,
 }
 
-/// Who a server is.
+/// The identity of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerName {
     /// Its name in the backend.
     pub name: String,
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
 }
 
@@ -33,24 +33,24 @@ pub struct Template {
     pub last: u32,
 }
 
-/// What happens at an error of an observed server (`on-error`).
+/// The reaction to an error of an observed server (`on-error`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
-    /// `fastinter`: checks come faster.
+    /// `fastinter`: checks become more frequent.
     #[default]
     FastInter,
-    /// `fail-check`: it counts as a failed check.
+    /// `fail-check`: the error counts as a failed check.
     FailCheck,
-    /// `sudden-death`: one more failed check takes it down.
+    /// `sudden-death`: one more failed check takes the server down.
     SuddenDeath,
-    /// `mark-down`: it is down at once.
+    /// `mark-down`: the server is down at once.
     MarkDown,
 }
 
-/// A server; `default-server` is one without a name.
+/// A server; `default-server` has no name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// Its name and place.
+    /// Its name and position.
     pub id: ServerName,
     /// `server-template`.
     pub template: Option<Template>,
@@ -58,41 +58,41 @@ pub struct Server {
     pub address: HostPort,
     /// `check`: health checks run.
     pub is_checked: bool,
-    /// `port`: where checks go.
+    /// `port`: the port of checks.
     pub check_port: Option<u16>,
-    /// `addr`: where checks go.
+    /// `addr`: the address of checks.
     pub check_address: Option<String>,
-    /// `check-ssl`: checks speak TLS; `no-check-ssl` is false. Without either they follow `ssl`.
+    /// `check-ssl`: checks use TLS; `no-check-ssl` is false. By default they follow `ssl`.
     pub check_tls: Option<bool>,
     /// `check-sni`.
     pub check_sni: Option<String>,
     /// `check-send-proxy`.
     pub check_send_proxy: bool,
-    /// `inter`: between two checks. HAProxy's default is 2 s.
+    /// `inter`: the time between two checks. HAProxy's default is 2 s.
     pub inter: Duration,
-    /// `fastinter`: while its state is changing.
+    /// `fastinter`: the same while its state is changing.
     pub fast_inter: Option<Duration>,
-    /// `downinter`: while it is down.
+    /// `downinter`: the same while it is down.
     pub down_inter: Option<Duration>,
-    /// `rise`: good checks until it is up. Default 2.
+    /// `rise`: the number of good checks until it is up. Default 2.
     pub rise: u32,
-    /// `fall`: bad checks until it is down. Default 3.
+    /// `fall`: the number of bad checks until it is down. Default 3.
     pub fall: u32,
     /// `weight`, 0 to 256. Default 1.
     pub weight: u16,
-    /// `backup`: used when all others are down.
+    /// `backup`: used if all others are down.
     pub is_backup: bool,
-    /// `maxconn`: the most connections at once; 0 is without limit.
+    /// `maxconn`: the greatest number of connections at once; 0 for no limit.
     pub maxconn: u64,
     /// `minconn`: the limit at low load.
     pub minconn: u64,
-    /// `maxqueue`: the longest queue; 0 is without limit.
+    /// `maxqueue`: the greatest length of the queue; 0 for no limit.
     pub maxqueue: u64,
     /// `slowstart`.
     pub slow_start: Option<Duration>,
     /// `cookie`: its value in the persistence cookie.
     pub cookie: Option<String>,
-    /// `ssl`: it is spoken to over TLS.
+    /// `ssl`: connections use TLS.
     pub is_tls: bool,
     /// `verify none` is false, `verify required` true. Default: required.
     pub verify: Option<bool>,
@@ -102,9 +102,9 @@ pub struct Server {
     pub ca_file: Option<String>,
     /// `crl-file`.
     pub crl_file: Option<String>,
-    /// `crt`: the certificate to show.
+    /// `crt`: the client certificate.
     pub certificate: Option<String>,
-    /// `sni`: an expression for the name to ask for.
+    /// `sni`: an expression for the server name.
     pub sni: Option<String>,
     /// `alpn`, in order.
     pub alpn: Vec<String>,
@@ -120,17 +120,17 @@ pub struct Server {
     pub resolve_prefer: Option<u8>,
     /// `redir`: GET and HEAD are redirected there, with the path appended.
     pub redir: Option<String>,
-    /// `track`: its health is another server's, as `backend/server` or `server`.
+    /// `track`: it has the health of another server, given as `backend/server` or `server`.
     pub track: Option<String>,
     /// `observe layer4` is false, `observe layer7` true.
     pub observe_layer7: Option<bool>,
     /// `on-error`.
     pub on_error: OnError,
-    /// `error-limit`: errors until `on-error`. Default 10.
+    /// `error-limit`: the number of errors until `on-error`. Default 10.
     pub error_limit: u32,
     /// `on-marked-down shutdown-sessions`.
     pub shutdown_when_down: bool,
-    /// `pool-max-conn`: the most idle connections; negative is without limit.
+    /// `pool-max-conn`: the greatest number of idle connections; negative for no limit.
     pub pool_max: Option<i64>,
     /// `pool-purge-delay`.
     pub pool_purge: Option<Duration>,

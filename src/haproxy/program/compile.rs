@@ -1,4 +1,4 @@
-//! Rules as they are written to a program.
+//! Compilation of rules to a program.
 
 use super::{Clause, Matcher, Program, Step, Target, Test, Tests, fixed};
 use crate::haproxy::model::{Model, Proxy, ProxyKind};
@@ -7,7 +7,7 @@ use crate::haproxy::rules::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// From so many texts on, equality is a look-up.
+/// From this number of texts on, a test for equality is a look-up.
 const SET_FROM: usize = 8;
 
 pub(super) fn program(proxy: &Proxy, model: &Model) -> Program {
@@ -15,13 +15,13 @@ pub(super) fn program(proxy: &Proxy, model: &Model) -> Program {
         .proxies
         .iter()
         .enumerate()
-        // A rule that leads to a disabled backend is passed over.
+        // A rule that selects a disabled backend is skipped.
         .filter(|(_, proxy)| proxy.kind != ProxyKind::Frontend && !proxy.is_disabled)
         .map(|(index, proxy)| (proxy.name.clone(), index))
         .collect();
     let list = |rules: &[Rule]| rules.iter().map(|rule| (rule.clone(), rule.condition.as_ref().map(clause))).collect();
     let rules = &proxy.rules;
-    // A `listen` without rules that match is its own backend.
+    // A `listen` section without a matching rule is its own backend.
     let own = proxy.is_backend().then(|| names.get(&proxy.name).copied()).flatten();
     let default = proxy.default_backend.as_ref().and_then(|(name, _)| names.get(name).copied()).or(own);
     Program {
@@ -78,7 +78,7 @@ fn matcher(matching: &Matching) -> Matcher {
     Matcher::Plain(matching.clone())
 }
 
-/// The steps of the choice: runs of rules that compare one sample become tables.
+/// The steps of the selection: runs of rules that compare one sample become tables.
 fn switch(rules: &[BackendRule], acls: &[Acl], names: &HashMap<String, usize>) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut rest = rules;
@@ -99,7 +99,7 @@ fn switch(rules: &[BackendRule], acls: &[Acl], names: &HashMap<String, usize>) -
     steps
 }
 
-/// A table of at least two rules at the start, and how many they are.
+/// A table of at least two rules at the start, and their number.
 fn table(rules: &[BackendRule], acls: &[Acl], names: &HashMap<String, usize>) -> Option<(Step, usize)> {
     let mut targets = HashMap::new();
     let mut key: Option<(&Sample, bool)> = None;
@@ -120,10 +120,10 @@ fn table(rules: &[BackendRule], acls: &[Acl], names: &HashMap<String, usize>) ->
     Some((Step::Table { sample: sample.clone(), ignore_case, targets }, len))
 }
 
-/// A sample, whether the case of its texts does not count, and the texts.
+/// A sample, whether case is ignored, and the texts.
 type Equality<'r> = (&'r Sample, bool, Vec<Box<[u8]>>);
 
-/// The sample and the texts of a rule that only asks whether they are equal.
+/// The sample and the texts of a rule that only tests equality.
 fn equality<'r>(rule: &'r BackendRule, acls: &'r [Acl]) -> Option<Equality<'r>> {
     let condition = rule.condition.as_ref().filter(|condition| !condition.negated)?;
     let mut texts = Vec::new();

@@ -1,18 +1,18 @@
-//! Converters on the values of a fetch.
+//! Converters applied to the values of a fetch.
 
 use super::fetch;
 use super::view::{RequestView, Scratch, Value, text_fits};
 use crate::haproxy::rules::{Converter, MapTable, Operation, Sample, TextMatch};
 use std::net::IpAddr;
 
-/// Calls `see` with each value of a sample and a buffer for look-ups until it returns true; tells whether it did.
+/// Calls `see` with each value of a sample and a buffer for look-ups until it returns true; returns whether it did.
 pub(super) fn each_value(
     sample: &Sample,
     view: &dyn RequestView,
     scratch: &mut Scratch,
     see: &mut dyn FnMut(Value<'_>, &mut Vec<u8>) -> bool,
 ) -> bool {
-    // The buffers are disjoint from what the values borrow.
+    // The buffers are disjoint from the data that the values borrow.
     let mut joined = std::mem::take(&mut scratch.joined);
     let found = fetch::each(&sample.fetch, view, &mut joined, &mut |value| {
         if sample.converters.is_empty() {
@@ -45,7 +45,7 @@ impl Held {
     }
 }
 
-/// Applies converters in order; `None` where one has no outcome.
+/// Applies converters in order; `None` if one has no result.
 fn convert(
     value: Value<'_>,
     converters: &[Converter],
@@ -99,7 +99,7 @@ fn masked(ip: IpAddr, four: u8, six: u8) -> IpAddr {
     ipnet::IpNet::new(ip, bits).map_or(ip, |net| net.network())
 }
 
-/// A converter of a text, in the buffer.
+/// Applies a converter of a text, in the buffer.
 fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, other: &mut Vec<u8>) -> Option<Held> {
     match converter {
         Converter::Lower => current.make_ascii_lowercase(),
@@ -172,7 +172,7 @@ fn keep(text: &mut Vec<u8>, (start, end): (usize, usize)) {
     text.drain(..start.min(end));
 }
 
-/// The length of a host before its port; an IPv6 address stands in brackets.
+/// The length of a host before its port; an IPv6 address has brackets.
 fn host_len(text: &[u8]) -> usize {
     let bracket = if text.first() == Some(&b'[') { memchr::memchr(b']', text).unwrap_or(0) } else { 0 };
     let rest = text.get(bracket..).unwrap_or_default();
@@ -216,7 +216,7 @@ fn decode(text: &mut Vec<u8>, in_form: bool) {
     text.truncate(to);
 }
 
-/// The value of the first key that fits, else the default.
+/// The value of the first matching key, otherwise the default.
 fn look_up<'m>(map: &'m MapTable, text: &[u8]) -> Option<&'m str> {
     let index = match map.matching {
         _ if map.networks.is_some() => {
@@ -225,7 +225,7 @@ fn look_up<'m>(map: &'m MapTable, text: &[u8]) -> Option<&'m str> {
         }
         TextMatch::Equal => map.index.get(text).copied(),
         TextMatch::Regex => map.expressions.iter().position(|regex| regex.compiled.is_match(text)),
-        // Of prefixes the longest fits best, as in HAProxy's tree.
+        // The longest matching prefix wins, as in HAProxy's tree.
         TextMatch::Begin => {
             let fits = |(_, (key, _)): &(usize, &(String, String))| text.starts_with(key.as_bytes());
             map.entries.iter().enumerate().filter(fits).max_by_key(|(_, (key, _))| key.len()).map(|(index, _)| index)
@@ -235,10 +235,10 @@ fn look_up<'m>(map: &'m MapTable, text: &[u8]) -> Option<&'m str> {
     index.and_then(|index| map.entries.get(index)).map(|(_, value)| value.as_str()).or(map.default.as_deref())
 }
 
-/// Replaces what matches; `\1` to `\9` in the replacement are groups, `\0` is all of it.
+/// Replaces matches; `\1` to `\9` in the replacement are groups, `\0` is the whole match.
 pub(super) fn replace(regex: &regex::bytes::Regex, replacement: &[u8], all: bool, text: &[u8], out: &mut Vec<u8>) {
     let has_groups = replacement.windows(2).any(|pair| pair[0] == b'\\' && matches!(pair[1], b'1'..=b'9'));
-    // Only a replacement with groups allocates, and only where there is a match.
+    // Only a replacement with groups allocates, and only if there is a match.
     let mut locations = None;
     let mut at = 0;
     while let Some(found) = regex.find_at(text, at) {
@@ -252,7 +252,7 @@ pub(super) fn replace(regex: &regex::bytes::Regex, replacement: &[u8], all: bool
         }
         at = found.end();
         if found.start() == found.end() {
-            // An empty match goes on behind the next byte.
+            // After an empty match, the search continues behind the next byte.
             out.extend(text.get(at));
             at += 1;
         }

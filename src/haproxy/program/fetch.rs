@@ -3,9 +3,9 @@
 use super::view::{RequestView, Value};
 use crate::haproxy::rules::{Fetch, ReadAs, Side};
 
-/// Calls `see` with each value of a fetch until it returns true; tells whether it did. `joined` is a buffer.
+/// Calls `see` with each value of a fetch until it returns true; returns whether it did. `joined` is a buffer.
 ///
-/// Where HAProxy compares all values in an ACL and takes the last one elsewhere, all come here in order.
+/// HAProxy compares all values in an ACL and uses the last one elsewhere; this yields all of them in order.
 pub(super) fn each(
     fetch: &Fetch,
     view: &dyn RequestView,
@@ -49,7 +49,7 @@ pub(super) fn each(
     }
 }
 
-/// The fetches whose values are texts, or are read from texts.
+/// Yields the values of fetches that are texts, or are parsed from texts.
 fn each_text(
     fetch: &Fetch,
     view: &dyn RequestView,
@@ -70,7 +70,7 @@ fn each_text(
             let version = [b'0'.saturating_add(major), b'.', b'0'.saturating_add(minor)];
             text(Some(&version))
         }
-        // There is none where rules of responses ask.
+        // Rules of responses have no target.
         Fetch::Base if view.target().is_empty() => false,
         Fetch::Base => {
             joined.clear();
@@ -87,7 +87,7 @@ fn each_text(
         }
         Fetch::UrlParam { name, ignore_case } => {
             let query = split_query(view.target()).1.unwrap_or_default();
-            // HAProxy ends a parameter at both, and one without `=` is none.
+            // In HAProxy both delimiters end a parameter, and a parameter without `=` does not count.
             let pairs = query.split(|byte| matches!(byte, b'&' | b';')).map(|pair| split_at(pair, b'='));
             let mut named = pairs.filter(|(key, _)| match name {
                 None => true,
@@ -123,7 +123,7 @@ fn each_text(
     }
 }
 
-/// A text as what a fetch reads it as.
+/// A text in the type that a fetch reads it as.
 fn read(text: &[u8], read_as: ReadAs) -> Option<Value<'_>> {
     match read_as {
         ReadAs::Text => Some(Value::Text(text)),
@@ -132,7 +132,7 @@ fn read(text: &[u8], read_as: ReadAs) -> Option<Value<'_>> {
     }
 }
 
-/// The target from its path on: without scheme and authority. `*` has none.
+/// The target from its path on, without scheme and authority. `*` has none.
 fn path_and_query(target: &[u8]) -> Option<&[u8]> {
     if target.first() == Some(&b'/') {
         return Some(target);
@@ -143,7 +143,7 @@ fn path_and_query(target: &[u8]) -> Option<&[u8]> {
     rest.get(start..)
 }
 
-/// What stands before and after the first question mark.
+/// The parts before and after the first question mark.
 fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     split_at(target, b'?')
 }
@@ -155,13 +155,13 @@ fn split_at(text: &[u8], delimiter: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The number, from 1, of the value that is asked for; `None` if all are.
+/// The number, from 1, of the requested value; `None` for all values.
 fn wanted(view: &dyn RequestView, side: Side, name: &str, is_line: bool, occurrence: Option<i32>) -> Option<u64> {
     match occurrence? {
         positive @ 1.. => u64::try_from(positive).ok(),
         negative => {
             let back = u64::from(negative.unsigned_abs());
-            // Too far back is no value at all.
+            // A number too far back selects no value.
             Some((header_count(view, side, name, is_line) + 1).saturating_sub(back))
         }
     }
@@ -176,7 +176,7 @@ fn header_count(view: &dyn RequestView, side: Side, name: &str, is_line: bool) -
     count
 }
 
-/// The values of a field: its lines, or what stands between commas outside of quotes.
+/// Yields the values of a field: its lines, or the parts between commas outside of quotes.
 fn each_header(
     view: &dyn RequestView,
     side: Side,
@@ -204,7 +204,7 @@ fn each_header(
     })
 }
 
-/// Where the first comma outside of quotes stands; the end if there is none.
+/// The position of the first comma outside of quotes; the end if there is none.
 fn comma(value: &[u8]) -> usize {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let end = value.iter().position(|byte| {
@@ -220,7 +220,7 @@ fn comma(value: &[u8]) -> usize {
     end.unwrap_or(value.len())
 }
 
-/// The values of a cookie, of the request's `Cookie` or the response's `Set-Cookie`.
+/// Yields the values of a cookie, of the request's `Cookie` or the response's `Set-Cookie`.
 fn each_cookie(view: &dyn RequestView, side: Side, name: Option<&str>, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
     let header: &[u8] = if side == Side::Request { b"cookie" } else { b"set-cookie" };
     view.each_field(side, &mut |field, value| {
@@ -228,7 +228,7 @@ fn each_cookie(view: &dyn RequestView, side: Side, name: Option<&str>, see: &mut
             return false;
         }
         let mut pairs = value.split(|byte| *byte == b';');
-        // After the first semicolon a `Set-Cookie` has attributes.
+        // A `Set-Cookie` has attributes behind the first semicolon.
         let count = if side == Side::Request { usize::MAX } else { 1 };
         pairs.by_ref().take(count).any(|pair| {
             let (key, value) = split_at(pair, b'=');

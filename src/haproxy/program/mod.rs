@@ -1,8 +1,8 @@
-//! The rules of a proxy in an immutable form that is evaluated on a request without allocation.
+//! The rules of a proxy in an immutable form that is evaluated for a request without allocation.
 //!
 //! A program is made once and shared by all workers; a [`Scratch`] belongs to one worker and keeps its buffers. An
-//! action changes what later rules see, so the caller takes rules one by one: [`Program::next`], then the action on its
-//! own request, then `next` from the rule after it. Many `use_backend` lines in a row that compare the same sample for
+//! action affects later rules, so the caller takes rules one by one: [`Program::next`], then the action on its own
+//! request, then `next` from the following rule. Successive `use_backend` lines that compare the same sample for
 //! equality, such as the host, become one look-up.
 
 mod compile;
@@ -19,7 +19,7 @@ use super::model::{Model, Proxy, StickRule};
 use super::rules::{BackendTarget, Format, Matching, Rule, Sample, SampleType};
 use std::collections::{HashMap, HashSet};
 
-/// Which list of rules is gone through.
+/// A list of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
     /// `tcp-request connection` and `session`.
@@ -36,12 +36,12 @@ pub enum List {
     AfterResponse,
 }
 
-/// Where a request goes.
+/// The selected backend of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// To the proxy of this index in the model.
     Backend(usize),
-    /// Nowhere: there is neither a rule that matches nor a default. HAProxy's response is 503.
+    /// None: no rule matches and there is no default. HAProxy's response is 503.
     None,
 }
 
@@ -52,7 +52,7 @@ pub struct Program {
     lists: [Vec<(Rule, Option<Clause>)>; 6],
     switch: Vec<Step>,
     default: Option<usize>,
-    /// Index of each backend by its name, for names that are made of the request.
+    /// The index of each backend by name, for names made from the request.
     names: HashMap<String, usize>,
     monitor: Vec<Clause>,
     servers: Vec<(String, Option<Clause>)>,
@@ -81,15 +81,15 @@ struct Test {
 #[derive(Debug)]
 enum Matcher {
     Plain(Matching),
-    /// Many texts, compared for equality at once; in lower case if case does not count.
+    /// Many texts, compared for equality at once; in lower case if case is ignored.
     Set(HashSet<Box<[u8]>>, bool),
 }
 
-/// A step of the choice of a backend.
+/// A step of the selection of a backend.
 #[derive(Debug)]
 enum Step {
     Rule(Option<Clause>, Target),
-    /// Rules in a row that compare one sample: the first rule of each text, and whether case counts.
+    /// Successive rules that compare one sample: the first rule of each text, and whether case matters.
     Table {
         sample: Sample,
         ignore_case: bool,
@@ -104,12 +104,12 @@ enum Target {
 }
 
 impl Program {
-    /// Compiles the rules of a proxy. Names of backends that are not in the model lead nowhere.
+    /// Compiles the rules of a proxy. A rule with a backend that is not in the model selects nothing.
     pub fn new(proxy: &Proxy, model: &Model) -> Self {
         compile::program(proxy, model)
     }
 
-    /// The next rule of a list whose condition holds, from an index on.
+    /// The next rule of a list, from an index on, whose condition holds.
     pub fn next(
         &self,
         list: List,
@@ -122,7 +122,7 @@ impl Program {
         found.map(|(index, (rule, _))| (index, rule))
     }
 
-    /// The backend of a request: the first `use_backend` whose condition holds, else `default_backend`.
+    /// The backend of a request: the first `use_backend` whose condition holds, otherwise `default_backend`.
     pub fn backend(&self, view: &dyn RequestView, scratch: &mut Scratch) -> Choice {
         for step in &self.switch {
             match step {
@@ -133,7 +133,7 @@ impl Program {
                 }
                 Step::Rule(clause, target) if self.holds(clause, view, scratch) => match target {
                     Target::Backend(index) => return Choice::Backend(*index),
-                    // A name that no backend has: the default is taken, and no rule that follows.
+                    // For a name without a backend the default is used, and no later rule.
                     Target::Dynamic(format) => {
                         let mut name = std::mem::take(&mut scratch.name);
                         name.clear();
@@ -150,8 +150,8 @@ impl Program {
         self.default.map_or(Choice::None, Choice::Backend)
     }
 
-    /// What `up` makes of the first server that a rule `use-server` leads to and that `up` has anything for: rules whose
-    /// server is down are passed over.
+    /// The result of `up` for the first server that a rule `use-server` selects and for which `up` has a result: rules
+    /// with a server that is down are skipped.
     pub fn server<T>(
         &self,
         view: &dyn RequestView,
@@ -162,12 +162,12 @@ impl Program {
         rules.find_map(|(name, clause)| if self.holds(clause, view, scratch) { up(name) } else { None })
     }
 
-    /// Whether keys stick to servers.
+    /// Whether there are stick rules.
     pub fn has_sticks(&self) -> bool {
         !self.sticks.is_empty()
     }
 
-    /// Calls `see` with each rule for such keys whose condition holds.
+    /// Calls `see` with each stick rule whose condition holds.
     pub fn each_stick<'v>(
         &self,
         view: &'v dyn RequestView,
@@ -181,17 +181,17 @@ impl Program {
         }
     }
 
-    /// Whether `monitor fail` says that the monitor's response is 503.
+    /// Whether `monitor fail` makes the monitor's response a 503.
     pub fn monitor_fails(&self, view: &dyn RequestView, scratch: &mut Scratch) -> bool {
         self.monitor.iter().any(|clause| self.clause_holds(clause, view, scratch))
     }
 
-    /// Whether a list has no rule.
+    /// Whether a list is empty.
     pub fn is_empty(&self, list: List) -> bool {
         self.lists.get(list as usize).is_none_or(Vec::is_empty)
     }
 
-    /// In how many steps a backend is chosen at most.
+    /// The greatest number of steps of the selection of a backend.
     pub fn steps(&self) -> usize {
         self.switch.len()
     }
@@ -238,7 +238,7 @@ impl Matcher {
     }
 }
 
-/// Whether a value fits.
+/// Whether a value matches.
 fn fits(matching: &Matching, value: Value<'_>) -> bool {
     let in_ranges =
         |ranges: &[(i64, i64)], number: i64| ranges.iter().any(|(low, high)| (*low..=*high).contains(&number));
@@ -259,7 +259,7 @@ fn fits(matching: &Matching, value: Value<'_>) -> bool {
     }
 }
 
-/// The target of the first rule that one of the values leads to.
+/// The target of the first rule that one of the values matches.
 fn look_up(
     sample: &Sample,
     ignore_case: bool,

@@ -1,10 +1,10 @@
-//! Formats to texts.
+//! Rendering of formats to texts.
 
 use super::convert::{self, each_value};
 use super::view::{RequestView, Scratch, Value};
 use crate::haproxy::rules::{Fetch, Format, FormatPart, Regex, Sample};
 
-/// The aliases that a format outside of the log can have, and their samples.
+/// The aliases that are supported in formats outside of the log, and their samples.
 const ALIASES: [(&str, Fetch); 13] = [
     ("ci", Fetch::Source),
     ("cp", Fetch::SourcePort),
@@ -22,7 +22,7 @@ const ALIASES: [(&str, Fetch); 13] = [
 ];
 
 impl Format {
-    /// Appends the text to `out`. A sample without a value is an empty text; of several values it is the last.
+    /// Appends the text to `out`. A sample without a value is empty; of several values the last one is used.
     pub fn render(&self, view: &dyn RequestView, scratch: &mut Scratch, out: &mut Vec<u8>) {
         for part in &self.parts {
             match part {
@@ -52,7 +52,7 @@ impl Sample {
         });
     }
 
-    /// Appends the last value to `out`. Whether there is one.
+    /// Appends the last value to `out`. Returns whether there is one.
     pub fn render(&self, view: &dyn RequestView, scratch: &mut Scratch, out: &mut Vec<u8>) -> bool {
         let (start, mut has_value) = (out.len(), false);
         each_value(self, view, scratch, &mut |value: Value<'_>, _| {
@@ -66,7 +66,8 @@ impl Sample {
 }
 
 impl Regex {
-    /// Appends to `out` the text with what matches replaced, once or everywhere. The replacement has `\1` for groups.
+    /// Appends the text to `out` with matches replaced, once or everywhere. `\1` and so on in the replacement are
+    /// groups.
     pub fn replace(&self, replacement: &[u8], all: bool, text: &[u8], out: &mut Vec<u8>) {
         convert::replace(&self.compiled, replacement, all, text, out);
     }

@@ -1,4 +1,4 @@
-//! Programs on requests.
+//! Programs applied to requests.
 
 use super::*;
 use crate::haproxy::rules::{Action, Counter, CounterOperation, Side};
@@ -214,7 +214,7 @@ fn tests_match_what_they_should() {
     for criterion in NO {
         assert!(!matches(criterion, &request), "{criterion} matches");
     }
-    // Every parameter of the name counts, at either delimiter.
+    // Every parameter with the name counts, after either delimiter.
     for target in ["/?role=x&role=admin", "/?a=1;role=admin"] {
         assert!(matches("url_param(role) admin", &Request { target, ..Request::default() }), "{target}");
     }
@@ -277,7 +277,7 @@ fn many_hosts_are_one_look_up_and_the_first_rule_wins() {
         let backend = ["web", "api", "x"][index % 3];
         lines += &format!("acl h{index} hdr(host) -i host{index}.example\nuse_backend {backend} if h{index}\n");
     }
-    // A second rule for the same host comes too late; a rule of another kind is a step of its own.
+    // A second rule for the same host comes too late; a rule of another kind is a separate step.
     lines +=
         "use_backend x if { hdr(host) -i host0.example }\nuse_backend api if { path_beg /api }\ndefault_backend web\n";
     let (program, names) = program(&lines);
@@ -295,7 +295,7 @@ fn many_hosts_are_one_look_up_and_the_first_rule_wins() {
     assert_eq!(ask("host998.example", "/api"), "x");
     assert_eq!(ask("other.example", "/api"), "api");
     assert_eq!(ask("other.example", "/"), "web");
-    // Of several values the one of the first rule counts, wherever it stands.
+    // If there are several values, the first rule wins, whatever the position of its value.
     assert_eq!(ask("host2.example, host1.example", "/"), "api");
 }
 

@@ -1,4 +1,4 @@
-//! What a program sees of a request, and the values that it compares.
+//! The view of a request for programs, and the values that they compare.
 
 use crate::haproxy::rules::{Counter, CounterOperation, LoadKind, Side, TextMatch};
 use arrayvec::ArrayString;
@@ -6,19 +6,19 @@ use ipnet::IpNet;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-/// A request as rules see it, rewritten as far as it is. What does not exist is `None`: then no test of it matches.
+/// A request in the view of rules, with all changes so far. A missing part is `None`: no test of it matches.
 pub trait RequestView {
     /// The method.
     fn method(&self) -> &[u8];
-    /// The target, as it stands in the request line.
+    /// The target, as in the request line.
     fn target(&self) -> &[u8];
-    /// The target as it came.
+    /// The target as received.
     fn captured_uri(&self) -> Option<&[u8]> {
         None
     }
     /// Major and minor version.
     fn version(&self) -> (u8, u8);
-    /// Calls `see` with name and value of each field in order, until it returns true; tells whether it did.
+    /// Calls `see` with name and value of each field in order, until it returns true; returns whether it did.
     fn each_field(&self, side: Side, see: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> bool;
     /// Address and port of the client.
     fn source(&self) -> SocketAddr;
@@ -26,7 +26,7 @@ pub trait RequestView {
     fn destination(&self) -> SocketAddr;
     /// Whether the client speaks TLS.
     fn is_tls(&self) -> bool;
-    /// The name that the client asked for in TLS.
+    /// The server name of the client's TLS handshake.
     fn server_name(&self) -> Option<&[u8]> {
         None
     }
@@ -42,7 +42,7 @@ pub trait RequestView {
     fn unique_id(&self) -> Option<&[u8]> {
         None
     }
-    /// The user of `Authorization: Basic`, if its password is right in this list.
+    /// The user of `Authorization: Basic`, if its password is correct in this list.
     fn user(&self, _userlist: &str) -> Option<&str> {
         None
     }
@@ -54,7 +54,7 @@ pub trait RequestView {
     fn groups(&self, _userlist: &str, _see: &mut dyn FnMut(&str) -> bool) -> bool {
         false
     }
-    /// Servers that are up in a backend; its own without a name.
+    /// The number of servers that are up in a backend; in the own backend without a name.
     fn servers_up(&self, _backend: Option<&str>) -> Option<u64> {
         None
     }
@@ -62,7 +62,7 @@ pub trait RequestView {
     fn server_is_up(&self, _backend: Option<&str>, _server: &str) -> Option<bool> {
         None
     }
-    /// Free places of connections and queues in a backend.
+    /// Free places for connections and in queues of a backend.
     fn connection_slots(&self, _backend: Option<&str>) -> Option<u64> {
         None
     }
@@ -70,11 +70,11 @@ pub trait RequestView {
     fn load(&self, _kind: LoadKind, _proxy: Option<&str>) -> Option<u64> {
         None
     }
-    /// A counter of a stick table: of a tracked entry, or of the client's own without a slot.
+    /// A counter of a stick table: of a tracked entry, or of the client's own entry without a slot.
     fn counter(&self, _counter: (Counter, CounterOperation), _slot: Option<u8>, _table: Option<&str>) -> Option<u64> {
         None
     }
-    /// The names of the frontend, the backend and the server, as far as they are known.
+    /// The names of the frontend, the backend and the server, as far as known.
     fn names(&self) -> [Option<&str>; 3] {
         [None; 3]
     }
@@ -91,11 +91,11 @@ pub trait RequestView {
 /// Buffers of one worker, kept from request to request.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// The text that converters work on.
+    /// The text that converters change.
     pub(super) current: Vec<u8>,
-    /// What a converter makes of it.
+    /// The result of a converter.
     pub(super) other: Vec<u8>,
-    /// A text made of two parts of a request.
+    /// A text joined from two parts of a request.
     pub(super) joined: Vec<u8>,
     /// A text in lower case, for look-ups.
     pub(super) folded: Vec<u8>,
@@ -104,7 +104,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Bytes that its buffers hold.
+    /// Capacity of its buffers in bytes.
     pub fn capacity(&self) -> usize {
         let all = [&self.current, &self.other, &self.joined, &self.folded, &self.name];
         all.iter().map(|buffer| buffer.capacity()).sum()
@@ -125,7 +125,7 @@ pub enum Value<'v> {
 }
 
 impl Value<'_> {
-    /// As a number; a text as far as it is one.
+    /// The value as a number; a text counts as far as it is one.
     pub fn number(self) -> Option<i64> {
         match self {
             Self::Bool(value) => Some(value.into()),
@@ -135,7 +135,7 @@ impl Value<'_> {
         }
     }
 
-    /// As an address.
+    /// The value as an address.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Ip(ip) => Some(ip),
@@ -144,7 +144,7 @@ impl Value<'_> {
         }
     }
 
-    /// As a text.
+    /// Passes the value as a text.
     pub fn with_text<T>(self, see: impl FnOnce(&[u8]) -> T) -> T {
         let mut text = ArrayString::<64>::new();
         match self {
@@ -158,7 +158,7 @@ impl Value<'_> {
     }
 }
 
-/// Whether an address lies in a network; IPv4 within IPv6 is what it stands for (configuration.txt section 7.1.6).
+/// Whether a network contains an address; an IPv4-mapped IPv6 address counts as IPv4 (configuration.txt section 7.1.6).
 pub(super) fn contains(net: &IpNet, ip: IpAddr) -> bool {
     match (net, ip) {
         (IpNet::V4(net), IpAddr::V4(ip)) => net.contains(&ip),
@@ -173,7 +173,7 @@ pub(super) fn contains(net: &IpNet, ip: IpAddr) -> bool {
     }
 }
 
-/// Whether a text fits a pattern; the pattern is in lower case if case does not count.
+/// Whether a text matches a pattern; the pattern is in lower case if case is ignored.
 pub(super) fn text_fits(method: TextMatch, pattern: &[u8], ignore_case: bool, text: &[u8]) -> bool {
     let equal = |one: &[u8]| if ignore_case { one.eq_ignore_ascii_case(pattern) } else { one == pattern };
     let delimited = |delimiters: &[u8]| {

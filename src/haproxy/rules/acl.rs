@@ -1,4 +1,4 @@
-//! ACLs and the conditions made of them (configuration.txt sections 7.1, 7.2, 7.4).
+//! ACLs and conditions (configuration.txt sections 7.1, 7.2, 7.4).
 
 use super::fetch::SampleType;
 use super::pattern::{self, Matching};
@@ -8,7 +8,7 @@ use super::{Problem, RuleContext};
 use crate::haproxy::lexer::Word;
 use crate::haproxy::position::Position;
 
-/// The fetches that have names with a suffix for each method: `path_beg`, `hdr_dom`, ….
+/// The fetches that have a name with a suffix for each method: `path_beg`, `hdr_dom`, ….
 pub(in super::super) const ACL_CRITERIA: [&str; 13] = [
     "base",
     "cook",
@@ -25,7 +25,7 @@ pub(in super::super) const ACL_CRITERIA: [&str; 13] = [
     "req.cook",
 ];
 
-/// The ACLs that exist everywhere.
+/// The predefined ACLs.
 const PREDEFINED: [(&str, &[&str]); 21] = [
     ("FALSE", &["always_false"]),
     ("TRUE", &["always_true"]),
@@ -50,32 +50,32 @@ const PREDEFINED: [(&str, &[&str]); 21] = [
     ("WAIT_END", &["always_true"]),
 ];
 
-/// Tests of one name; it matches when one of them does.
+/// The tests of one name; it matches if one of them does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acl {
-    /// The name; its case counts.
+    /// The name, case-sensitive.
     pub name: String,
     /// The tests in order.
     pub tests: Vec<Criterion>,
-    /// What sluice cannot test: then no condition with this ACL is honoured.
+    /// A test that sluice does not support: no condition with this ACL is honoured.
     pub unsupported: Option<String>,
 }
 
-/// A sample and what it is compared with.
+/// A sample and the values it is compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Criterion {
-    /// What is compared.
+    /// The sample.
     pub sample: Sample,
-    /// With what.
+    /// The comparison.
     pub matching: Matching,
 }
 
-/// What follows `if` or `unless`.
+/// The condition behind `if` or `unless`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// `unless`.
     pub negated: bool,
-    /// One of these has to hold; each holds when all its terms do.
+    /// One of these has to hold; each holds if all its terms do.
     pub any: Vec<Vec<Term>>,
 }
 
@@ -84,25 +84,25 @@ pub struct Condition {
 pub struct Term {
     /// `!`.
     pub negated: bool,
-    /// What has to match.
+    /// The tests that have to match.
     pub tests: Tests,
 }
 
-/// The tests of a term, of which one has to match.
+/// The tests of a term, one of which has to match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tests {
-    /// An ACL of the proxy, by its index: lines of its name that follow the rule count too.
+    /// An ACL of the proxy, by index: lines with its name after the rule count too.
     Acl(usize),
-    /// Tests without a name, or of an ACL that exists everywhere.
+    /// Tests without a name, or of a predefined ACL.
     Inline(Vec<Criterion>),
 }
 
-/// Whether a name may be an ACL's.
+/// Whether a name is allowed for an ACL.
 pub(in super::super) fn is_acl_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }
 
-/// A criterion with its flags and values: what follows the name of an ACL.
+/// Parses a criterion with its flags and values, behind the name of an ACL.
 pub(in super::super) fn parse_acl(words: &[Word], context: RuleContext<'_, '_>) -> Result<Criterion, Problem> {
     let Some((first, rest)) = words.split_first() else {
         return Err(Problem::wrong(Position::default(), "expected a criterion"));
@@ -110,7 +110,7 @@ pub(in super::super) fn parse_acl(words: &[Word], context: RuleContext<'_, '_>) 
     let (name, _, after) = sample::call(&first.text).map_err(|problem| Problem::wrong(first.at, problem))?;
     let derived = derived(name);
     let (text, implied) = match derived {
-        // With converters the suffix counts no more.
+        // With converters the suffix has no effect.
         Some((base, suffix)) => {
             let text = format!("{base}{}", &first.text[name.len()..]);
             (text, after.is_empty().then_some(suffix))
@@ -120,7 +120,7 @@ pub(in super::super) fn parse_acl(words: &[Word], context: RuleContext<'_, '_>) 
     let sample = Sample::parse(&text, first.at, context)?;
     let mut value_type = sample.value_type();
     let mut implied = implied;
-    // Methods are compared as texts, `req.ver` too.
+    // Methods are compared as texts, and `req.ver` too.
     if implied == Some("ip") {
         (value_type, implied) = (SampleType::Ip, None);
     }
@@ -128,7 +128,7 @@ pub(in super::super) fn parse_acl(words: &[Word], context: RuleContext<'_, '_>) 
     Ok(Criterion { sample, matching })
 }
 
-/// `path_beg` is `path` and `beg`, unless a fetch has that name.
+/// Splits `path_beg` into `path` and `beg`, unless a fetch has the whole name.
 fn derived(name: &str) -> Option<(&str, &str)> {
     if fetches().iter().any(|word| word.name == name) {
         return None;
@@ -138,7 +138,7 @@ fn derived(name: &str) -> Option<(&str, &str)> {
     (ACL_CRITERIA.contains(&base) && is_method).then_some((base, suffix))
 }
 
-/// Parses `if …` or `unless …`; `None` where there are no words.
+/// Parses `if …` or `unless …`; `None` if there are no words.
 pub(in super::super) fn parse_condition(
     words: &[Word],
     context: RuleContext<'_, '_>,
@@ -188,7 +188,7 @@ pub(in super::super) fn parse_condition(
         match tests {
             Ok(tests) => any = pushed(any, Term { negated: is_negated, tests }),
             Err(Problem::Wrong(fault)) => return Err(Problem::Wrong(fault)),
-            // What follows may still be wrong.
+            // Later terms may still be wrong.
             Err(problem) => {
                 any = pushed(any, Term { negated: is_negated, tests: Tests::Inline(Vec::new()) });
                 unsupported = unsupported.or(Some(problem));
@@ -203,7 +203,7 @@ pub(in super::super) fn parse_condition(
     unsupported.map_or(Ok(Some(Condition { negated, any })), Err)
 }
 
-/// The conjunctions with a term more in the last one.
+/// The conjunctions with one more term in the last one.
 fn pushed(mut any: Vec<Vec<Term>>, term: Term) -> Vec<Vec<Term>> {
     if let Some(all) = any.last_mut() {
         all.push(term);
@@ -211,7 +211,7 @@ fn pushed(mut any: Vec<Vec<Term>>, term: Term) -> Vec<Vec<Term>> {
     any
 }
 
-/// The tests of an ACL of the proxy, or of one that exists everywhere.
+/// The tests of an ACL of the proxy, or of a predefined one.
 fn named(name: &str, at: Position, context: RuleContext<'_, '_>) -> Result<Tests, Problem> {
     if let Some(index) = context.acls.iter().position(|acl| acl.name == name) {
         return match &context.acls[index].unsupported {

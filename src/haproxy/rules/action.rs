@@ -1,4 +1,4 @@
-//! What rules do.
+//! The actions of rules.
 
 use super::acl::Condition;
 use super::fetch::Counter;
@@ -10,32 +10,32 @@ use crate::haproxy::position::Position;
 /// All rules of a proxy. HAProxy's order: `connection`, `content`, `request`, `redirects`, `use_backend`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// `tcp-request connection` and `tcp-request session`: when a client comes.
+    /// `tcp-request connection` and `tcp-request session`: for new connections.
     pub connection: Vec<Rule>,
     /// `tcp-request content`.
     pub content: Vec<Rule>,
-    /// `http-request`, the old `block` lines before it and the old `req*` lines after it.
+    /// `http-request`, preceded by the old `block` lines and followed by the old `req*` lines.
     pub request: Vec<Rule>,
-    /// `redirect`: after all of `request`, wherever the line stands.
+    /// `redirect`: after all of `request`, whatever the position of the line.
     pub redirects: Vec<Rule>,
-    /// `use_backend`: the first whose condition holds.
+    /// `use_backend`: the first rule whose condition holds.
     pub use_backend: Vec<BackendRule>,
     /// `use-server`.
     pub use_server: Vec<ServerRule>,
-    /// `http-response`, the old `rsp*` lines after it.
+    /// `http-response`, followed by the old `rsp*` lines.
     pub response: Vec<Rule>,
     /// `http-after-response`: for responses of this node too.
     pub after_response: Vec<Rule>,
 }
 
-/// An action and when it is done.
+/// An action and its condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The action.
     pub action: Action,
-    /// Always, if `None`.
+    /// The condition; `None` holds always.
     pub condition: Option<Condition>,
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
 }
 
@@ -44,18 +44,18 @@ pub struct Rule {
 pub struct BackendRule {
     /// The backend.
     pub target: BackendTarget,
-    /// Always, if `None`.
+    /// The condition; `None` holds always.
     pub condition: Option<Condition>,
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
 }
 
-/// Where `use_backend` leads.
+/// The target of `use_backend`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendTarget {
     /// A backend by name.
     Named(String),
-    /// A name that is made of the request; where there is no such backend, the default is taken.
+    /// A name made from the request; if there is no such backend, the default is used.
     Dynamic(Format),
 }
 
@@ -64,93 +64,93 @@ pub enum BackendTarget {
 pub struct ServerRule {
     /// The server.
     pub server: String,
-    /// Always, if `None`.
+    /// The condition; `None` holds always.
     pub condition: Option<Condition>,
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
 }
 
-/// What a rule does.
+/// An action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The rest of the list is skipped.
     Allow,
-    /// A response of this node instead: 403 unless said otherwise.
+    /// Responds instead of forwarding, with 403 by default.
     Deny(LocalResponse),
-    /// As `Deny`, after `timeout tarpit`; 500 unless said otherwise.
+    /// As `Deny`, after `timeout tarpit`; 500 by default.
     Tarpit(LocalResponse),
     /// 401 (or 407) with a realm.
     Auth(Option<String>),
     /// A redirect.
     Redirect(Redirect),
-    /// A response of this node, whatever its status.
+    /// Responds with any status.
     Return(LocalResponse),
     /// `use-service prometheus-exporter`: this node's metrics.
     Metrics,
-    /// The connection is closed without a response.
+    /// Closes the connection without a response.
     Reject,
-    /// As `Reject`, and the client is not told.
+    /// As `Reject`, without notifying the client.
     SilentDrop,
-    /// A field replaces all of its name.
+    /// Replaces all fields with this name by one.
     SetHeader(String, Format),
-    /// A field is added.
+    /// Adds a field.
     AddHeader(String, Format),
-    /// All fields of a name go.
+    /// Removes all fields with this name.
     DelHeader(String),
-    /// All fields whose name matches go (`-m beg`, `end`, `sub`, `reg`, as an expression).
+    /// Removes all fields whose name matches (`-m beg`, `end`, `sub`, `reg`, as an expression).
     DelHeadersMatching(Regex),
-    /// In the lines of a name what matches is replaced.
+    /// Replaces matches in the lines with this name.
     ReplaceHeader(String, Regex, Format),
-    /// In the values of a name, separated by commas, what matches is replaced.
+    /// Replaces matches in the values with this name, separated by commas.
     ReplaceValue(String, Regex, Format),
-    /// The method.
+    /// Sets the method.
     SetMethod(Format),
-    /// The path; the query stays.
+    /// Sets the path and keeps the query.
     SetPath(Format),
-    /// The path with the query.
+    /// Sets the path with the query.
     SetPathQuery(Format),
-    /// The query.
+    /// Sets the query.
     SetQuery(Format),
-    /// The whole target.
+    /// Sets the whole target.
     SetUri(Format),
-    /// What matches in the path is replaced.
+    /// Replaces matches in the path.
     ReplacePath(Regex, Format),
-    /// What matches in the path with the query is replaced.
+    /// Replaces matches in the path with the query.
     ReplacePathQuery(Regex, Format),
-    /// What matches in the target is replaced.
+    /// Replaces matches in the target.
     ReplaceUri(Regex, Format),
-    /// The status of the response, and a phrase.
+    /// Sets the status of the response, and a phrase.
     SetStatus(u16, Option<String>),
-    /// A variable gets the value of a sample.
+    /// Sets a variable to the value of a sample.
     SetVar(String, Sample),
-    /// A variable gets a text.
+    /// Sets a variable to a text.
     SetVarFormat(String, Format),
-    /// A variable goes.
+    /// Removes a variable.
     UnsetVar(String),
-    /// `track-sc0` to `track-sc2`: the slot, the key, and the proxy whose table it is; its own if `None`.
+    /// `track-sc0` to `track-sc2`: the slot, the key, and the proxy that has the table; the own proxy if `None`.
     Track(usize, Sample, Option<String>),
-    /// `sc-inc-gpc0`, `sc-inc-gpc1`: one more for the entry that a slot tracks.
+    /// `sc-inc-gpc0`, `sc-inc-gpc1`: increments a counter of the entry in a slot.
     IncrementCounter(usize, Counter),
-    /// `sc-set-gpt0`: a tag for the entry that a slot tracks.
+    /// `sc-set-gpt0`: sets the tag of the entry in a slot.
     SetTag(usize, u32),
-    /// The client's address is taken from a sample.
+    /// Takes the client's address from a sample.
     SetSource(Sample),
-    /// In the old `reqrep` and `rspreq`: what matches in a whole header line (or the request line) is replaced.
+    /// The old `reqrep` and `rsprep`: replaces matches in a whole header line (or the request line).
     ReplaceLine(Regex, String),
-    /// In the old `reqadd` and `rspadd`: a header line is added.
+    /// The old `reqadd` and `rspadd`: adds a header line.
     AddLine(String),
-    /// In the old `reqdel` and `rspdel`: header lines that match go.
+    /// The old `reqdel` and `rspdel`: removes matching header lines.
     DelLine(Regex),
-    /// In the old `reqdeny`: a request with a line that matches is denied.
+    /// The old `reqdeny`: denies a request with a matching line.
     DenyLine(Regex),
-    /// In the old `reqallow`: a request with a line that matches skips the old rules that follow.
+    /// The old `reqallow`: makes a request with a matching line skip the later old rules.
     AllowLine(Regex),
 }
 
 /// A redirect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
-    /// Where to.
+    /// The kind of its target.
     pub kind: RedirectKind,
     /// 301, 302 (default), 303, 307 or 308.
     pub status: u16,
@@ -160,7 +160,7 @@ pub struct Redirect {
     pub keep_query: bool,
     /// `append-slash`.
     pub append_slash: bool,
-    /// `ignore-empty`: an empty location does nothing.
+    /// `ignore-empty`: an empty location has no effect.
     pub ignore_empty: bool,
     /// `set-cookie NAME[=value]`.
     pub set_cookie: Option<String>,
@@ -168,21 +168,21 @@ pub struct Redirect {
     pub clear_cookie: Option<String>,
 }
 
-/// Where a redirect leads.
+/// The target of a redirect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedirectKind {
-    /// `location`: there.
+    /// `location`: this location.
     Location(Format),
-    /// `prefix`: there, with the target appended.
+    /// `prefix`: this prefix, with the target appended.
     Prefix(Format),
-    /// `scheme`: the same host and target over another scheme.
+    /// `scheme`: the same host and target with another scheme.
     Scheme(Format),
 }
 
 /// A response of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalResponse {
-    /// The status; that of the action if `None`.
+    /// The status; the default of the action if `None`.
     pub status: Option<u16>,
     /// `content-type`.
     pub content_type: Option<String>,
@@ -201,13 +201,13 @@ pub struct LocalResponse {
 }
 
 impl Action {
-    /// Whether it belongs to each request, and not only to the first of a connection, where a rule of connections has it: the
-    /// variables and the address that it sets are kept for one request.
+    /// Whether an action in a rule of connections applies to each request, and not only to the first one: the variables
+    /// and the address that it sets are kept for one request.
     pub(in super::super) fn is_of_each_request(&self) -> bool {
         matches!(self, Self::Allow | Self::SetVar(..) | Self::SetVarFormat(..) | Self::UnsetVar(_) | Self::SetSource(_))
     }
 
-    /// Whether it is one of the old words, which come after the others of their list.
+    /// Whether it is one of the old keywords, which come after the others of their list.
     pub(in super::super) fn is_old(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! Converters: what is done with a sample.
+//! Converters: transformations of a sample.
 
 use super::fetch::SampleType;
 use super::list::read_list;
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The most lines of a map.
+/// The greatest number of lines of a map.
 const MAX_MAP: usize = 4_000_000;
 
 /// A converter with its arguments.
@@ -26,11 +26,11 @@ pub enum Converter {
     HostOnly,
     /// `port_only`: the port as a number, 0 without one.
     PortOnly,
-    /// `field`: the part of a number, from 1 or from the end with -1; empty parts count.
+    /// `field`: the part with a number, from 1 or from the end with -1; empty parts count.
     Field(i32, Vec<u8>),
-    /// `word`: as `field`, and empty parts do not count.
+    /// `word`: as `field`, but empty parts do not count.
     Word(i32, Vec<u8>),
-    /// `bytes`: an offset and perhaps a length.
+    /// `bytes`: an offset and an optional length.
     Bytes(usize, Option<usize>),
     /// `length`.
     Length,
@@ -54,13 +54,13 @@ pub enum Converter {
     IfElse(String, String),
     /// `ipmask`: prefix lengths of IPv4 and IPv6.
     IpMask(u8, u8),
-    /// `nbsrv`: the servers that are up in the backend of the name.
+    /// `nbsrv`: the number of servers that are up in the named backend.
     ServersUp,
     /// `concat(before,var,after)`: text and a variable.
     Concat(String, Option<String>, String),
 }
 
-/// What `add` and its kin do.
+/// The operation of `add` and related converters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the converter of its name")]
 pub enum Operation {
@@ -82,19 +82,19 @@ pub struct MapTable {
     pub entries: Vec<(String, String)>,
     /// For equality: the index of each key.
     pub index: HashMap<Vec<u8>, usize>,
-    /// For regular expressions: those of `entries`.
+    /// For regular expressions: the compiled keys.
     pub expressions: Vec<Regex>,
-    /// For addresses (`map_ip`): the networks of `entries`.
+    /// For addresses (`map_ip`): the networks of the keys.
     pub networks: Option<Networks>,
-    /// What is found where no key matches.
+    /// The result if no key matches.
     pub default: Option<String>,
 }
 
-/// Networks, of which the smallest that an address lies in is found.
+/// Networks; a look-up finds the smallest one that contains an address.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Networks {
     places: HashMap<IpNet, usize>,
-    /// The lengths of prefixes that there are, the longest first.
+    /// The existing prefix lengths, the longest first.
     lengths: Vec<u8>,
 }
 
@@ -107,7 +107,7 @@ impl Networks {
         }
     }
 
-    /// The place of the smallest network that an address lies in.
+    /// The index of the smallest network that contains an address.
     pub fn find(&self, ip: IpAddr) -> Option<usize> {
         let networks = self.lengths.iter().filter_map(|length| IpNet::new(ip, *length).ok());
         networks.into_iter().find_map(|net| self.places.get(&net.trunc()).copied())
@@ -115,7 +115,7 @@ impl Networks {
 }
 
 impl Converter {
-    /// The type of the outcome; `None` where it stays.
+    /// The type of the result; `None` if it does not change.
     pub fn output(&self) -> Option<SampleType> {
         match self {
             Self::PortOnly | Self::Length | Self::Arithmetic(..) | Self::ServersUp => Some(SampleType::Int),
@@ -154,7 +154,7 @@ pub(super) fn parse(
         _ => 0,
     };
     if arguments.len() > most {
-        // `field` and `word` can have a count in HAProxy.
+        // `field` and `word` may have a count in HAProxy.
         let problem = format!("{name}: sluice takes at most {most} arguments; quote a comma inside of one");
         return Err(Problem::unsupported(at, problem));
     }
@@ -168,7 +168,7 @@ pub(super) fn parse(
         return Ok(Converter::RegexReplace(regex, arguments.get(1).cloned().unwrap_or_default(), flags.contains('g')));
     }
     build(name, arguments).map_err(|problem| {
-        // Where a number is expected, HAProxy takes the name of a variable too.
+        // HAProxy accepts the name of a variable where a number is expected.
         if arguments.iter().any(|argument| super::fetch::variable(argument).is_ok()) {
             return Problem::unsupported(at, format!("{name}: sluice takes no variables as arguments"));
         }

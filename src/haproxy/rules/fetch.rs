@@ -1,11 +1,11 @@
-//! Fetches: what can be asked of a request, a response, a connection or this node.
+//! Fetches: properties of a request, a response, a connection or this node.
 
 use super::words::{fetches, is_other_fetch, nearest_fetch};
 use super::{Problem, RuleContext};
 use crate::haproxy::keyword::Treatment;
 use crate::haproxy::position::Position;
 
-/// The type of a value, which decides how it is compared unless `-m` says so.
+/// The type of a value, which determines the comparison unless `-m` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SampleType {
     /// True or false.
@@ -18,7 +18,7 @@ pub enum SampleType {
     Text,
 }
 
-/// The head that a fetch looks at.
+/// The head that a fetch reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The request's.
@@ -27,7 +27,7 @@ pub enum Side {
     Response,
 }
 
-/// What a stick table counts for an entry.
+/// A counter of an entry of a stick table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each is the data type of its name (configuration.txt, stick-table)")]
 pub enum Counter {
@@ -51,19 +51,19 @@ pub enum Counter {
     BytesOutRate,
 }
 
-/// What is done with a counter when it is fetched.
+/// The operation of a fetch on a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CounterOperation {
-    /// It is read.
+    /// Read it.
     Read,
-    /// It is read when one has been added (`inc_gpc0`).
+    /// Increment it, then read it (`inc_gpc0`).
     Increment,
-    /// It is read and then 0 (`clr_gpc0`).
+    /// Read it, then clear it (`clr_gpc0`).
     Clear,
 }
 
 impl Counter {
-    /// The counter of a word of `store`; `None` for what is not counted.
+    /// The counter for a keyword of `store`; `None` if it is not supported.
     pub(in super::super) fn of_stored(name: &str) -> Option<Self> {
         Some(match name {
             "conn_cnt" => Self::ConnCnt,
@@ -98,17 +98,17 @@ pub enum Fetch {
     PathQuery,
     /// `url`: the target as sent.
     Url,
-    /// `capture.req.uri`: the target as it came, which rules of responses see too.
+    /// `capture.req.uri`: the target as received, available to rules of responses too.
     CapturedUri,
     /// `query`: after the `?`.
     Query,
     /// `base`: the host and the path.
     Base,
-    /// `url_param`, `urlp`: a parameter of the query; without a name the first.
+    /// `url_param`, `urlp`: a parameter of the query; without a name the first one.
     UrlParam {
         /// The name.
         name: Option<String>,
-        /// Whether the case of the name does not count.
+        /// Whether the case of the name is ignored.
         ignore_case: bool,
     },
     /// `hdr`, `req.hdr`, `res.hdr`, `fhdr`: a field by its name in lower case.
@@ -121,7 +121,7 @@ pub enum Fetch {
         occurrence: Option<i32>,
         /// `fhdr`: values are whole lines, not separated by commas.
         is_line: bool,
-        /// The type it is read as: text, number (`hdr_val`) or address (`hdr_ip`).
+        /// The type: text, number (`hdr_val`) or address (`hdr_ip`).
         read_as: ReadAs,
     },
     /// `hdr_cnt`, `fhdr_cnt`.
@@ -137,9 +137,9 @@ pub enum Fetch {
     Cookie {
         /// Request or response.
         side: Side,
-        /// The name, whose case counts; `None` is the first one.
+        /// The name, case-sensitive; `None` is the first cookie.
         name: Option<String>,
-        /// As a number (`cook_val`).
+        /// The type, such as a number (`cook_val`).
         read_as: ReadAs,
     },
     /// `req.cook_cnt`.
@@ -150,7 +150,7 @@ pub enum Fetch {
     Status,
     /// `ssl_fc`: the client speaks TLS.
     Ssl,
-    /// `ssl_fc_sni`: the name that the client asked for.
+    /// `ssl_fc_sni`: the server name of the client's handshake.
     Sni,
     /// `ssl_fc_has_sni`.
     HasSni,
@@ -168,13 +168,13 @@ pub enum Fetch {
     Int(i64),
     /// `str(…)`, `env(…)`, `hostname`.
     Text(String),
-    /// `nbsrv`: servers that are up; the proxy's own backend without a name.
+    /// `nbsrv`: the number of servers that are up; in the own backend without a name.
     ServersUp(Option<String>),
     /// `srv_is_up`: backend and server.
     ServerIsUp(Option<String>, String),
-    /// `connslots`: free places of connections and queues.
+    /// `connslots`: free places for connections and in queues.
     ConnectionSlots(Option<String>),
-    /// `be_conn`, `fe_conn`, `queue`: connections or queued requests of a proxy; the first letter tells which.
+    /// `be_conn`, `fe_conn`, `queue`: connections or queued requests of a proxy.
     Load(LoadKind, Option<String>),
     /// `var(scope.name)`.
     Variable(String),
@@ -184,15 +184,15 @@ pub enum Fetch {
     HttpAuthGroup(String),
     /// `http_auth_user`.
     HttpAuthUser,
-    /// `sc0_http_req_rate`, `src_conn_cur`, …: a counter of the tracked entry, or of the client's own.
+    /// `sc0_http_req_rate`, `src_conn_cur`, …: a counter of the tracked entry, or of the client's own entry.
     StickCounter {
-        /// What is counted.
+        /// The counter.
         counter: Counter,
-        /// What is done with it.
+        /// The operation.
         operation: CounterOperation,
         /// The slot of `track-scN`; `None` is the client's own entry.
         slot: Option<u8>,
-        /// The proxy whose table it is.
+        /// The proxy that has the table.
         table: Option<String>,
     },
     /// `fe_name`.
@@ -205,22 +205,22 @@ pub enum Fetch {
     UniqueId,
     /// `date`: seconds since 1970, and an offset.
     Date(i64),
-    /// `rand`: from 0 up to one less.
+    /// `rand`: from 0 to below this number.
     Random(u32),
 }
 
-/// How a text is read.
+/// The type that a text is parsed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReadAs {
-    /// As it is.
+    /// A text.
     Text,
-    /// As a number.
+    /// A number.
     Int,
-    /// As an address.
+    /// An address.
     Ip,
 }
 
-/// What is counted of a proxy.
+/// A count of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoadKind {
     /// `fe_conn`.
@@ -258,7 +258,7 @@ impl Fetch {
         }
     }
 
-    /// Whether it looks at a response.
+    /// Whether it reads a response.
     pub fn needs_response(&self) -> bool {
         matches!(
             self,
@@ -299,7 +299,7 @@ pub(super) fn parse(
     build(name, arguments, context).map_err(|problem| Problem::wrong(at, format!("{name}: {problem}")))
 }
 
-/// How many arguments a fetch has at most.
+/// The greatest number of arguments of a fetch.
 fn most_arguments(name: &str) -> usize {
     match name {
         "url_param" | "urlp" => 3,
@@ -311,7 +311,7 @@ fn most_arguments(name: &str) -> usize {
     }
 }
 
-/// The fetch of a name that the table has as understood.
+/// The fetch for a name that the table lists as supported.
 fn build(name: &str, arguments: &[String], context: RuleContext<'_, '_>) -> Result<Fetch, String> {
     let optional = |index: usize| arguments.get(index).filter(|text| !text.is_empty()).cloned();
     let required = |index: usize, what: &str| optional(index).ok_or_else(|| format!("expected {what} in parentheses"));
@@ -371,14 +371,14 @@ fn build(name: &str, arguments: &[String], context: RuleContext<'_, '_>) -> Resu
         "rand" => {
             Fetch::Random(optional(0).map_or(Ok(u32::MAX), |range| range.parse()).map_err(|_| "expected a range")?)
         }
-        // What rules wait for is there: the whole head has been read.
+        // The whole head has been read, so there is nothing left to wait for.
         "req.proto_http" | "req_proto_http" | "wait_end" => Fetch::Bool(true),
         _ => return head_fetch(name, arguments),
     };
     Ok(fetch)
 }
 
-/// `scope.name`, checked.
+/// Checks `scope.name`.
 pub(super) fn variable(text: &str) -> Result<String, String> {
     let scopes = ["proc", "sess", "txn", "req", "res"];
     let is_name =
@@ -389,7 +389,7 @@ pub(super) fn variable(text: &str) -> Result<String, String> {
     }
 }
 
-/// Headers and cookies.
+/// Parses fetches of headers and cookies.
 fn head_fetch(name: &str, arguments: &[String]) -> Result<Fetch, String> {
     let (side, plain) = match name {
         _ if name.starts_with("res.") => (Side::Response, &name[4..]),
@@ -408,7 +408,7 @@ fn head_fetch(name: &str, arguments: &[String]) -> Result<Fetch, String> {
         None => None,
         Some(text) => Some(text.parse::<i32>().map_err(|_| format!("{text:?} is no number of a value"))?),
     };
-    // Zero is the same as none.
+    // Zero is equivalent to none.
     let occurrence = occurrence.filter(|occurrence| *occurrence != 0);
     let as_header = |is_line, read_as| Ok(Fetch::Header { side, name: header()?, occurrence, is_line, read_as });
     match plain {
@@ -425,7 +425,7 @@ fn head_fetch(name: &str, arguments: &[String]) -> Result<Fetch, String> {
     }
 }
 
-/// `sc0_NAME(table)`, `sc_NAME(slot,table)`, `src_NAME(table)`.
+/// Parses `sc0_NAME(table)`, `sc_NAME(slot,table)`, `src_NAME(table)`.
 fn counter_fetch(name: &str, arguments: &[String]) -> Option<Fetch> {
     let table = |index: usize| arguments.get(index).filter(|text| !text.is_empty()).cloned();
     let (slot, what, table) = if let Some(what) = name.strip_prefix("src_") {
@@ -447,7 +447,7 @@ fn counter_fetch(name: &str, arguments: &[String]) -> Option<Fetch> {
         "bytes_out_rate" => Counter::BytesOutRate,
         name => Counter::of_stored(name)?,
     };
-    // These have a verb, the others have none.
+    // These have an operation in their name, the others have none.
     let is_general = matches!(counter, Counter::Gpc0 | Counter::Gpc1 | Counter::Gpt0);
     (is_general == (name != what)).then_some(Fetch::StickCounter { counter, operation, slot, table })
 }

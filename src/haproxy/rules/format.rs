@@ -1,10 +1,10 @@
-//! Formats: texts with samples and aliases in them (configuration.txt section 8.2.6).
+//! Formats: texts that contain samples and aliases (configuration.txt section 8.2.6).
 
 use super::sample::Sample;
 use super::{Problem, RuleContext};
 use crate::haproxy::position::Position;
 
-/// The most parts of one format.
+/// The greatest number of parts of one format.
 const MAX_PARTS: usize = 1024;
 
 /// The aliases of `log-format`.
@@ -15,18 +15,18 @@ const ALIASES: [&str; 62] = [
     "si", "sp", "sq", "sslc", "sslv",
 ];
 
-/// Aliases of one or two letters that came or went with versions.
+/// Aliases of one or two letters that exist in some versions only.
 const MORE_ALIASES: [&str; 8] = ["ts", "tsc", "OG", "Tw", "bq", "rc", "cp", "ST"];
 
-/// The aliases that a format outside of the log can have.
+/// The aliases that are supported in formats outside of the log.
 const RENDERED: [&str; 13] = ["ci", "cp", "fi", "fp", "f", "ft", "b", "s", "HM", "HU", "HP", "HPO", "ID"];
 
-/// Whether a format outside of the log can have this alias.
+/// Whether a format outside of the log may contain this alias.
 pub(in super::super) fn can_render(alias: &str) -> bool {
     RENDERED.contains(&alias)
 }
 
-/// A text with places to fill.
+/// A text with parts to fill in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Format {
     /// The parts in order.
@@ -36,7 +36,7 @@ pub struct Format {
 /// A part of a format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FormatPart {
-    /// As it is.
+    /// A literal text.
     Text(String),
     /// `%[…]`; flags such as `+Q` before it.
     Sample(Sample, String),
@@ -54,7 +54,7 @@ impl Format {
         }
     }
 
-    /// A format of a text alone.
+    /// A format without parts to fill in.
     pub(in super::super) fn plain(text: &str) -> Self {
         Self { parts: vec![FormatPart::Text(text.to_owned())] }
     }
@@ -91,7 +91,7 @@ impl Format {
     }
 }
 
-/// What follows a percent sign: an optional name in parentheses, flags in braces, a sample or an alias.
+/// Parses the item behind a percent sign: an optional name in parentheses, flags in braces, a sample or an alias.
 fn item<'t>(text: &'t str, at: Position, context: RuleContext<'_, '_>) -> Result<(FormatPart, &'t str), Problem> {
     let enclosed = |text: &'t str, open: char, close: char| match text.strip_prefix(open) {
         None => Ok(("", text)),
@@ -109,7 +109,7 @@ fn item<'t>(text: &'t str, at: Position, context: RuleContext<'_, '_>) -> Result
     }
     let len = text.find(|char: char| !char.is_ascii_alphanumeric()).unwrap_or(text.len());
     let known = ALIASES.iter().chain(&MORE_ALIASES);
-    // The longest that fits, so that `%Tsx` is `%Ts` and a letter.
+    // The longest alias wins, so `%Tsx` is `%Ts` and a letter.
     let alias = known.filter(|alias| text[..len].starts_with(**alias)).max_by_key(|alias| alias.len());
     match alias {
         Some(alias) => Ok((FormatPart::Alias(alias, flags.to_owned()), &text[alias.len()..])),
@@ -119,7 +119,7 @@ fn item<'t>(text: &'t str, at: Position, context: RuleContext<'_, '_>) -> Result
     }
 }
 
-/// The closing bracket: brackets in arguments and quotes do not count.
+/// The position of the closing bracket: brackets in arguments and quotes do not count.
 fn sample_end(text: &str) -> Option<usize> {
     let (mut depth, mut quote, mut escaped) = (0usize, None, false);
     for (index, char) in text.char_indices() {

@@ -4,7 +4,7 @@ use super::{Problem, RuleContext};
 use crate::haproxy::position::Position;
 use std::path::Path;
 
-/// The text of a list or a map: `opt@` may be missing, `virt@` is empty.
+/// The text of a list or a map: the file of `opt@` may be missing, `virt@` is empty.
 pub(super) fn read_list(name: &str, at: Position, context: RuleContext<'_, '_>) -> Result<String, Problem> {
     if name.starts_with("virt@") {
         return Err(Problem::unsupported(at, format!("{name}: it is filled over HAProxy's command socket")));

@@ -1,4 +1,4 @@
-//! ACLs, conditions, samples, formats and actions as they are written (configuration.txt sections 4.4, 7 and 8.2.6).
+//! Parsing of ACLs, conditions, samples, formats and actions (configuration.txt sections 4.4, 7 and 8.2.6).
 
 mod acl;
 mod action;
@@ -30,12 +30,12 @@ pub(super) use words::{RuleSet, actions, converters, fetches};
 use super::environment::Environment;
 use super::position::{Fault, Position};
 
-/// Why a rule could not be read.
+/// Why a rule is not usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Problem {
-    /// It is no rule: HAProxy refuses it as well, or it cannot be told what it means.
+    /// It is malformed: HAProxy refuses it as well, or its meaning is unclear.
     Wrong(Fault),
-    /// It is one, and sluice cannot do what it says.
+    /// It is valid, but not supported.
     Unsupported(Fault),
 }
 
@@ -55,11 +55,11 @@ impl Problem {
     }
 }
 
-/// What a rule is read with.
+/// The context in which a rule is parsed.
 #[derive(Clone, Copy)]
 pub(super) struct RuleContext<'a, 'e> {
     /// Files and variables.
     pub(super) environment: &'a Environment<'e>,
-    /// The ACLs that the proxy has so far.
+    /// The ACLs of the proxy so far.
     pub(super) acls: &'a [Acl],
 }

@@ -1,4 +1,4 @@
-//! The actions of `http-request` and its kin, from words.
+//! Parsing of the actions of `http-request` and related keywords.
 
 use super::acl::parse_condition;
 use super::action::{Action, LocalResponse, Redirect, RedirectKind, Rule};
@@ -13,15 +13,15 @@ use crate::haproxy::position::Position;
 use crate::haproxy::rules::{Sample, TextMatch};
 use crate::wire::is_token;
 
-/// What a list makes of a line whose action sluice does not do.
+/// The result for a line.
 pub(in super::super) enum Parsed {
     /// A rule.
     Rule(Box<Rule>, Treatment, &'static str),
-    /// The action has no part here, or is left out, and decides nothing.
+    /// The action is irrelevant here, or left out, and affects no decision.
     Skipped(Treatment, String),
 }
 
-/// Parses an action and its condition. The flag of an error tells whether the action decides anything.
+/// Parses an action and its condition. The flag of an error is whether the action affects a decision.
 pub(in super::super) fn parse_action(
     words: &[Word],
     set: RuleSet,
@@ -31,7 +31,7 @@ pub(in super::super) fn parse_action(
     let Some((first, rest)) = words.split_first() else {
         return Err((Problem::wrong(keyword_at, "expected an action"), true));
     };
-    // `set-var(txn.x)` and `lua.name`.
+    // For `set-var(txn.x)` and `lua.name`.
     let name = first.text.split('(').next().unwrap_or_default();
     let Some(word) = actions().iter().find(|word| word.name == name) else {
         if name.starts_with("lua.") {
@@ -59,7 +59,7 @@ pub(in super::super) fn parse_action(
     Ok(Parsed::Rule(Box::new(Rule { action, condition, at: first.at }), word.treatment, word.reason))
 }
 
-/// Parses what follows the keyword `redirect`, or the action of that name.
+/// Parses the parameters of the keyword `redirect`, or of the action with that name.
 pub(in super::super) fn parse_redirect(
     words: &[Word],
     at: Position,
@@ -86,7 +86,7 @@ impl<'w> Cursor<'w, '_, '_> {
         Ok(word)
     }
 
-    /// The next word, if it does not begin the condition.
+    /// The next word, unless it begins the condition.
     fn option(&mut self) -> Option<&'w Word> {
         let (word, rest) = self.words.split_first()?;
         if word.text == "if" || word.text == "unless" {
@@ -222,7 +222,7 @@ impl<'w> Cursor<'w, '_, '_> {
         Ok(response)
     }
 
-    /// `track-sc0` and its kin: the key, and the proxy whose table it is.
+    /// Parses `track-sc0` and related actions: the key, and the proxy that has the table.
     fn track(&mut self, name: &str) -> Result<Action, Problem> {
         let slot = name.bytes().last().map_or(0, |digit| usize::from(digit.saturating_sub(b'0')));
         let key = self.sample("a key such as src")?;
@@ -268,7 +268,7 @@ impl<'w> Cursor<'w, '_, '_> {
 fn variable(text: &str, at: Position) -> Result<String, Problem> {
     let inside = text.split_once('(').and_then(|(_, inside)| inside.strip_suffix(')'));
     let inside = inside.ok_or_else(|| Problem::wrong(at, "expected (scope.name) after the action"))?;
-    // Conditions such as `ifempty` after a comma.
+    // Conditions such as `ifempty` follow a comma.
     let mut parts = inside.split(',');
     let name = parts.next().unwrap_or_default();
     if parts.next().is_some() {

@@ -1,4 +1,4 @@
-//! What a sample is compared with.
+//! The comparison of a sample with patterns.
 
 use super::fetch::SampleType;
 use super::list::read_list;
@@ -8,51 +8,51 @@ use crate::haproxy::position::Position;
 use ipnet::{IpNet, Ipv4Net};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The most patterns of one test, files included.
+/// The greatest number of patterns of one test, including files.
 const MAX_PATTERNS: usize = 4_000_000;
 
-/// The most bytes that a compiled expression may need.
+/// The greatest size of a compiled expression in bytes.
 const REGEX_SIZE: usize = 4 << 20;
 
-/// How a test compares.
+/// The comparison of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Matching {
-    /// `-m found`: there is a value.
+    /// `-m found`: a value exists.
     Found,
     /// The value is true, or not 0.
     Bool,
-    /// The value lies in one of the ranges, both ends included.
+    /// The value is in one of the ranges, both ends included.
     Int(Vec<(i64, i64)>),
-    /// The length lies in one of the ranges.
+    /// The length is in one of the ranges.
     Len(Vec<(i64, i64)>),
-    /// The value lies in one of the networks.
+    /// The value is in one of the networks.
     Ip(Vec<IpNet>),
-    /// One of the texts fits.
+    /// One of the texts matches.
     Text(TextMatch, Vec<TextPattern>),
-    /// One of the expressions fits.
+    /// One of the expressions matches.
     Regex(Vec<Regex>),
 }
 
-/// How texts are compared.
+/// The comparison of texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextMatch {
     /// `str`: they are equal.
     Equal,
-    /// `beg`: the value begins so.
+    /// `beg`: the value begins with the text.
     Begin,
-    /// `end`: the value ends so.
+    /// `end`: the value ends with the text.
     End,
-    /// `sub`: it stands somewhere in the value.
+    /// `sub`: the value contains the text.
     Contain,
-    /// `dir`: it stands between slashes.
+    /// `dir`: the value contains the text between slashes.
     Folder,
-    /// `dom`: it stands between dots, slashes, colons or question marks.
+    /// `dom`: the value contains the text between dots, slashes, colons or question marks.
     Domain,
     /// `reg`: a regular expression.
     Regex,
 }
 
-/// A text, in lower case where case does not count.
+/// A text, in lower case if case is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextPattern {
     /// The bytes.
@@ -61,7 +61,7 @@ pub struct TextPattern {
     pub ignore_case: bool,
 }
 
-/// A regular expression over bytes, matched in linear time. It has no look-around and no back reference.
+/// A regular expression over bytes, matched in linear time. It has no look-around and no back references.
 #[derive(Clone, Debug)]
 pub struct Regex {
     /// The compiled expression.
@@ -78,7 +78,7 @@ impl PartialEq for Regex {
 impl Eq for Regex {}
 
 impl Regex {
-    /// Compiles an expression; the problem tells what sluice's engine cannot do.
+    /// Compiles an expression; an error names the feature that is not supported.
     pub(in super::super) fn new(pattern: &str, ignore_case: bool) -> Result<Self, String> {
         let built = regex::bytes::RegexBuilder::new(pattern)
             .unicode(false)
@@ -95,7 +95,7 @@ impl Regex {
     }
 }
 
-/// The methods of `-m` that sluice has, and the suffixes of ACL criteria.
+/// The supported methods of `-m`, and the suffixes of ACL criteria.
 pub(super) fn text_match(name: &str) -> Option<TextMatch> {
     Some(match name {
         "str" => TextMatch::Equal,
@@ -109,7 +109,7 @@ pub(super) fn text_match(name: &str) -> Option<TextMatch> {
     })
 }
 
-/// Parses the flags and values after a criterion. `implied` is what its suffix says.
+/// Parses the flags and values behind a criterion. `implied` is the comparison of its suffix.
 pub(super) fn parse(
     words: &[Word],
     implied: Option<&str>,
@@ -126,7 +126,7 @@ pub(super) fn parse(
             after.first().ok_or_else(|| Problem::wrong(word.at, format!("expected {expected} after {}", word.text)))
         };
         match word.text.as_str() {
-            // Only before the first value.
+            // A flag counts only before the first value.
             _ if values.is_closed => values.push(&word.text, ignore_case, word.at)?,
             "-i" => ignore_case = true,
             "-n" => {}
@@ -223,7 +223,7 @@ fn trimmed(method: TextMatch, text: &str) -> &str {
     }
 }
 
-/// Numbers, ranges `low:high`, and operators for what follows them.
+/// Parses numbers, ranges `low:high`, and operators for the values behind them.
 fn ranges(texts: &[(String, bool, Position)]) -> Result<Vec<(i64, i64)>, Problem> {
     let mut operator = "eq";
     let mut ranges = Vec::new();
@@ -257,7 +257,7 @@ fn ranges(texts: &[(String, bool, Position)]) -> Result<Vec<(i64, i64)>, Problem
     }
 }
 
-/// An address or a network. `192.168.1` is 192.168.0.1, as inet_aton(3) has it.
+/// An address or a network. `192.168.1` is 192.168.0.1, as in inet_aton(3).
 fn network((text, _, at): &(String, bool, Position)) -> Result<IpNet, Problem> {
     parse_network(text).ok_or_else(|| {
         let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));

@@ -1,24 +1,24 @@
-//! Sample expressions: a fetch, and converters after it.
+//! Sample expressions: a fetch, followed by converters.
 
 use super::converter::{self, Converter};
 use super::fetch::{self, Fetch, SampleType};
 use super::{Problem, RuleContext};
 use crate::haproxy::position::Position;
 
-/// The most converters of one expression.
+/// The greatest number of converters of one expression.
 const MAX_CONVERTERS: usize = 64;
 
 /// An expression such as `req.hdr(host),lower`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// What is taken.
+    /// The fetch.
     pub fetch: Fetch,
-    /// What is done with it, in order.
+    /// The converters, in order.
     pub converters: Vec<Converter>,
 }
 
 impl Sample {
-    /// The type of the outcome.
+    /// The type of the result.
     pub fn value_type(&self) -> SampleType {
         let converted = self.converters.iter().rev().find_map(Converter::output);
         converted.unwrap_or_else(|| self.fetch.value_type())
@@ -57,7 +57,7 @@ pub(super) fn converters(
     Ok(converters)
 }
 
-/// Splits `name(a,b)rest` into the name, the arguments and the rest. Arguments are quoted and escaped as words are.
+/// Splits `name(a,b)rest` into the name, the arguments and the rest. Arguments are quoted and escaped like words.
 pub(super) fn call(text: &str) -> Result<(&str, Vec<String>, &str), String> {
     let len = text.find(['(', ',']).unwrap_or(text.len());
     let (name, rest) = text.split_at(len);

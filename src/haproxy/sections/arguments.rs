@@ -1,4 +1,4 @@
-//! The words after a keyword, one by one.
+//! The words behind a keyword, one by one.
 
 use crate::haproxy::environment::Environment;
 use crate::haproxy::keyword::Treatment;
@@ -7,10 +7,10 @@ use crate::haproxy::position::{Fault, Position};
 use crate::haproxy::units::{self, Unit};
 use std::time::Duration;
 
-/// A cursor over the words after a keyword.
+/// A cursor over the words behind a keyword.
 pub(super) struct Arguments<'w> {
     pub(super) words: &'w [Word],
-    /// The keyword.
+    /// The position of the keyword.
     pub(super) at: Position,
 }
 
@@ -59,12 +59,12 @@ impl<'w> Arguments<'w> {
         units::size(&word.text).ok_or_else(|| Fault::new(word.at, format!("{:?} is no size such as 100k", word.text)))
     }
 
-    /// All that is left, as one text.
+    /// The remaining words.
     pub(super) fn rest(&mut self) -> Vec<String> {
         std::mem::take(&mut self.words).iter().map(|word| word.text.clone()).collect()
     }
 
-    /// Nothing may be left.
+    /// Fails if words remain.
     pub(super) fn finish(&self) -> Result<(), Fault> {
         match self.words.first() {
             None => Ok(()),
@@ -79,10 +79,10 @@ fn time(word: &Word, unit: Unit) -> Result<Duration, Fault> {
     time.ok_or_else(|| Fault::new(word.at, format!("{:?} {problem}", word.text)))
 }
 
-/// A word of `bind` or `server`, and what it does to the line's model.
+/// A parameter of `bind` or `server`, and its effect on the model of the line.
 pub(in super::super) struct ParameterWord<T: 'static> {
     pub(in super::super) name: &'static str,
-    /// How many words follow it.
+    /// Number of its arguments.
     pub(in super::super) arguments: usize,
     pub(in super::super) treatment: Treatment,
     pub(in super::super) reason: &'static str,
@@ -91,12 +91,12 @@ pub(in super::super) struct ParameterWord<T: 'static> {
 
 type Set<T> = fn(&mut T, &str) -> Result<(), String>;
 
-/// A word that is honoured.
+/// A parameter that is honoured.
 pub(super) const fn word<T>(name: &'static str, arguments: usize, set: Set<T>) -> ParameterWord<T> {
     ParameterWord { name, arguments, treatment: Treatment::Honoured, reason: "", set }
 }
 
-/// A word that is done in sluice's own way.
+/// A parameter that is implemented differently.
 pub(super) const fn mapped<T>(
     name: &'static str,
     arguments: usize,
@@ -106,7 +106,7 @@ pub(super) const fn mapped<T>(
     told(name, arguments, Treatment::Mapped, reason, set)
 }
 
-/// A word that is read, whatever becomes of it.
+/// A parameter that is parsed, with any treatment.
 pub(super) const fn told<T>(
     name: &'static str,
     arguments: usize,
@@ -117,7 +117,7 @@ pub(super) const fn told<T>(
     ParameterWord { name, arguments, treatment, reason, set }
 }
 
-/// A word that is known and not read.
+/// A known parameter that is not parsed.
 pub(super) const fn not<T>(
     name: &'static str,
     arguments: usize,
@@ -127,13 +127,13 @@ pub(super) const fn not<T>(
     told(name, arguments, treatment, reason, |_, _| Ok(()))
 }
 
-/// One value.
+/// Sets a single value.
 pub(super) fn set_text(field: &mut Option<String>, value: &str) -> Result<(), String> {
     *field = Some(value.to_owned());
     Ok(())
 }
 
-/// Replaces variables in the value of an address.
+/// Replaces variables in an address.
 pub(super) fn expanded(word: &Word, environment: &Environment<'_>) -> String {
     crate::haproxy::address::expand(&word.text, environment)
 }

@@ -1,4 +1,4 @@
-//! The words of `bind`.
+//! The parameters of `bind`.
 
 use super::arguments::{ParameterWord, mapped, not, set_text as text, told, word};
 use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped, Refused};
@@ -11,7 +11,7 @@ fn version(field: &mut Option<String>, value: &str) -> Result<(), String> {
     text(field, value)
 }
 
-/// Takes a version out at the lower end, as `no-tlsv11` mostly means.
+/// Excludes a version at the lower end, which is the usual meaning of `no-tlsv11`.
 fn above(bind: &mut Bind, minimum: &str) -> Result<(), String> {
     if bind.tls_min.as_deref().is_none_or(|current| current < minimum) {
         bind.tls_min = Some(minimum.to_owned());
@@ -47,7 +47,7 @@ const OLD_TLS: &str = "rustls speaks TLS 1.2 and 1.3 only";
 const THREADS: &str = "every worker listens on every address";
 const QUIC: &str = "sluice does not speak QUIC";
 
-/// All words of `bind`.
+/// All parameters of `bind`.
 pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
     not("accept-netscaler-cip", 1, Refused, "sluice reads the PROXY protocol only"),
     word("accept-proxy", 0, |bind, _| {

@@ -1,4 +1,4 @@
-//! The words of `global`.
+//! The keywords of `global`.
 
 use super::arguments::Arguments;
 use super::lines::log_target;
@@ -6,7 +6,7 @@ use crate::haproxy::keyword::Treatment::{self, Honoured, Ignored, Lost, Mapped};
 use crate::haproxy::model::Global;
 use crate::haproxy::position::Fault;
 
-/// A word of `global`.
+/// A keyword of `global`.
 pub(in super::super) struct GlobalWord {
     pub(in super::super) name: &'static str,
     pub(in super::super) treatment: Treatment,
@@ -30,7 +30,7 @@ const fn not(name: &'static str, treatment: Treatment, reason: &'static str) -> 
     })
 }
 
-/// One value.
+/// Reads a single value.
 fn text(field: &mut Option<String>, arguments: &mut Arguments<'_>) -> Result<(), Fault> {
     *field = Some(arguments.text("a value")?);
     Ok(())
@@ -39,7 +39,7 @@ fn text(field: &mut Option<String>, arguments: &mut Arguments<'_>) -> Result<(),
 const LUA: &str = "sluice runs no Lua; what calls it is refused or lost where it stands";
 const STATE: &str = "states of servers are not kept over a restart";
 
-/// The words of `global` that have a treatment of their own.
+/// The keywords of `global` with their own treatment.
 pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
     word("ca-base", Honoured, "", |global, arguments| text(&mut global.ca_base, arguments)),
     word("chroot", Mapped, "systemd's sandbox takes its place; sluice changes no root", |global, arguments| {
@@ -121,7 +121,7 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
     word("user", Mapped, "user of sluice's configuration", |global, arguments| text(&mut global.user, arguments)),
 ];
 
-/// The other words of `global`: tuning, debugging, devices, and what HAProxy's own machinery needs. All are ignored.
+/// The other keywords of `global`: tuning, debugging, devices, and HAProxy's internals. All are ignored.
 pub(in super::super) const OTHER_GLOBAL_WORDS: &str = "\
     51degrees-allow-unmatched 51degrees-cache-size 51degrees-data-file 51degrees-difference 51degrees-drift \
     51degrees-property-name-list 51degrees-property-separator 51degrees-use-performance-graph \
@@ -178,7 +178,7 @@ pub(in super::super) const OTHER_GLOBAL_WORDS: &str = "\
     tune.zlib.windowsize warn-blocked-traffic-after wurfl-cache-size wurfl-data-file wurfl-information-list \
     wurfl-information-list-separator zero-warning";
 
-/// `ssl-default-bind-…` and `ssl-default-server-…`; false for any other word.
+/// Reads `ssl-default-bind-…` and `ssl-default-server-…`; false for any other keyword.
 pub(super) fn tls_default(global: &mut Global, name: &str, arguments: &mut Arguments<'_>) -> bool {
     let (name, defaults) = match (name.strip_prefix("ssl-default-bind-"), name.strip_prefix("ssl-default-server-")) {
         (Some(name), _) => (name, &mut global.tls_bind_defaults),

@@ -1,4 +1,4 @@
-//! The lines that have words of their own: `bind`, `server` and its kin, `log`.
+//! Lines with parameters: `bind`, `server` and related ones, `log`.
 
 use super::arguments::{Arguments, expanded};
 use super::bind::BIND_WORDS;
@@ -31,7 +31,7 @@ pub(super) fn bind_line(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argument
     Ok(())
 }
 
-/// The address of a server, or why it is none.
+/// Parses the address of a server.
 fn server_address(scope: &mut ProxyScope<'_, '_>, word: &Word, server: &mut Server) -> Result<bool, Fault> {
     match address::server(&expanded(word, scope.environment)) {
         Ok(address) => {

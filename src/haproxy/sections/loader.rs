@@ -1,4 +1,4 @@
-//! Lines to sections.
+//! Parsing of lines to sections.
 
 use super::arguments::Arguments;
 use super::global::{self, GLOBAL_WORDS, OTHER_GLOBAL_WORDS};
@@ -14,7 +14,7 @@ use crate::haproxy::lexer::Word;
 use crate::haproxy::model::{Model, Proxy, ProxyKind};
 use crate::haproxy::reader::Line;
 
-/// The words that begin a section, how it is treated, and why.
+/// The keywords that begin a section, with treatment and reason.
 pub(in super::super) const SECTIONS: &[(&str, Treatment, &str)] = &[
     ("global", Honoured, ""),
     ("defaults", Honoured, ""),
@@ -39,24 +39,24 @@ pub(in super::super) const SECTIONS: &[(&str, Treatment, &str)] = &[
     ("traces", Ignored, "traces are HAProxy's"),
 ];
 
-/// Whether a word begins a section.
+/// Whether a keyword begins a section.
 pub(in super::super) fn is_section(word: &str) -> bool {
     SECTIONS.iter().any(|(name, _, _)| *name == word)
 }
 
-/// What is read so far.
+/// The content parsed so far.
 struct Loader<'a, 'e> {
     model: Model,
     findings: Vec<Finding>,
     environment: &'a Environment<'e>,
-    /// `defaults` sections by name; the last one without a name or with one is the current.
+    /// `defaults` sections by name; the last one, named or not, is current.
     defaults: Vec<Proxy>,
     current: Current,
-    /// The number of the section under way.
+    /// The number of the current section.
     section: u32,
 }
 
-/// The section under way.
+/// The current section.
 enum Current {
     None,
     Global,
@@ -65,7 +65,7 @@ enum Current {
     Skipped,
 }
 
-/// Reads lines into a model and says of every word what becomes of it.
+/// Parses lines into a model, with the treatment of every keyword.
 pub(in super::super) fn load_lines(lines: &[Line], environment: &Environment<'_>) -> (Model, Vec<Finding>) {
     let mut loader = Loader {
         model: Model::default(),
@@ -150,7 +150,7 @@ impl Loader<'_, '_> {
         if kind != ProxyKind::Defaults && proxy.name.is_empty() {
             self.say(&words[0], name, Wrong, "expected a name after it");
         }
-        // `listen NAME ADDRESS` of old files.
+        // Old files have `listen NAME ADDRESS`.
         let address = words.get(2).filter(|_| from != Some(2) && from != Some(1));
         if let Some(word) = address.filter(|_| matches!(kind, ProxyKind::Listen | ProxyKind::Frontend)) {
             let mut scope = self.scope(&mut proxy);
@@ -165,7 +165,7 @@ impl Loader<'_, '_> {
         self.current = Current::Proxy(Box::new(proxy));
     }
 
-    /// A proxy that is as its `defaults` say.
+    /// A proxy with the values of its `defaults`.
     fn inherited(&mut self, kind: ProxyKind, from: Option<&Word>) -> Proxy {
         let named = from.and_then(|word| self.defaults.iter().rev().find(|defaults| defaults.name == word.text));
         match (from, named) {
@@ -176,7 +176,7 @@ impl Loader<'_, '_> {
                 Proxy::default()
             }
             (Some(_), Some(defaults)) => defaults.clone(),
-            // A section `defaults` starts afresh.
+            // A section `defaults` inherits nothing.
             (None, _) if kind == ProxyKind::Defaults => Proxy::default(),
             (None, _) => self.defaults.last().cloned().unwrap_or_default(),
         }

@@ -1,4 +1,4 @@
-//! Lines to sections to the model.
+//! Parsing of sections into the model.
 
 mod arguments;
 mod bind;
@@ -25,16 +25,16 @@ use super::keyword::Treatment;
 use super::position::Position;
 use std::borrow::Cow;
 
-/// What is said of a word.
+/// The finding about a keyword.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
-    /// The word, or the words of a keyword.
+    /// The keyword, which may consist of several words.
     pub word: String,
     /// How it is treated.
     pub treatment: Treatment,
-    /// Why; empty where it is understood.
+    /// The reason; empty if it is supported.
     pub note: Cow<'static, str>,
     /// The index of its section in the order of the files.
     pub section: u32,

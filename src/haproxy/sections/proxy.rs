@@ -1,4 +1,4 @@
-//! A line of a proxy: its keyword is found in the table and read.
+//! A line of a proxy: its keyword is looked up in the table and parsed.
 
 use super::Finding;
 use super::arguments::Arguments;
@@ -10,7 +10,7 @@ use crate::haproxy::lexer::Word;
 use crate::haproxy::model::{Flag, Proxy, ProxyKind};
 use crate::haproxy::position::Fault;
 
-/// Where the words of a section of this kind may stand.
+/// The sections of this kind, in which keywords may occur.
 fn places(kind: ProxyKind) -> Places {
     match kind {
         ProxyKind::Defaults => Places::DEFAULTS,
@@ -20,7 +20,7 @@ fn places(kind: ProxyKind) -> Places {
     }
 }
 
-/// The keyword that a line begins with: the longest that fits.
+/// The keyword at the start of a line: the longest match.
 fn find(words: &[Word]) -> Option<(&'static ProxyWord, usize)> {
     let fits = |known: &&ProxyWord| {
         let mut parts = known.name.split(' ');
@@ -33,7 +33,7 @@ fn find(words: &[Word]) -> Option<(&'static ProxyWord, usize)> {
     best.map(|known| (known, known.name.split(' ').count()))
 }
 
-/// Reads a line into a proxy.
+/// Parses a line into a proxy.
 pub(super) fn read_line(
     proxy: &mut Proxy,
     words: &[Word],
@@ -60,7 +60,7 @@ pub(super) fn read_line(
     }
     if !known.places.has(places(proxy.kind)) {
         let note = format!("it stands in {} only", known.places.names());
-        // HAProxy warns of most words of the other side, and does not read them.
+        // HAProxy warns of most keywords of the other side, and ignores them.
         let is_fatal =
             proxy.kind == ProxyKind::Defaults || matches!(known.name, "server" | "default-server" | "server-template");
         let (treatment, more) = if is_fatal {
@@ -105,19 +105,19 @@ fn apply(known: &ProxyWord, scope: &mut ProxyScope<'_, '_>, arguments: &mut Argu
             } else {
                 scope.proxy.flags.insert(flag)
             };
-            // Modes of the same thing take each other's place.
+            // Modes of the same feature replace each other.
             let rivals = [Flag::HttpClose, Flag::HttpServerClose, Flag::HttpKeepAlive];
             if rivals.contains(&flag) && !scope.is_negated {
                 scope.proxy.flags.retain(|other| *other == flag || !rivals.contains(other));
             }
-            // Some have words after them, which say how.
+            // Some have parameters, which are ignored.
             arguments.rest();
             Ok(())
         }
         Read::Timeout(field) => {
             let word = arguments.words.first();
             let time = arguments.time()?;
-            // Zero is none at all in HAProxy, as where the line is missing.
+            // HAProxy treats zero as no timeout, as if the line were missing.
             *field(&mut scope.proxy.timeouts) = Some(time).filter(|time| !time.is_zero());
             if let Some(word) = word.filter(|_| time.is_zero()) {
                 let note =
@@ -140,7 +140,7 @@ fn apply(known: &ProxyWord, scope: &mut ProxyScope<'_, '_>, arguments: &mut Argu
     }
 }
 
-/// What to say of a line whose keyword is in no table.
+/// The message for a line whose keyword is in no table.
 fn unknown(words: &[Word]) -> String {
     let texts: Vec<_> = words.iter().take(3).map(|word| word.text.as_str()).collect();
     let siblings = || proxy_words().filter(|known| known.name.split(' ').next() == texts.first().copied());

@@ -1,4 +1,4 @@
-//! Lines of a proxy that say how it balances, checks, remembers and fails.
+//! Lines of a proxy about balancing, checks, persistence and errors.
 
 use super::arguments::Arguments;
 use super::scope::ProxyScope;
@@ -256,7 +256,7 @@ pub(super) fn errorfiles(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argumen
     while !arguments.words.is_empty() {
         statuses.push(status(arguments)?);
     }
-    // 0 stands for all that the section has.
+    // 0 stands for all pages of the section.
     if statuses.len() > 1 {
         statuses.remove(0);
     }
@@ -268,7 +268,7 @@ pub(super) fn errorfiles(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argumen
 
 const UNFILLED: &str = "sluice fills nothing into pages of errors";
 
-/// A format that is taken as it is written.
+/// Reports parts of a format that cannot be filled in.
 fn note_unfilled(scope: &mut ProxyScope<'_, '_>, value: &Word) {
     if value.text.contains('%') {
         scope.note(value, Lost, UNFILLED);
@@ -327,7 +327,7 @@ pub(super) fn stats(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_
             let (user, password) =
                 pair.ok_or_else(|| Fault::new(word.at, "expected a user, a colon and a password"))?;
             stats.auth.push(StatsAuth { user: user.to_owned(), password: password.to_owned() });
-            // The next word may be a part of the password, so it is not told.
+            // The next word may be a part of the password, so it is not shown.
             if let Some(word) = arguments.next() {
                 return Err(Fault::new(word.at, "expected nothing after the password; escape a space in it with \\"));
             }

@@ -1,4 +1,4 @@
-//! Lines of a proxy that are rules.
+//! Lines of a proxy with rules.
 
 use super::arguments::Arguments;
 use super::scope::ProxyScope;
@@ -21,7 +21,7 @@ pub(super) fn acl(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>)
     }
     arguments.words.first().ok_or_else(|| Fault::new(arguments.at, "expected a criterion such as path_beg"))?;
     let criterion = scope.with_rules(|context| parse_acl(arguments.words, context));
-    // Rules that use the name already count on all of its lines.
+    // Earlier rules with this name count on all of its lines.
     let is_later = scope.proxy.acls.iter().any(|acl| acl.name == name.text && acl.unsupported.is_none());
     let index = scope.proxy.acls.iter().position(|acl| acl.name == name.text).unwrap_or_else(|| {
         scope.proxy.acls.push(Acl { name: name.text.clone(), tests: Vec::new(), unsupported: None });
@@ -30,11 +30,11 @@ pub(super) fn acl(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>)
     match criterion {
         Ok(criterion) => scope.proxy.acls[index].tests.push(criterion),
         Err(Problem::Wrong(fault)) => {
-            // Lines that use it need not complain again.
+            // Lines that use it need not report it again.
             scope.proxy.acls[index].unsupported = Some("its line is wrong".to_owned());
             return Err(fault);
         }
-        // A rule that uses it is refused or lost by what it does; a test that nothing uses loses nothing.
+        // A rule that uses the ACL is refused or lost by its own effect; an unused ACL loses nothing.
         Err(Problem::Unsupported(fault)) => {
             scope.outcome = Some((if is_later { Refused } else { Lost }, fault.problem.clone()));
             scope.proxy.acls[index].unsupported = Some(fault.problem);
@@ -61,7 +61,7 @@ pub(super) fn use_backend(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argume
 pub(super) fn default_backend(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>) -> Outcome {
     let name = arguments.expect("a backend")?;
     scope.proxy.default_backend = Some((name.text.clone(), name.at));
-    // Old files end the line with a condition, which HAProxy warns of and does not read.
+    // Old files end the line with a condition, which HAProxy warns of and ignores.
     if let Some(word) = arguments.words.first() {
         scope.note(word, Ignored, "default_backend has no condition; HAProxy does not read it either");
     }
@@ -127,12 +127,12 @@ pub(super) fn rule(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>
     Ok(())
 }
 
-/// `block if …` of old files.
+/// Parses `block if …` of old files.
 pub(super) fn block(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>) -> Outcome {
     let condition = scope.with_rules(|context| parse_condition(arguments.words, context));
     let Some(condition) = scope.settle(condition, true)? else { return Ok(()) };
     let action = Action::Deny(LocalResponse::default());
-    // They come before all of http-request.
+    // These rules come before all of http-request.
     let is_block = |rule: &Rule| rule.action == Action::Deny(LocalResponse::default());
     let end = scope.proxy.rules.request.iter().take_while(|rule| is_block(rule)).count();
     scope.proxy.rules.request.insert(end, Rule { action, condition, at: arguments.at });
@@ -147,7 +147,7 @@ pub(super) fn monitor_fail(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argum
     Ok(())
 }
 
-/// `reqrep`, `rspadd` and the other words that HAProxy had until 2.0.
+/// Parses `reqrep`, `rspadd` and the other keywords that HAProxy had until 2.0.
 pub(super) fn old(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>) -> Outcome {
     let (side, verb) = scope.keyword.split_at(3);
     let (ignore_case, verb) = match verb.strip_prefix('i') {
@@ -184,7 +184,7 @@ pub(super) fn old(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>)
     Ok(())
 }
 
-/// `log-format`, `unique-id-format`, `error-log-format`: formats that must be readable.
+/// Parses `log-format`, `unique-id-format`, `error-log-format`: formats that must be valid.
 pub(super) fn format(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>) -> Outcome {
     let word = arguments.expect("a format")?;
     let format = scope.with_rules(|context| Format::parse(&word.text, word.at, context));

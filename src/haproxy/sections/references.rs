@@ -1,4 +1,4 @@
-//! Names that lead from one section to another.
+//! References between sections by name.
 
 use super::Finding;
 use crate::haproxy::keyword::Treatment::{Lost, Mapped, Refused, Wrong};
@@ -8,7 +8,7 @@ use crate::haproxy::position::Position;
 use crate::haproxy::rules::BackendTarget;
 use std::collections::{HashMap, HashSet};
 
-/// Finds names that lead nowhere and names that stand twice.
+/// Finds references without a target and duplicate names.
 pub(super) fn check(model: &Model, findings: &mut Vec<Finding>) {
     let mut say = |at, word: &str, treatment, note: String| {
         findings.push(Finding { at, word: word.to_owned(), treatment, note: note.into(), section: u32::MAX });
@@ -36,7 +36,7 @@ pub(super) fn check(model: &Model, findings: &mut Vec<Finding>) {
             }
         }
     }
-    // Only HTTP proxies are served, so only theirs are followed.
+    // Only HTTP proxies are served, so only their references are followed.
     for proxy in model.proxies.iter().filter(|proxy| proxy.mode == Mode::Http && proxy.is_frontend()) {
         let default = proxy.default_backend.iter().map(|(name, at)| (name.as_str(), *at));
         let named = proxy.rules.use_backend.iter().filter_map(|rule| match &rule.target {
@@ -51,7 +51,7 @@ pub(super) fn check(model: &Model, findings: &mut Vec<Finding>) {
     }
 }
 
-/// What is wrong with a name of a backend.
+/// The fault of a backend's name, if any.
 fn lead(model: &Model, name: &str) -> Option<(Treatment, String)> {
     match model.backend(name) {
         None => {
@@ -64,11 +64,11 @@ fn lead(model: &Model, name: &str) -> Option<(Treatment, String)> {
     }
 }
 
-/// Proxies that are not HTTP are left out: one finding instead of one for each of their words.
+/// Removes proxies that are not HTTP: one finding replaces one for each of their keywords.
 pub(super) fn leave_out_tcp(model: &mut Model, findings: &mut Vec<Finding>) {
     let is_served = |proxy: &Proxy| proxy.mode == Mode::Http;
     for proxy in model.proxies.iter().filter(|proxy| !is_served(proxy)) {
-        // A backend that is no HTTP is a loss only where something leads to it.
+        // A backend that is not HTTP is a loss only if a served proxy refers to it.
         let section = findings.iter().find(|finding| finding.at == proxy.at).map(|finding| finding.section);
         findings.retain(|finding| Some(finding.section) != section || finding.treatment == Wrong);
         let note = match proxy.mode {

@@ -1,4 +1,4 @@
-//! What a line of a proxy is read into, and how its keyword says so.
+//! The state in which a line of a proxy is parsed, and the parsers of keywords.
 
 use super::Finding;
 use super::arguments::{Arguments, ParameterWord};
@@ -20,35 +20,35 @@ pub(in super::super) struct ProxyWord {
     pub(super) read: Read,
 }
 
-/// How a keyword's line is read.
+/// The parser of a keyword's line.
 #[derive(Clone, Copy)]
 pub(super) enum Read {
-    /// The treatment says it all.
+    /// None: the treatment says everything.
     Nothing,
-    /// An option without arguments, which `no` takes back.
+    /// An option without arguments, which `no` turns off.
     Flag(Flag),
-    /// One time.
+    /// A single time.
     Timeout(fn(&mut Timeouts) -> &mut Option<Duration>),
-    /// Anything else.
+    /// A function.
     With(fn(&mut ProxyScope<'_, '_>, &mut Arguments<'_>) -> Result<(), Fault>),
 }
 
-/// What a line of a proxy is read into.
+/// The state in which a line of a proxy is parsed.
 pub(super) struct ProxyScope<'a, 'e> {
     pub(super) proxy: &'a mut Proxy,
     pub(super) findings: &'a mut Vec<Finding>,
     pub(super) environment: &'a Environment<'e>,
     pub(super) section: u32,
-    /// `no` stands before the keyword.
+    /// `no` precedes the keyword.
     pub(super) is_negated: bool,
-    /// What the whole line comes to, where that is not what the table says.
+    /// The treatment of the whole line, if it differs from the table.
     pub(super) outcome: Option<(Treatment, String)>,
-    /// Two or three words that the line begins with.
+    /// The keyword, of up to three words.
     pub(super) keyword: &'static str,
 }
 
 impl ProxyScope<'_, '_> {
-    /// Something to say of one word within a line.
+    /// Adds a finding about one word within a line.
     pub(super) fn note(&mut self, word: &Word, treatment: Treatment, note: impl Into<std::borrow::Cow<'static, str>>) {
         self.note_at(word.at, word.text.clone(), treatment, note);
     }
@@ -63,12 +63,12 @@ impl ProxyScope<'_, '_> {
         self.findings.push(Finding { at, word, treatment, note: note.into(), section: self.section });
     }
 
-    /// What rules are read with.
+    /// Calls `read` with the context for rules.
     pub(super) fn with_rules<T>(&self, read: impl FnOnce(RuleContext<'_, '_>) -> T) -> T {
         read(RuleContext { environment: self.environment, acls: &self.proxy.acls })
     }
 
-    /// What sluice cannot do is refused or lost; what is wrong is a fault.
+    /// An unsupported rule is refused or lost; a malformed one is a fault.
     pub(super) fn settle<T>(&mut self, result: Result<T, Problem>, decisive: bool) -> Result<Option<T>, Fault> {
         match result {
             Ok(value) => Ok(Some(value)),
@@ -81,7 +81,7 @@ impl ProxyScope<'_, '_> {
         }
     }
 
-    /// Reads the words of `bind` or `server` after the address.
+    /// Parses the parameters of `bind` or `server` behind the address.
     pub(super) fn parameters<T>(
         &mut self,
         words: &'static [ParameterWord<T>],

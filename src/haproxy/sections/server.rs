@@ -1,4 +1,4 @@
-//! The words of `server`, `default-server` and `server-template`.
+//! The parameters of `server`, `default-server` and `server-template`.
 
 use super::arguments::{ParameterWord, mapped, not, set_text as text, told, word};
 use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped, Refused};
@@ -50,7 +50,7 @@ const AGENT: &str = "sluice asks no agents; use the admin API";
 const OPENSSL: &str = "rustls has no such setting";
 const OLD_TLS: &str = "rustls speaks TLS 1.2 and 1.3 only";
 
-/// All words of `server`.
+/// All parameters of `server`.
 pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     told("addr", 1, Mapped, "checks go where requests go; another address is lost", |server, value| {
         text(&mut server.check_address, value)

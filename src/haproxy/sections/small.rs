@@ -7,7 +7,7 @@ use crate::haproxy::model::{
 };
 use crate::haproxy::position::Fault;
 
-/// A word of a small section.
+/// A keyword of a small section.
 pub(in super::super) struct SmallWord {
     pub(in super::super) section: &'static str,
     pub(in super::super) name: &'static str,
@@ -21,7 +21,7 @@ const fn word(section: &'static str, name: &'static str, treatment: Treatment, r
 
 const RESOLVER: &str = "names are asked of the system's resolver";
 
-/// All words of small sections.
+/// All keywords of small sections.
 pub(in super::super) const SMALL_WORDS: &[SmallWord] = &[
     word("userlist", "group", Honoured, ""),
     word("userlist", "user", Honoured, ""),
@@ -37,7 +37,7 @@ pub(in super::super) const SMALL_WORDS: &[SmallWord] = &[
     word("http-errors", "errorfile", Honoured, ""),
 ];
 
-/// The section that a line belongs to begins.
+/// Begins a section.
 pub(super) fn begin(model: &mut Model, section: &str, name: String) {
     match section {
         "userlist" => model.userlists.push(Userlist { name, ..Userlist::default() }),
@@ -48,7 +48,7 @@ pub(super) fn begin(model: &mut Model, section: &str, name: String) {
     }
 }
 
-/// A line of a small section; its keyword is in the table.
+/// Parses a line of a small section; its keyword is in the table.
 pub(super) fn read(
     model: &mut Model,
     section: &str,
@@ -106,7 +106,7 @@ fn userlist(list: &mut Userlist, keyword: &str, arguments: &mut Arguments<'_>) -
                 user.is_clear = true;
             }
             "groups" => user.groups.extend(split(&arguments.text("groups")?)),
-            // The word may be a password, so it is not told.
+            // The word may be a password, so it is not shown.
             _ => return Err(Fault::new(word.at, "no word of user; expected password, insecure-password or groups")),
         }
     }

@@ -1,12 +1,12 @@
-//! `Authorization: Basic` (RFC 7617) against user lists.
+//! `Authorization: Basic` (RFC 7617) with user lists.
 
 use crate::base::base64;
 use crate::haproxy::model::{UserCredential, Userlist};
 
-/// The longest user and password together.
+/// The greatest length of user and password together, in bytes.
 const LONGEST: usize = 256;
 
-/// A user and a password as they were sent.
+/// The user and the password of a request.
 #[derive(Debug)]
 pub(super) struct Login<'a> {
     text: &'a str,
@@ -14,7 +14,7 @@ pub(super) struct Login<'a> {
 }
 
 impl<'a> Login<'a> {
-    /// Reads the value of `Authorization`. `room` is the buffer that the login stands in.
+    /// Parses the value of `Authorization`. `room` is the buffer for the decoded login.
     pub(super) fn read(value: &[u8], room: &'a mut Vec<u8>) -> Option<Self> {
         let encoded =
             value.get(6..).filter(|_| value.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"basic ")))?;
@@ -34,14 +34,14 @@ impl<'a> Login<'a> {
 }
 
 impl Login<'_> {
-    /// Whether it is this user with this password.
+    /// Whether user and password match.
     pub(super) fn is(&self, user: &str, password: &str) -> bool {
         self.user() == user && is_equal(self.password().as_bytes(), password.as_bytes())
     }
 }
 
 impl Userlist {
-    /// The user of a login, if the password is right. Passwords stand in the clear: others are refused when a
+    /// The user of a login, if the password is correct. Passwords are in the clear: hashed ones are refused when a
     /// configuration is lowered.
     pub(super) fn user(&self, login: &Login<'_>) -> Option<&UserCredential> {
         let user = self.users.iter().find(|user| user.name == login.user())?;
@@ -56,7 +56,7 @@ impl Userlist {
     }
 }
 
-/// Compares without telling by its time how much is right.
+/// A comparison in constant time.
 fn is_equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).fold(0, |difference, (one, other)| difference | (one ^ other)) == 0

@@ -1,17 +1,17 @@
-//! `compression`: which responses are compressed, and what their heads say then. The conditions are those of HAProxy 2.6
-//! (configuration.txt, `compression`, and its `flt_http_comp.c`).
+//! `compression`: the selection of responses to compress, and the changes of their heads. The conditions are those of
+//! HAProxy 2.6 (configuration.txt, `compression`, and its `flt_http_comp.c`).
 
 use super::head::Head;
 use crate::haproxy::model::Compression;
 
-/// How a body is compressed.
+/// The coding of a compressed body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// `gzip` (RFC 1952).
     Gzip,
     /// `deflate` (RFC 1950).
     Deflate,
-    /// `raw-deflate`: RFC 1951 under the name `deflate`, as some old browsers want it.
+    /// `raw-deflate`: RFC 1951 under the name `deflate`, for some old browsers.
     RawDeflate,
 }
 
@@ -34,15 +34,15 @@ impl Coding {
     }
 }
 
-/// What the two proxies of a request say; the backend first.
+/// The settings of the two proxies of a request; the backend first.
 pub(super) type Both<'a> = [Option<&'a Compression>; 2];
 
 fn settings<'a>(both: Both<'a>) -> impl Iterator<Item = &'a Compression> {
     both.into_iter().flatten()
 }
 
-/// The coding that a request accepts; of several the one that it likes best, and then the first of the file. With
-/// `compression offload` the server is not told.
+/// The coding that a request accepts; of several the one with the highest quality, and then the first of the file. With
+/// `compression offload` the server does not see `Accept-Encoding`.
 pub(super) fn accepted(both: Both<'_>, request: &mut Head) -> Option<Coding> {
     let algorithms = &settings(both).find(|settings| !settings.algorithms.is_empty())?.algorithms;
     let coding = best(algorithms, request);
@@ -90,7 +90,7 @@ fn split_quality(item: &[u8]) -> (&[u8], u16) {
     (token, quality as u16)
 }
 
-/// Browsers that call themselves Mozilla/4 are not trusted with compressed bodies, but for Internet Explorer from 6 SP2 on.
+/// Browsers identified as Mozilla/4 get no compressed bodies, except Internet Explorer from 6 SP2 on.
 fn is_old_browser(agent: &[u8]) -> bool {
     let Some(rest) = agent.strip_prefix(b"Mozilla/4") else { return false };
     let version = memchr::memmem::find(rest, b" MSIE ").and_then(|at| rest.get(at + 6));
@@ -98,7 +98,7 @@ fn is_old_browser(agent: &[u8]) -> bool {
     !(is_six || version.is_some_and(|version| (b'7'..=b'9').contains(version)))
 }
 
-/// Compresses a response if it may be: then its head says so.
+/// Marks a response as compressed in its head, if the conditions hold. Returns whether they do.
 pub(super) fn apply(coding: Coding, both: Both<'_>, response: &mut Head) -> bool {
     if !matches!(response.status(), Some(200..=203)) || !may_be_compressed(both, response) {
         return false;
@@ -109,7 +109,7 @@ pub(super) fn apply(coding: Coding, both: Both<'_>, response: &mut Head) -> bool
     }
     response.add("Content-Encoding", coding.name().as_bytes());
     response.add("Vary", b"Accept-Encoding");
-    // The bytes are others (RFC 9110 section 8.8.3.3).
+    // The bytes differ, so the entity tag becomes a weak one (RFC 9110 section 8.8.3.3).
     if let Some(tag) = response.value_of("etag").filter(|tag| tag.starts_with(b"\"")) {
         let weak = [b"W/", tag].concat();
         response.remove_named("etag");

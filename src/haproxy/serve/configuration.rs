@@ -1,4 +1,4 @@
-//! A configuration in the form in which workers serve from it: immutable, one for all of them.
+//! A configuration in its served form: immutable, shared by all workers.
 
 use super::load::FrontendLoad;
 use super::reply::ErrorPage;
@@ -14,26 +14,26 @@ use std::time::Duration;
 /// A configuration that serves.
 #[derive(Debug, Default)]
 pub struct Configuration {
-    /// In the order of the model: rules lead to places in it.
+    /// In the order of the model: rules refer to them by index.
     pub(in super::super) proxies: Vec<ServedProxy>,
     pub(in super::super) userlists: Vec<Userlist>,
-    /// Bodies that rules respond with, by the paths of their files.
+    /// Bodies for responses of rules, by the paths of their files.
     pub(in super::super) contents: HashMap<String, Arc<ErrorPage>>,
-    /// Raw responses by the paths of their files.
+    /// Raw responses, by the paths of their files.
     pub(in super::super) files: HashMap<String, Arc<ErrorPage>>,
-    /// Sections `http-errors`, by their names.
+    /// Sections `http-errors`, by name.
     pub(in super::super) error_groups: HashMap<String, Vec<(u16, Arc<ErrorPage>)>>,
     pub(in super::super) needs: Needs,
 }
 
-/// What rules ask for that costs a system call or memory, so that it is found out only then.
+/// Facts that rules need and that cost a system call or memory, so they are determined only on demand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// The client's port.
     pub source_port: bool,
     /// The address that the client connected to.
     pub destination: bool,
-    /// The target as it came.
+    /// The target as received.
     pub(in super::super) captured_uri: bool,
     /// User and password.
     pub(in super::super) login: bool,
@@ -46,13 +46,13 @@ pub(in super::super) struct ServedProxy {
     pub(in super::super) is_frontend: bool,
     pub(in super::super) is_backend: bool,
     pub(in super::super) program: Program,
-    /// Where its requests go; `None` for a frontend, and until the clusters are made.
+    /// The route of its requests; `None` for a frontend, and until the clusters are made.
     pub(in super::super) route: Option<Arc<Route>>,
     /// The servers in the order of the cluster's members.
     pub(in super::super) servers: Box<[ServedServer]>,
     pub(in super::super) persistence: Option<Persistence>,
     pub(in super::super) forwarded_for: Option<ForwardedFor>,
-    /// Responses of this node by the status that they stand for.
+    /// Responses of this node by status.
     pub(in super::super) errors: Vec<(u16, Arc<ErrorPage>)>,
     pub(in super::super) monitor_uri: Option<Box<str>>,
     pub(in super::super) unique_id_format: Option<Format>,
@@ -63,11 +63,11 @@ pub(in super::super) struct ServedProxy {
     pub(in super::super) compression: Compression,
     /// `stick-table`.
     pub(in super::super) table: Option<Arc<StickTable>>,
-    /// `stats`, where it is enabled.
+    /// `stats`, if enabled.
     pub(in super::super) statistics: Option<Stats>,
     /// The clients of a frontend.
     pub(in super::super) load: Arc<FrontendLoad>,
-    /// How many of them there may be at once.
+    /// The limit of their number.
     pub(in super::super) connection_limit: Option<u64>,
 }
 
@@ -80,7 +80,7 @@ pub(in super::super) struct ServedServer {
 }
 
 impl Configuration {
-    /// Leads each backend to its cluster; `routes` are in the order of the proxies.
+    /// Sets the route of each backend; `routes` are in the order of the proxies.
     pub fn with_routes(mut self, routes: Vec<Option<Arc<Route>>>) -> Self {
         for (proxy, route) in self.proxies.iter_mut().zip(routes) {
             proxy.route = route;
@@ -88,8 +88,8 @@ impl Configuration {
         self
     }
 
-    /// Goes on counting where an earlier configuration of the same file has counted: the frontends of one name have the same
-    /// clients, and tables whose line has not changed keep their entries.
+    /// Takes over the counters of an earlier configuration of the same file: frontends with the same name keep their
+    /// client counts, and stick tables with an unchanged line keep their entries.
     pub fn continuing(mut self, earlier: Option<&Self>) -> Self {
         let tables = || earlier.into_iter().flat_map(|earlier| &earlier.proxies);
         for proxy in &mut self.proxies {
@@ -109,12 +109,12 @@ impl Configuration {
         self
     }
 
-    /// The clients of a frontend, and how many it may have.
+    /// The clients of a frontend, and their limit.
     pub fn load(&self, frontend: usize) -> Option<(&Arc<FrontendLoad>, Option<u64>)> {
         self.proxies.get(frontend).map(|proxy| (&proxy.load, proxy.connection_limit))
     }
 
-    /// What rules ask for beside the request.
+    /// Further facts that rules need.
     pub fn needs(&self) -> Needs {
         self.needs
     }
@@ -159,7 +159,7 @@ impl ServedProxy {
         self.route.as_ref().map(|route| &*route.cluster)
     }
 
-    /// Servers that may serve. Backup servers count where no other is up, as in HAProxy.
+    /// Number of servers that may serve. Backup servers count if no other is up, as in HAProxy.
     pub(super) fn servers_up(&self) -> Option<u64> {
         let members = &self.cluster()?.members;
         let up = |is_backup: bool| {
@@ -178,12 +178,12 @@ impl ServedProxy {
         self.cluster()?.members.get(place).map(Member::is_up)
     }
 
-    /// The place of a server.
+    /// The index of a server.
     pub(super) fn place_of(&self, name: &str) -> Option<usize> {
         self.servers.iter().position(|server| *server.name == *name)
     }
 
-    /// The response of this node for a status, if the proxy has its own.
+    /// The proxy's own response for a status, if there is one.
     pub(super) fn error(&self, status: u16) -> Option<&Arc<ErrorPage>> {
         self.errors.iter().rev().find(|(of, _)| *of == status).map(|(_, page)| page)
     }

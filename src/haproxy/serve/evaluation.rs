@@ -1,4 +1,4 @@
-//! What a configuration makes of one request: from its head to its response.
+//! The evaluation of a configuration's rules for one request, from its head to its response.
 
 use super::compression::{self, Coding};
 use super::configuration::{Configuration, ServedProxy};
@@ -15,7 +15,7 @@ use crate::haproxy::rules::{Counter, Side};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The way of a request through its rules. It lasts from the head of the request to that of the response.
+/// The state of a request in its rules. It lasts from the head of the request to the head of the response.
 #[derive(Debug)]
 pub struct Evaluation {
     pub(super) configuration: Arc<Configuration>,
@@ -23,51 +23,51 @@ pub struct Evaluation {
     variables: Variables,
     frontend: usize,
     backend: Option<usize>,
-    /// The member that a rule or a cookie asks for.
+    /// The member that a rule or a cookie selects.
     wanted: Option<usize>,
     is_http10: bool,
-    /// The proxy whose page of statistics is asked for.
+    /// The proxy whose statistics page is requested.
     pub(super) statistics: Option<usize>,
-    /// How the response may be compressed.
+    /// The coding for the response.
     coding: Option<Coding>,
-    /// What the request tracks.
+    /// The entries that the request tracks.
     tracked: [Option<Tracked>; SLOTS],
-    /// Keys that are to stick to the server that responds.
+    /// Keys that will stick to the server that responds.
     sticking: Vec<(Arc<StickTable>, Key)>,
 }
 
-/// What becomes of a message.
+/// The decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is forwarded.
     Forward,
     /// This node responds ([`Workspace::reply`]).
     Respond,
-    /// This node responds so as well, and the request counts as denied.
+    /// The same, and the request counts as denied.
     Deny,
-    /// No rule leads to a backend.
+    /// No rule selects a backend.
     NoBackend,
-    /// The connection ends without a response.
+    /// The connection is closed without a response.
     Close,
-    /// The page of statistics is the response ([`Evaluation::statistics_page`]).
+    /// The response is the statistics page ([`Evaluation::statistics_page`]).
     Statistics,
-    /// The metrics of this node are the response.
+    /// The response is this node's metrics.
     Metrics,
 }
 
-/// The moment, and a random number.
+/// The time, and a random number.
 #[derive(Clone, Copy, Debug)]
 pub struct Dice {
     /// Seconds since 1970.
     pub unix_seconds: i64,
-    /// Any number.
+    /// A random number.
     pub random: u32,
-    /// Milliseconds since the process began.
+    /// Milliseconds since the start of the process.
     pub now: u64,
 }
 
 impl Workspace {
-    /// An evaluation of the next request that comes to a frontend.
+    /// An evaluation for the next request at a frontend.
     pub fn evaluation(&mut self, configuration: &Arc<Configuration>, frontend: usize, facts: Facts) -> Box<Evaluation> {
         match self.spares.pop() {
             Some(mut spare) => {
@@ -92,7 +92,7 @@ impl Workspace {
 }
 
 impl Evaluation {
-    /// Decides about a request whose head (in origin form, with its blank line) has come.
+    /// Applies the rules to a request with this head (in origin form, with its blank line).
     pub fn decide(&mut self, head: &[u8], is_http10: bool, dice: Dice, work: &mut Workspace) -> Outcome {
         work.request.load(head);
         work.response.load(b"");
@@ -120,7 +120,7 @@ impl Evaluation {
         outcome
     }
 
-    /// What is added to a request that goes to a server.
+    /// Applies additions to a request that goes to a server.
     fn prepare(&mut self, configuration: &Configuration, dice: Dice, work: &mut Workspace) {
         let proxy = |index: usize| configuration.proxy(index);
         let (Some(frontend), Some(backend)) = (proxy(self.frontend), self.backend.and_then(proxy)) else { return };
@@ -132,7 +132,7 @@ impl Evaluation {
         self.wanted = run.with_view(|view, scratch| backend.program.server(view, scratch, up));
         if let Some(persistence) = &backend.persistence {
             self.wanted = self.wanted.or_else(|| cookie_place(backend, persistence, work));
-            // An indirect cookie is between the client and this node.
+            // An indirect cookie is hidden from servers.
             if persistence.indirect && persistence.mode == CookieMode::Insert {
                 work.request.remove_cookie(&persistence.name);
             }
@@ -144,7 +144,7 @@ impl Evaluation {
         }
     }
 
-    /// `stick on` and its kin: the server that a key sticks to, and the keys that are to stick.
+    /// Applies `stick on` and related rules: the server that a key sticks to, and the keys to store.
     fn look_up_sticks(
         &mut self,
         configuration: &Configuration,
@@ -167,12 +167,12 @@ impl Evaluation {
         (self.wanted, self.sticking) = (wanted, sticking);
     }
 
-    /// The cluster that the request goes to.
+    /// The route of the request's backend.
     pub fn route(&self) -> Option<&Arc<Route>> {
         self.configuration.proxy(self.backend?)?.route()
     }
 
-    /// The member that a rule or a cookie asks for.
+    /// The member that a rule or a cookie selects.
     pub fn wanted(&self) -> Option<usize> {
         self.wanted
     }
@@ -183,7 +183,7 @@ impl Evaluation {
         backend.is_none_or(|backend| backend.ignores_client_abort)
     }
 
-    /// Whether rules or cookies have anything to do with the response.
+    /// Whether rules or cookies affect the response.
     pub fn sees_response(&self) -> bool {
         if self.coding.is_some() {
             return true;
@@ -197,7 +197,8 @@ impl Evaluation {
         })
     }
 
-    /// Learns the status of a response of the server at this place: tables count errors, and keys stick to the server.
+    /// Records the status of a response from the server at this index: tables count errors, and keys stick to the
+    /// server.
     pub fn note_response(&mut self, status: u16, place: Option<usize>, dice: Dice) {
         let counters = match status {
             400..500 => Some(&OF_ERRORS),
@@ -221,8 +222,8 @@ impl Evaluation {
         of_visit.chain(self.tracked.iter().flatten()).for_each(|tracked| tracked.count(counters, dice.now));
     }
 
-    /// Decides about a response; both heads come with their blank lines. `place` is that of the server. With a response that
-    /// goes on comes the coding in which its body is to leave: only where that is possible.
+    /// Applies the rules to a response; both heads include their blank lines. `place` is the index of the server. A
+    /// response that is forwarded comes with the coding for its body, if it can be compressed.
     pub fn respond(
         &mut self,
         (request, response): (&[u8], &[u8]),
@@ -238,7 +239,7 @@ impl Evaluation {
         let Some(frontend) = proxy(self.frontend) else { return (Outcome::Forward, None) };
         let backend = self.backend.and_then(proxy);
         let coding = self.coding.filter(|_| can_compress && !self.is_http10 && work.request.method() != b"HEAD");
-        // Where another server than this one serves, the client is told so.
+        // If another server has served, the client gets its cookie.
         let is_wanted = place.is_some() && place == self.wanted;
         let mut run = self.run(&configuration, Side::Response, dice, work);
         let server = backend.zip(place).and_then(|(backend, place)| backend.servers.get(place));
@@ -266,14 +267,14 @@ impl Evaluation {
         (Outcome::Forward, coding)
     }
 
-    /// How long the head of a request may take.
+    /// The limit of the head of a request.
     pub fn head_timeout(&self) -> Option<Duration> {
         self.configuration.proxy(self.frontend)?.head_timeout
     }
 
-    /// Makes the response of this node for a failure. `request` is the head, which may be none.
+    /// Makes this node's response for a failure. `request` is the head, possibly empty.
     pub fn fail(&mut self, request: &[u8], (status, sentence): (u16, &str), dice: Dice, work: &mut Workspace) {
-        // What stands there is another request's.
+        // The buffer still holds another request.
         work.request.load(method_of(request));
         self.note_response(status, None, dice);
         let configuration = Arc::clone(&self.configuration);
@@ -287,7 +288,7 @@ impl Evaluation {
         self.finish_reply(&configuration, dice, work);
     }
 
-    /// Has `http-after-response` change a response of this node.
+    /// Applies `http-after-response` to a response of this node.
     fn finish_reply(&mut self, configuration: &Configuration, dice: Dice, work: &mut Workspace) {
         let proxies = [self.backend.filter(|backend| *backend != self.frontend), Some(self.frontend)];
         let proxies = proxies.into_iter().flatten().filter_map(|index| configuration.proxy(index));
@@ -331,7 +332,7 @@ impl Evaluation {
         self.variables.capacity()
     }
 
-    /// Is as good as new, and holds nothing.
+    /// Resets the evaluation.
     pub(super) fn clear(&mut self, nothing: &Arc<Configuration>) {
         self.configuration = Arc::clone(nothing);
         self.variables.clear();
@@ -342,13 +343,13 @@ impl Evaluation {
     }
 }
 
-/// What rules of responses see of a request: its method, and the blank behind it.
+/// The part of a request that rules of responses see: its method, and the space behind it.
 fn method_of(request: &[u8]) -> &[u8] {
     let len = memchr::memchr(b' ', request).map_or(0, |space| space + 1);
     request.get(..len).unwrap_or_default()
 }
 
-/// The server that the cookie of a request leads to.
+/// The server that the cookie of a request selects.
 fn cookie_place(backend: &ServedProxy, persistence: &Persistence, work: &Workspace) -> Option<usize> {
     let value = work.request.cookie(&persistence.name)?;
     let has_it = |cookie: &str| cookie.as_bytes() == value;
@@ -363,14 +364,14 @@ fn serves(backend: &ServedProxy, place: usize) -> bool {
     member.is_some_and(crate::cluster::Member::is_up)
 }
 
-/// What counts when a client makes an error, and when a server fails.
+/// The counters of errors by clients, and of failures by servers.
 const OF_ERRORS: [Counter; 2] = [Counter::HttpErrCnt, Counter::HttpErrRate];
 const OF_REQUESTS_ALONE: [Counter; 2] = [Counter::HttpReqCnt, Counter::HttpReqRate];
 const OF_FAILURES: [Counter; 2] = [Counter::HttpFailCnt, Counter::HttpFailRate];
 
 impl<'a> Run<'a> {
-    /// Calls `act` with each rule for keys that stick whose condition holds, its table and its key: those that look at the
-    /// request, or at the response.
+    /// Calls `act` with each stick rule whose condition holds, its table and its key: those for requests, or those for
+    /// responses.
     fn each_stick(
         &mut self,
         backend: &'a ServedProxy,
@@ -390,7 +391,7 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// The rules of the frontend; `None` where a backend is to be chosen.
+    /// Applies the rules of the frontend; `None` if a backend has to be selected.
     fn frontend(&mut self, frontend: &'a ServedProxy) -> Option<Outcome> {
         if let Some(format) = &frontend.unique_id_format {
             let id = self.render(format);
@@ -416,13 +417,13 @@ impl<'a> Run<'a> {
         self.lists(frontend, &[List::Content, List::Request])
     }
 
-    /// These lists of a proxy, its page of statistics, and `redirect`, in HAProxy's order.
+    /// Applies these lists of a proxy, its statistics page, and `redirect`, in HAProxy's order.
     fn lists(&mut self, proxy: &'a ServedProxy, lists: &[List]) -> Option<Outcome> {
         let outcome = lists.iter().find_map(|list| self.list(proxy, *list));
         outcome.or_else(|| self.statistics(proxy)).or_else(|| self.list(proxy, List::Redirects))
     }
 
-    /// Chooses a backend, and goes through its rules.
+    /// Selects a backend, and applies its rules.
     fn choose(&mut self, frontend: &'a ServedProxy) -> Outcome {
         self.owner = Some(frontend);
         let choice = self.with_view(|view, scratch| frontend.program.backend(view, scratch));
@@ -437,7 +438,7 @@ impl<'a> Run<'a> {
         Outcome::Forward
     }
 
-    /// `option forwardfor`: a field of its own, behind those that came.
+    /// `option forwardfor`: adds a separate field behind the received ones.
     fn add_forwarded_for(&mut self, frontend: &ServedProxy, backend: &ServedProxy) {
         let both = [&backend.forwarded_for, &frontend.forwarded_for];
         if both.into_iter().flatten().next().is_none() {
@@ -447,7 +448,7 @@ impl<'a> Run<'a> {
         let is_excepted =
             both.into_iter().flatten().any(|option| option.except.iter().any(|net| net.contains(&source)));
         let name = both.into_iter().flatten().find_map(|option| option.header.as_deref()).unwrap_or("X-Forwarded-For");
-        // One of the two that says nothing of `if-none` is enough to add one.
+        // One of the two without `if-none` suffices to add a field.
         let is_for_none = both.into_iter().flatten().all(|option| option.if_none);
         let stays_alone = is_for_none && self.work.request.value_of(name).is_some();
         if !is_excepted && !stays_alone {
@@ -466,7 +467,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// `cookie … insert`: tells the client which server is its own.
+    /// `cookie … insert`: binds the client to its server.
     fn set_cookie(&mut self, persistence: &Persistence, value: &str) {
         if persistence.mode != CookieMode::Insert {
             return;

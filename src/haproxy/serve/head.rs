@@ -4,38 +4,38 @@ use crate::haproxy::rules::Regex;
 use memchr::{memchr, memrchr};
 use std::ops::Range;
 
-/// Fields that say where a message ends or what becomes of its connection: rules leave them alone.
+/// Fields about framing or the connection, which rules cannot change.
 const MANAGED: [&str; 8] =
     ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// Whether a field is this node's own business.
+/// Whether a field is managed by this node.
 pub(in super::super) fn is_managed(name: &str) -> bool {
     MANAGED.iter().any(|managed| name.eq_ignore_ascii_case(managed))
 }
 
-/// A head. It keeps its memory from message to message.
+/// A head. Its memory is reused for each message.
 #[derive(Debug, Default)]
 pub(super) struct Head {
     bytes: Vec<u8>,
     is_changed: bool,
 }
 
-/// A line of a field: where it stands, and its name.
+/// A field line: its range, and its name.
 struct Line {
-    /// With its CRLF.
+    /// Including its CRLF.
     whole: Range<usize>,
     colon: usize,
 }
 
 impl Head {
-    /// Becomes a copy of this head.
+    /// Replaces the content by this head.
     pub(super) fn load(&mut self, head: &[u8]) {
         self.bytes.clear();
         self.bytes.extend_from_slice(head);
         self.is_changed = false;
     }
 
-    /// Becomes the head of a response without a field.
+    /// Replaces the content by the head of a response without fields.
     pub(super) fn begin_response(&mut self, status: u16) {
         self.bytes.clear();
         self.bytes.extend_from_slice(b"HTTP/1.1 ");
@@ -62,7 +62,7 @@ impl Head {
         self.bytes.get(..end).unwrap_or_default()
     }
 
-    /// The field lines, the blank line not included.
+    /// The field lines without the blank line.
     pub(super) fn field_lines(&self) -> &[u8] {
         let start = self.start_line().len() + 2;
         self.bytes.get(start..self.bytes.len().saturating_sub(2)).unwrap_or_default()
@@ -97,14 +97,14 @@ impl Head {
     }
 
     pub(super) fn set_method(&mut self, method: &[u8]) {
-        // Whether there is a body in the response depends on it.
+        // A change of HEAD would change whether the response has a body.
         let is_token = !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic);
         if is_token && method != b"HEAD" && method != b"CONNECT" && self.method() != b"HEAD" {
             self.splice(0..self.method().len(), method);
         }
     }
 
-    /// Replaces the target; bytes that cannot stand in one are percent-encoded.
+    /// Replaces the target; bytes that are not allowed in one are percent-encoded.
     pub(super) fn set_target(&mut self, target: &[u8]) {
         let range = self.target_range();
         if target.is_empty() {
@@ -123,7 +123,7 @@ impl Head {
         self.splice(range, &encoded);
     }
 
-    /// Calls `see` with name and value of each field until it returns true; tells whether it did.
+    /// Calls `see` with name and value of each field until it returns true; returns whether it did.
     pub(super) fn each_field(&self, see: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> bool {
         let mut rest = self.field_lines();
         while let Some(end) = memchr(b'\n', rest) {
@@ -138,7 +138,7 @@ impl Head {
         false
     }
 
-    /// The value of the first field of this name.
+    /// The value of the first field with this name.
     pub(super) fn value_of(&self, wanted: &str) -> Option<&[u8]> {
         let mut rest = self.field_lines();
         while let Some(end) = memchr(b'\n', rest) {
@@ -152,7 +152,7 @@ impl Head {
         None
     }
 
-    /// The value of the first cookie of this name.
+    /// The value of the first cookie with this name.
     pub(super) fn cookie(&self, name: &str) -> Option<&[u8]> {
         let mut lines = self.field_lines().split(|byte| *byte == b'\n');
         lines.find_map(|line| {
@@ -164,7 +164,7 @@ impl Head {
         })
     }
 
-    /// Takes a cookie out of the request.
+    /// Removes a cookie from the request.
     pub(super) fn remove_cookie(&mut self, name: &str) {
         let is_it = |pair: &[u8]| pair.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
         let mut at = self.start_line().len() + 2;
@@ -186,7 +186,7 @@ impl Head {
         }
     }
 
-    /// Whether a cache may keep the response, by HAProxy's judgement of its fields.
+    /// Whether a cache may store the response, by HAProxy's criteria.
     pub(super) fn may_be_cached(&self) -> bool {
         let is_storable =
             matches!(self.status(), Some(200 | 203 | 204 | 206 | 300 | 301 | 404 | 405 | 410 | 414 | 501));
@@ -210,7 +210,7 @@ impl Head {
         is_storable && !is_refused && !is_null && (is_fresh || has_validator)
     }
 
-    /// Adds a field at the end. What would begin another line becomes a space.
+    /// Adds a field at the end. Characters that would begin another line become a space.
     pub(super) fn add(&mut self, name: &str, value: &[u8]) {
         let end = self.bytes.len().saturating_sub(2);
         self.bytes.truncate(end);
@@ -221,7 +221,7 @@ impl Head {
         self.is_changed = true;
     }
 
-    /// Takes away the fields whose name fits.
+    /// Removes fields by name.
     pub(super) fn remove(&mut self, fits: impl Fn(&[u8]) -> bool) {
         let mut at = self.start_line().len() + 2;
         while let Some(line) = self.line_at(at) {
@@ -237,7 +237,7 @@ impl Head {
         self.remove(|field| field.eq_ignore_ascii_case(name.as_bytes()));
     }
 
-    /// Replaces what matches in the values of a name: in the whole line, or in each of its parts between commas.
+    /// Replaces matches in the values with a name: in the whole line, or in each of its parts between commas.
     pub(super) fn replace_values(&mut self, name: &str, regex: &Regex, replacement: &[u8], by_comma: bool) {
         let mut at = self.start_line().len() + 2;
         while let Some(line) = self.line_at(at) {
@@ -256,7 +256,7 @@ impl Head {
                 let lead = part.len() - part.trim_ascii_start().len();
                 new.extend_from_slice(part.get(..lead).unwrap_or_default());
                 match regex.compiled.find(text) {
-                    // As HAProxy does it, the value becomes the replacement.
+                    // As in HAProxy, the value becomes the replacement.
                     Some(found) => {
                         regex.replace(replacement, false, text.get(found.range()).unwrap_or_default(), &mut new)
                     }
@@ -271,7 +271,7 @@ impl Head {
         }
     }
 
-    /// Where the line at a place stands.
+    /// The line at a position.
     fn line_at(&self, at: usize) -> Option<Line> {
         let rest = self.bytes.get(at..self.bytes.len().saturating_sub(2)).filter(|rest| !rest.is_empty())?;
         let end = at + memchr(b'\n', rest)? + 1;
@@ -279,8 +279,8 @@ impl Head {
         Some(Line { whole: at..end, colon })
     }
 
-    /// Calls `judge` with each line, the start line first, without its CRLF. What it returns replaces the line; an empty
-    /// text takes a field away. It stops at the first `true`, which it returns.
+    /// Calls `judge` with each line without its CRLF, the start line first. The returned text replaces the line; an
+    /// empty text removes a field. It stops at the first `true`, which it returns.
     pub(super) fn each_line(&mut self, judge: &mut dyn FnMut(&[u8], bool) -> LineOutcome) -> bool {
         let mut at = 0;
         while at + 2 < self.bytes.len() {
@@ -299,7 +299,7 @@ impl Head {
                         continue;
                     }
                     let is_line = at > 0 && memchr(b':', &new).is_some_and(|colon| colon > 0);
-                    // Whether there is a body in the response depends on it.
+                    // A change of HEAD would change whether the response has a body.
                     let is_head = |line: &[u8]| line.starts_with(b"HEAD ");
                     let stays = is_head(&new) == (at == 0 && is_head(self.start_line()));
                     if is_line || (at == 0 && stays && is_request_line(&new)) {
@@ -321,14 +321,14 @@ impl Head {
     }
 }
 
-/// What becomes of a line.
+/// The result for a line.
 pub(super) enum LineOutcome {
     Keep,
     Replace(Vec<u8>),
     Stop,
 }
 
-/// What would begin another line becomes a space.
+/// Characters that would begin another line become a space.
 fn clean(text: &mut [u8]) {
     text.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n' | 0)).for_each(|byte| *byte = b' ');
 }

@@ -1,14 +1,14 @@
-//! How many clients a frontend has, over all workers and reloads, and what its rules keep of each of their connections.
+//! Client counts of a frontend, over all workers and reloads, and the state that its rules keep for each connection.
 
 use super::stick_table::Tracked;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// How many entries of stick tables a connection can track.
+/// The number of stick table entries that a connection can track.
 pub(in super::super) const SLOTS: usize = 3;
 
-/// The connections of a frontend: those that are there now, and all since the process began.
+/// The connections of a frontend: the present number, and the total since the process began.
 #[derive(Debug, Default)]
 pub struct FrontendLoad {
     current: AtomicU64,
@@ -16,7 +16,7 @@ pub struct FrontendLoad {
 }
 
 impl FrontendLoad {
-    /// Counts a new connection for as long as the visit lasts, unless there are `limit` already.
+    /// Counts a new connection for as long as the visit lasts, unless `limit` is reached.
     pub fn enter(self: &Arc<Self>, limit: Option<u64>) -> Option<Arc<Visit>> {
         let may_enter = |current: u64| limit.is_none_or(|limit| current < limit).then_some(current + 1);
         self.current.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_enter).ok()?;
@@ -26,17 +26,17 @@ impl FrontendLoad {
         Some(Arc::new(Visit { load, has_requested, ends, tracked }))
     }
 
-    /// Whether there are so many connections already.
+    /// Whether the limit is reached.
     pub fn is_full(&self, limit: Option<u64>) -> bool {
         limit.is_some_and(|limit| self.current() >= limit)
     }
 
-    /// Connections that are there now.
+    /// Present number of connections.
     pub fn current(&self) -> u64 {
         self.current.load(Ordering::Relaxed)
     }
 
-    /// Connections since the process began.
+    /// Number of connections since the process began.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
@@ -46,31 +46,31 @@ impl FrontendLoad {
 #[derive(Debug)]
 pub struct Visit {
     load: Arc<FrontendLoad>,
-    /// The rules of new connections have been gone through.
+    /// The rules for new connections were applied.
     has_requested: AtomicBool,
-    /// Both ends of the connection, once they were asked for: that costs system calls.
+    /// Both ends of the connection, determined on demand, which costs system calls.
     ends: OnceLock<Option<(SocketAddr, SocketAddr)>>,
-    /// What `tcp-request connection track-sc…` has found.
+    /// The entries of `tcp-request connection track-sc…`.
     tracked: [OnceLock<Tracked>; SLOTS],
 }
 
 impl Visit {
-    /// Whether its first request is begun; each later call says that it is not.
+    /// Whether this call begins its first request; later calls return false.
     pub(super) fn begin_first_request(&self) -> bool {
         !self.has_requested.swap(true, Ordering::Relaxed)
     }
 
-    /// Both ends of the connection, which `find` finds out once.
+    /// Both ends of the connection, which `find` determines once.
     pub fn ends(&self, find: impl FnOnce() -> Option<(SocketAddr, SocketAddr)>) -> Option<(SocketAddr, SocketAddr)> {
         *self.ends.get_or_init(find)
     }
 
-    /// What is tracked in a slot.
+    /// The entry in a slot.
     pub(super) fn tracked(&self, slot: usize) -> Option<&Tracked> {
         self.tracked.get(slot)?.get()
     }
 
-    /// Tracks an entry for as long as the connection lasts. The first one in a slot stays.
+    /// Tracks an entry for the life of the connection. The first one in a slot stays.
     pub(super) fn track(&self, slot: usize, tracked: Tracked) {
         if let Some(place) = self.tracked.get(slot) {
             let _ = place.set(tracked);

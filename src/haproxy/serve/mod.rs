@@ -1,5 +1,5 @@
-//! A configuration at work: what its rules make of a request and of its response. Pure, and without an allocation in the
-//! steady state: all memory is in a [`Workspace`], of which a worker has one.
+//! A configuration at run time: its rules applied to requests and responses. Pure, and without an allocation in the
+//! steady state: all memory is in a [`Workspace`], one for each worker.
 
 mod auth;
 mod compression;
@@ -31,16 +31,16 @@ use super::program::Scratch;
 use head::Head;
 use std::sync::Arc;
 
-/// The name under which the identifier of a request stands among its variables: none that a rule could write.
+/// The variable with the id of a request: a name that no rule can use.
 const UNIQUE_ID: &str = " unique-id";
 
-/// The name under which the target stands there as it came, where rules ask for it.
+/// The variable with the target as received, if rules need it.
 const CAPTURED_URI: &str = " uri";
 
-/// How many evaluations are kept for requests to come.
+/// The number of evaluations kept for reuse.
 const MOST_SPARES: usize = 1024;
 
-/// The memory of a worker for rules.
+/// A worker's memory for rules.
 #[derive(Debug, Default)]
 pub struct Workspace {
     scratch: Scratch,
@@ -52,32 +52,32 @@ pub struct Workspace {
     reply: Reply,
     #[expect(clippy::vec_box, reason = "it is the boxes that are used again")]
     spares: Vec<Box<Evaluation>>,
-    /// What spares hold.
+    /// The configuration of evaluations without a request.
     nothing: Arc<Configuration>,
 }
 
 impl Workspace {
-    /// Takes the response of this node that the last [`Outcome`] spoke of. It is to come back.
+    /// Takes this node's response for the last [`Outcome`]. It has to be returned.
     pub fn take_reply(&mut self) -> Reply {
         std::mem::take(&mut self.reply)
     }
 
-    /// It comes back.
+    /// Returns the response for reuse.
     pub fn put_reply(&mut self, reply: Reply) {
         self.reply = reply;
     }
 
-    /// Takes this head of a response as it is.
+    /// Uses this head of a response unchanged.
     pub fn pass_response(&mut self, head: &[u8]) {
         self.response.load(head);
     }
 
-    /// The head of the request as the rules have left it; `None` if they have not changed it.
+    /// The head of the request after the rules; `None` if they have not changed it.
     pub fn changed_request(&self) -> Option<&[u8]> {
         self.request.is_changed().then(|| self.request.bytes())
     }
 
-    /// The head of the response as the rules have left it.
+    /// The head of the response after the rules.
     pub fn response(&self) -> &[u8] {
         self.response.bytes()
     }
@@ -87,14 +87,14 @@ impl Workspace {
         self.response.status().unwrap_or(500)
     }
 
-    /// Bytes that its buffers hold.
+    /// Capacity of its buffers in bytes.
     pub fn capacity(&self) -> usize {
         let heads = self.request.capacity() + self.response.capacity() + self.reply.capacity();
         let spares: usize = self.spares.iter().map(|spare| spare.capacity()).sum();
         self.scratch.capacity() + heads + self.text.capacity() + self.login.capacity() + spares
     }
 
-    /// Takes an evaluation back that is over.
+    /// Takes back an evaluation that is over.
     pub fn take_back(&mut self, mut evaluation: Box<Evaluation>) {
         if self.spares.len() < MOST_SPARES {
             evaluation.clear(&self.nothing);

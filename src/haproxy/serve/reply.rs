@@ -1,4 +1,4 @@
-//! Responses of this node that rules ask for.
+//! Responses of this node for rules.
 
 use super::configuration::ServedProxy;
 use super::head::{Head, is_managed};
@@ -18,7 +18,7 @@ pub(in super::super) struct ErrorPage {
 }
 
 impl ErrorPage {
-    /// Reads a raw response, as `errorfile` has it. Its framing is this node's business.
+    /// Parses a raw response, as in an `errorfile`. Its framing fields are dropped, since this node sets them.
     pub(in super::super) fn parse(raw: &[u8]) -> Result<Self, String> {
         let mut at = 0;
         let mut lines = Vec::new();
@@ -56,7 +56,7 @@ impl ErrorPage {
     }
 }
 
-/// A response of this node, made of rules. It keeps its memory from request to request.
+/// A response of this node, made by rules. Its memory is reused for each request.
 #[derive(Debug, Default)]
 pub struct Reply {
     pub(super) head: Head,
@@ -80,7 +80,7 @@ impl Reply {
         self.page.as_ref().map_or(&self.text, |page| &page.body)
     }
 
-    /// Becomes a page of a status and a sentence.
+    /// Becomes a page with a status and a sentence.
     pub(super) fn begin_page(&mut self, status: u16, sentence: &str) {
         self.begin(status);
         self.head.add("Cache-Control", b"no-cache");
@@ -89,7 +89,7 @@ impl Reply {
         self.text.extend_from_slice(text.as_bytes());
     }
 
-    /// Becomes a response of a status alone.
+    /// Becomes a response with a status alone.
     pub(super) fn begin(&mut self, status: u16) {
         self.head.begin_response(status);
         self.text.clear();
@@ -155,7 +155,7 @@ impl Run<'_> {
         }
     }
 
-    /// Makes a redirect. `false` where it has no location and is to be passed over.
+    /// Makes a redirect. `false` if it has no location and has to be skipped.
     pub(super) fn redirect(&mut self, redirect: &Redirect) -> bool {
         let location = self.location(redirect);
         if location.is_empty() && redirect.ignore_empty {
@@ -167,7 +167,7 @@ impl Run<'_> {
         reply.head.add("Location", &location);
         self.give_back(location);
         let head = &mut self.work.reply.head;
-        // What may be another place the next time is not kept by caches.
+        // A redirect that may lead to another location the next time must not be cached.
         if matches!(redirect.status, 302 | 303 | 307) {
             head.add("Cache-Control", b"no-cache");
         }
@@ -196,7 +196,7 @@ impl Run<'_> {
             location.extend_from_slice(self.work.request.value_of("host").unwrap_or_default());
         }
         if adds_target {
-            // A prefix of one slash is none.
+            // A prefix of a single slash has no effect.
             if location == b"/" {
                 location.clear();
             }
@@ -218,7 +218,7 @@ impl Run<'_> {
         location
     }
 
-    /// Makes the response that asks for a user and a password.
+    /// Makes the response that requests a user and a password.
     pub(super) fn ask_for_login(&mut self, realm: Option<&str>, proxy: &ServedProxy) {
         match proxy.error(401) {
             Some(page) => self.work.reply.take_page(page),

@@ -1,4 +1,4 @@
-//! Lists of rules on one message.
+//! Application of rule lists to one message.
 
 use super::Workspace;
 use super::auth::Login;
@@ -14,7 +14,7 @@ use crate::haproxy::rules::{Action, Counter, CounterOperation, Format, Regex, Sa
 use memchr::memchr;
 use std::net::{IpAddr, SocketAddr};
 
-/// The rules of a configuration on their way through one message.
+/// The application of a configuration's rules to one message.
 pub(super) struct Run<'a> {
     pub(super) configuration: &'a Configuration,
     pub(super) facts: &'a mut Facts,
@@ -25,21 +25,21 @@ pub(super) struct Run<'a> {
     pub(super) server: Option<&'a str>,
     pub(super) is_http10: bool,
     pub(super) dice: Dice,
-    /// The proxy whose rules are at work.
+    /// The proxy whose rules are applied.
     pub(super) owner: Option<&'a ServedProxy>,
-    /// What the request tracks.
+    /// The entries that the request tracks.
     pub(super) tracked: &'a mut [Option<Tracked>; SLOTS],
     /// The head that rules change.
     pub(super) side: Side,
-    /// It is the first request of its connection.
+    /// Whether it is the first request of its connection.
     pub(super) is_first: bool,
 }
 
-/// What counts when a connection is tracked, and when a request is.
+/// The counters that change when a connection is tracked, and when a request is.
 const OF_CONNECTIONS: [Counter; 4] = [Counter::ConnCnt, Counter::ConnRate, Counter::SessCnt, Counter::SessRate];
 const OF_REQUESTS: [Counter; 4] = [Counter::ConnCnt, Counter::ConnRate, Counter::HttpReqCnt, Counter::HttpReqRate];
 
-/// What follows a rule.
+/// The step after a rule.
 enum Step {
     Next,
     EndOfList,
@@ -47,7 +47,7 @@ enum Step {
 }
 
 impl<'a> Run<'a> {
-    /// Calls `see` with what rules see now, and the buffers of programs.
+    /// Calls `see` with the present view of the request, and the buffers of programs.
     pub(super) fn with_view<T>(&mut self, see: impl FnOnce(&View<'_>, &mut Scratch) -> T) -> T {
         let Workspace { scratch, request, response, login, .. } = &mut *self.work;
         let is_asked = self.configuration.needs.login && self.side == Side::Request;
@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
         see(&view, scratch)
     }
 
-    /// The text of a format, in the buffer that [`Run::give_back`] takes again.
+    /// The text of a format, in the buffer that [`Run::give_back`] takes back.
     pub(super) fn render(&mut self, format: &Format) -> Vec<u8> {
         let mut text = self.take_text();
         self.with_view(|view, scratch| format.render(view, scratch, &mut text));
@@ -105,14 +105,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Goes through a list; `None` where the message goes on.
+    /// Applies a list; `None` if the message continues.
     pub(super) fn list(&mut self, proxy: &'a ServedProxy, list: List) -> Option<Outcome> {
         self.owner = Some(proxy);
         let mut from = 0;
         loop {
             let found = self.with_view(|view, scratch| proxy.program.next(list, from, view, scratch));
             let (index, rule) = found?;
-            // Rules of connections are those of its first request.
+            // Rules of connections apply to the first request.
             if list == List::Connection && !self.is_first && !rule.action.is_of_each_request() {
                 from = index + 1;
                 continue;
@@ -177,14 +177,14 @@ impl<'a> Run<'a> {
         Step::Next
     }
 
-    /// What a slot tracks: the request's own, else its connection's.
+    /// The entry in a slot: the request's own, otherwise its connection's.
     fn tracked(&self, slot: usize) -> Option<&Tracked> {
         let own = self.tracked.get(slot).and_then(Option::as_ref);
         own.or_else(|| self.facts.visit.as_ref()?.tracked(slot))
     }
 
-    /// `track-sc…`: the first key of a slot stays. The entry is tracked for as long as the connection lasts where a rule of
-    /// connections says so, otherwise as long as the request.
+    /// `track-sc…`: the first key of a slot stays. An entry of a rule of connections is tracked for the life of the
+    /// connection, otherwise for the life of the request.
     fn track(&mut self, (slot, key, table): (usize, &Sample, Option<&str>), proxy: &ServedProxy, list: List) {
         let table = table.map_or(proxy.table.as_ref(), |name| self.configuration.table(name));
         let Some(table) = table.filter(|_| self.tracked(slot).is_none()) else { return };
@@ -199,14 +199,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Counts for what the connection tracks.
+    /// Counts for the entries that the connection tracks.
     pub(super) fn count_for_visit(&self, counters: &[Counter]) {
         let visit = self.facts.visit.as_deref();
         let tracked = (0..SLOTS).filter_map(|slot| visit?.tracked(slot));
         tracked.for_each(|tracked| tracked.count(counters, self.dice.now));
     }
 
-    /// A sample without a value leaves the variable as it was.
+    /// A sample without a value leaves the variable unchanged.
     fn set_variable(&mut self, name: &str, sample: &Sample) {
         let (value, has_value) = self.render_sample(sample);
         if has_value {
@@ -215,7 +215,7 @@ impl<'a> Run<'a> {
         self.give_back(value);
     }
 
-    /// Does what only changes the message or its variables.
+    /// Applies an action that only changes the message or its variables.
     fn edit(&mut self, action: &Action) {
         match action {
             Action::SetHeader(name, format) => {
@@ -247,7 +247,7 @@ impl<'a> Run<'a> {
                 self.give_back(method);
             }
             Action::SetStatus(status, phrase) => {
-                // Where a response has no body by its status, its framing would be another.
+                // A response whose status forbids a body would have another framing.
                 let is_bodiless = |status: u16| matches!(status, 100..200 | 204 | 304);
                 let head = self.head();
                 if !is_bodiless(*status) && !head.status().is_some_and(is_bodiless) {
@@ -286,7 +286,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Does what changes the entry that a slot tracks.
+    /// Applies an action on the entry in a slot.
     fn edit_entry(&self, action: &Action) {
         let now = self.dice.now;
         match action {
@@ -303,8 +303,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Does what changes the target. What is left over has no part in serving, or is refused when a configuration is
-    /// lowered.
+    /// Applies an action on the target. Other actions are irrelevant for serving, or are refused when a configuration
+    /// is lowered.
     fn edit_target(&mut self, action: &Action) {
         let (format, part, regex) = match action {
             Action::SetPath(format) => (format, Part::Path, None),
@@ -325,7 +325,7 @@ impl<'a> Run<'a> {
         let mut new = Vec::with_capacity(target.len() + value.len());
         match regex.map(|regex| (regex, regex.compiled.find(old))) {
             Some((_, None)) => return self.give_back(value),
-            // As HAProxy does it, the whole part becomes the replacement.
+            // As in HAProxy, the whole part becomes the replacement.
             Some((regex, Some(found))) => {
                 regex.replace(&value, false, old.get(found.range()).unwrap_or_default(), &mut new);
             }
@@ -344,7 +344,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What of a target a rule changes.
+/// The part of a target that a rule changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Path,
@@ -352,7 +352,7 @@ enum Part {
     Query,
 }
 
-/// What the old `reqrep` and `rsprep` make of a line: the replacement, where it matches.
+/// The result of the old `reqrep` and `rsprep` for a line: the replacement, if it matches.
 fn replaced_line(line: &[u8], regex: &Regex, replacement: &str) -> LineOutcome {
     let Some(found) = regex.compiled.find(line) else { return LineOutcome::Keep };
     let mut new = Vec::with_capacity(line.len());

@@ -1,4 +1,4 @@
-//! `stats` of a proxy: who is given the page of statistics, and what it shows. The page itself is made elsewhere.
+//! `stats` of a proxy: access to the statistics page, and its content. The page itself is made elsewhere.
 
 use super::configuration::{Configuration, ServedProxy};
 use super::evaluation::{Evaluation, Outcome};
@@ -10,22 +10,22 @@ use memchr::memmem;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where the page is if `stats uri` does not say so.
+/// The default of `stats uri`.
 const DEFAULT_URI: &str = "/haproxy?stats";
 
-/// The realm if `stats realm` does not say so.
+/// The default of `stats realm`.
 const DEFAULT_REALM: &str = "HAProxy Statistics";
 
-/// A page of statistics that a client may see.
+/// A statistics page that a client may see.
 #[derive(Clone, Debug)]
 pub struct StatisticsPage {
     configuration: Arc<Configuration>,
     proxy: usize,
     /// The client asks for CSV.
     pub is_csv: bool,
-    /// After what time a browser asks again.
+    /// The interval at which a browser reloads the page.
     pub refresh: Option<Duration>,
-    /// The page does not tell which version of sluice it is.
+    /// The page hides the version of sluice.
     pub hides_version: bool,
 }
 
@@ -47,7 +47,7 @@ impl<'p> StatisticsProxy<'p> {
         self.number
     }
 
-    /// The clients of a frontend, and how many it may have.
+    /// The clients of a frontend, and their limit.
     pub fn frontend(&self) -> Option<(&'p FrontendLoad, Option<u64>)> {
         self.proxy.is_frontend.then_some((&*self.proxy.load, self.proxy.connection_limit))
     }
@@ -57,14 +57,14 @@ impl<'p> StatisticsProxy<'p> {
         self.proxy.route()
     }
 
-    /// The name of a server of it.
+    /// The name of one of its servers.
     pub fn server(&self, place: usize) -> Option<&'p str> {
         self.proxy.servers.get(place).map(|server| &*server.name)
     }
 }
 
 impl StatisticsPage {
-    /// The proxies on it: all of the configuration, or those of `stats scope`.
+    /// The proxies on the page: all of the configuration, or those of `stats scope`.
     pub fn proxies(&self) -> impl Iterator<Item = StatisticsProxy<'_>> {
         let own = self.configuration.proxy(self.proxy);
         let is_shown = move |name: &str| {
@@ -78,7 +78,7 @@ impl StatisticsPage {
     }
 }
 
-/// Two pages are the same if they show the same.
+/// Two pages are equal if they show the same proxies.
 impl PartialEq for StatisticsPage {
     fn eq(&self, other: &Self) -> bool {
         let facts = |page: &Self| (page.proxy, page.is_csv, page.refresh, page.hides_version);
@@ -89,7 +89,8 @@ impl PartialEq for StatisticsPage {
 impl Eq for StatisticsPage {}
 
 impl Run<'_> {
-    /// Whether a request that has passed the rules of a proxy asks for its page of statistics, and gets it.
+    /// Checks whether a request that has passed the rules of a proxy asks for its statistics page, and whether it gets
+    /// it.
     pub(super) fn statistics(&mut self, proxy: &ServedProxy) -> Option<Outcome> {
         let stats = proxy.statistics.as_ref()?;
         let request = &self.work.request;
@@ -105,7 +106,7 @@ impl Run<'_> {
         Some(Outcome::Deny)
     }
 
-    /// Whether the request has one of the users of `stats auth`.
+    /// Whether the request has a login of `stats auth`.
     fn has_login(&mut self, stats: &Stats) -> bool {
         let (value, room) = (self.work.request.value_of("authorization"), &mut self.work.login);
         let login = value.and_then(|value| super::auth::Login::read(value, room));
@@ -114,7 +115,7 @@ impl Run<'_> {
 }
 
 impl Evaluation {
-    /// The page that a client is shown whose request came to [`Outcome::Statistics`] at this target.
+    /// The page for a client whose request resulted in [`Outcome::Statistics`] at this target.
     pub fn statistics_page(&self, target: &[u8]) -> Option<StatisticsPage> {
         let proxy = self.statistics?;
         let stats = self.configuration.proxy(proxy)?.statistics.as_ref()?;

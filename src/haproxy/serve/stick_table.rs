@@ -1,10 +1,10 @@
-//! Stick tables: what is counted for a key such as the client's address, and the server that it sticks to.
+//! Stick tables: counters for a key such as the client's address, and the server that the key sticks to.
 //!
-//! A table is shared by all workers. It is cut into parts with a lock each, and a lock is held for one look-up or one count, so
-//! workers hardly ever wait for each other. Files without a table have none of this on their way.
+//! A table is shared by all workers. It is divided into parts with a lock each, and a lock is held for one look-up or
+//! one count, so workers rarely wait for each other. Files without a table never use this code.
 //!
-//! Entries end `expire` after they were used last, and all of a table have the same `expire`: so the one that was used
-//! longest ago is the next to end, and the one that makes room in a full table. Entries that a request or a connection tracks
+//! Entries expire `expire` after their last use, and all entries of a table have the same `expire`: so the least
+//! recently used entry expires next, and is evicted from a full table. Entries tracked by a request or a connection
 //! stay. Source of the rules: configuration.txt, `stick-table`; rates are those of HAProxy's `freq_ctr`.
 
 use crate::haproxy::model::StickTable as Definition;
@@ -16,29 +16,29 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The most parts of a table.
+/// The greatest number of parts of a table.
 const MOST_PARTS: u64 = 64;
 
-/// A table of so many entries has one part more.
+/// The number of entries for each part.
 const ENTRIES_A_PART: u64 = 1024;
 
-/// The length of a text that is a key where `len` does not say so (configuration.txt).
+/// The default length of a text key without `len` (configuration.txt).
 const KEY_LEN: u32 = 32;
 
 /// A stick table.
 #[derive(Debug)]
 pub(in super::super) struct StickTable {
     definition: Definition,
-    /// What is counted, and the period of a rate in milliseconds.
+    /// The counters, with the period of a rate in milliseconds.
     kinds: Box<[(Counter, u64)]>,
     parts: Box<[Mutex<LruCache<Key, Entry>>]>,
     most_in_part: usize,
-    /// Milliseconds until an entry ends; `None` for never.
+    /// Milliseconds until an entry expires; `None` for never.
     expire: Option<u64>,
     seed: RandomState,
 }
 
-/// The key of an entry. Texts take memory of their own.
+/// The key of an entry. Texts are on the heap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
     Address(IpAddr),
@@ -48,17 +48,17 @@ pub(super) enum Key {
 
 #[derive(Debug)]
 struct Entry {
-    /// When it was used last, in milliseconds.
+    /// The time of its last use, in milliseconds.
     used: u64,
-    /// Requests and connections that track it now.
+    /// Number of requests and connections that track it.
     connections: u32,
-    /// In the order of the table's kinds.
+    /// The counters in the order of the table's definition.
     cells: Box<[Cell]>,
     /// The server that the key sticks to.
     server: Option<Box<str>>,
 }
 
-/// A count, or a rate over a period that began at a moment.
+/// A count, or a rate over a period that began at a given time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell {
     count: u64,
@@ -89,7 +89,7 @@ impl Cell {
             _ if age < period * 2 => (0, self.count, period * 2 - age),
             _ => return 0,
         };
-        // At very low rates the past is told whole, so that the outcome does not waver.
+        // At very low rates the past period counts in full, so that the result is stable.
         if count == 0 && previous <= 1 {
             return previous;
         }
@@ -97,7 +97,7 @@ impl Cell {
     }
 }
 
-/// An entry that a request or a connection tracks, for as long as this lasts.
+/// An entry that a request or a connection tracks, for the life of this value.
 #[derive(Debug)]
 pub(super) struct Tracked {
     table: Arc<StickTable>,
@@ -105,14 +105,14 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
-    /// Counts for the entry what of these the table has.
+    /// Increments those of the counters that the table stores.
     pub(super) fn count(&self, counters: &[Counter], now: u64) {
         self.table.with_entry(&self.key, now, |table, entry| {
             counters.iter().for_each(|counter| table.add(entry, *counter, now))
         });
     }
 
-    /// A counter of the entry, or of that with the same key in another table.
+    /// A counter of the entry, or of the entry with the same key in another table.
     pub(super) fn counter(
         &self,
         other: Option<&StickTable>,
@@ -159,7 +159,7 @@ impl StickTable {
         }
     }
 
-    /// Whether a line makes the same table, whose entries are then kept.
+    /// Whether a line defines the same table, whose entries are then kept.
     pub(super) fn is_defined_by(&self, definition: &Definition) -> bool {
         self.definition == *definition
     }
@@ -168,7 +168,7 @@ impl StickTable {
         &self.definition
     }
 
-    /// The key that a sample has for a request, as the type of the table wants it.
+    /// The key of a request: the value of a sample, converted to the type of the table.
     pub(super) fn key(&self, sample: &Sample, view: &dyn RequestView, scratch: &mut Scratch) -> Option<Key> {
         let mut key = None;
         sample.each(view, scratch, &mut |value| key = self.key_of(value));
@@ -197,7 +197,7 @@ impl StickTable {
         entry.connections == 0 && self.expire.is_some_and(|expire| now.saturating_sub(entry.used) >= expire)
     }
 
-    /// Does something with the entry of a key, which is made if there is none. `None` where the table is full.
+    /// Runs `act` on the entry of a key, which is created if missing. `None` if the table is full.
     fn with_entry<T>(&self, key: &Key, now: u64, act: impl FnOnce(&Self, &mut Entry) -> T) -> Option<T> {
         let mut part = self.part(key)?;
         if part.peek(key).is_none_or(|entry| self.is_over(entry, now)) {
@@ -211,7 +211,8 @@ impl StickTable {
         Some(act(self, entry))
     }
 
-    /// Ends what is over, and if the part is full what was used longest ago. What is tracked goes to the other end.
+    /// Removes expired entries, and if the part is full the least recently used one. Tracked entries move to the other
+    /// end.
     fn make_room(&self, part: &mut LruCache<Key, Entry>, now: u64) -> Option<()> {
         let mut tries = 0;
         while let Some((_, oldest)) = part.peek_lru() {
@@ -230,7 +231,7 @@ impl StickTable {
         (self.most_in_part > 0).then_some(())
     }
 
-    /// Tracks the entry of a key: it counts as a connection of it. `None` where the table is full.
+    /// Tracks the entry of a key, and counts a connection for it. `None` if the table is full.
     pub(super) fn track(self: &Arc<Self>, key: Key, counters: &[Counter], now: u64) -> Option<Tracked> {
         self.with_entry(&key, now, |table, entry| {
             entry.connections += 1;
@@ -250,7 +251,7 @@ impl StickTable {
         }
     }
 
-    /// A counter of a key; `None` where the table does not have it. What is not there counts 0.
+    /// A counter of a key; `None` if the table does not store it. A missing entry counts 0.
     pub(super) fn counter(
         &self,
         key: &Key,
@@ -271,7 +272,7 @@ impl StickTable {
         })
     }
 
-    /// Adds one to a general counter, or clears it: its value then, or before.
+    /// Increments a general counter and returns its new value, or clears it and returns its old value.
     fn change(&self, key: &Key, (counter, operation): (Counter, CounterOperation), now: u64) -> Option<u64> {
         self.with_entry(key, now, |table, entry| {
             if operation == CounterOperation::Increment {
@@ -292,7 +293,7 @@ impl StickTable {
         see(entry.server.as_deref()?)
     }
 
-    /// Has a key stick to a server from now on.
+    /// Makes a key stick to a server from now on.
     pub(super) fn stick(&self, key: &Key, server: &str, now: u64) {
         self.with_entry(key, now, |_, entry| {
             if entry.server.as_deref() != Some(server) {

@@ -1,8 +1,8 @@
-//! The variables of a request. They keep their memory from request to request.
+//! The variables of a request. Their memory is reused for each request.
 
 use std::ops::Range;
 
-/// Names and values, one behind the other.
+/// Names and values, one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
     bytes: Vec<u8>,
@@ -15,7 +15,7 @@ impl Variables {
         found.and_then(|(_, value)| self.bytes.get(value.clone()))
     }
 
-    /// Gives a variable a value. One that is set again takes new room: few are set twice.
+    /// Sets a variable. A repeated set uses new space, which is rare.
     pub(super) fn set(&mut self, name: &str, value: &[u8]) {
         self.unset(name);
         let start = self.bytes.len();

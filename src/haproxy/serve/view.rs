@@ -1,4 +1,4 @@
-//! A request as its rules see it.
+//! A request in the view of its rules.
 
 use super::auth::Login;
 use super::configuration::{Configuration, ServedProxy};
@@ -12,24 +12,24 @@ use crate::wire::forwarded::TlsPeer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// What is known of the connection that a request came by.
+/// Facts about the connection of a request.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Address and port of the client; the port is 0 where nothing asks for it.
+    /// Address and port of the client; the port is 0 if no rule needs it.
     pub source: SocketAddr,
     /// Address and port that the client connected to.
     pub destination: SocketAddr,
     /// Whether the client speaks TLS.
     pub is_tls: bool,
-    /// What its handshake has told.
+    /// Facts of its TLS handshake.
     pub tls: Option<Arc<TlsPeer>>,
-    /// The connection, for what rules keep of it.
+    /// The state that rules keep for the connection.
     pub visit: Option<Arc<Visit>>,
 }
 
-/// What the rules of one message are evaluated with.
+/// The data with which the rules of one message are evaluated.
 pub(super) struct View<'a> {
-    /// Rules of responses see nothing of the request but its method, as in HAProxy.
+    /// Rules of responses see only the method of the request, as in HAProxy.
     pub(super) side: Side,
     pub(super) configuration: &'a Configuration,
     pub(super) facts: &'a Facts,
@@ -43,22 +43,22 @@ pub(super) struct View<'a> {
     pub(super) server: Option<&'a str>,
     pub(super) unix_seconds: i64,
     pub(super) random: u32,
-    /// The moment in milliseconds, for tables.
+    /// The time in milliseconds, for tables.
     pub(super) now: u64,
-    /// The proxy whose rules are at work.
+    /// The proxy whose rules are applied.
     pub(super) owner: Option<&'a ServedProxy>,
-    /// What the request tracks.
+    /// The entries that the request tracks.
     pub(super) tracked: &'a [Option<Tracked>; SLOTS],
 }
 
 impl<'a> View<'a> {
-    /// What a slot tracks: the request's own, else its connection's.
+    /// The entry in a slot: the request's own, otherwise its connection's.
     fn tracked(&self, slot: u8) -> Option<&Tracked> {
         let own = self.tracked.get(usize::from(slot))?.as_ref();
         own.or_else(|| self.facts.visit.as_ref()?.tracked(slot.into()))
     }
 
-    /// The backend of a name; the request's own without one.
+    /// The backend with this name; the request's own without a name.
     fn proxy(&self, name: Option<&str>) -> Option<&'a ServedProxy> {
         match name {
             Some(name) => self.configuration.backend(name),

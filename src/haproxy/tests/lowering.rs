@@ -1,4 +1,4 @@
-//! What a file is lowered to, and what its rules do.
+//! Tests of lowering, and of the resulting rules.
 
 use super::*;
 use crate::haproxy::serve::{Dice, Outcome, Workspace};
@@ -84,7 +84,7 @@ fn what_a_backend_says_becomes_options() {
     }
 }
 
-/// HAProxy reads a time of zero as none at all.
+/// HAProxy treats a time of zero as no timeout.
 #[test]
 fn a_timeout_of_zero_is_no_timeout() {
     let loaded = backend("timeout server 0\ntimeout connect 0\ntimeout tunnel 0s\ntimeout queue 0");
@@ -147,7 +147,7 @@ fn what_cannot_be_served_is_told() {
     assert!(remarks(&read(hashed)).iter().any(|(_, treatment, _)| *treatment == Refused));
 }
 
-/// What the rules of a frontend make of a request: the outcome, the head or the response.
+/// The result of a frontend's rules for a request: the outcome, and the head or the response.
 fn decide(lines: &str, head: &str) -> (Outcome, String) {
     let loaded = frontend(lines);
     let lost: Vec<_> = remarks(&loaded).into_iter().filter(|remark| remark.1 > Mapped).collect();

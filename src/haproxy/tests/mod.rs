@@ -1,4 +1,4 @@
-//! Configurations, and what is made of them.
+//! Tests of configurations.
 
 mod lowering;
 mod rules;
@@ -9,7 +9,7 @@ use super::serve::Facts;
 use super::{Environment, Loaded, Source, Treatment, load};
 use std::path::Path;
 
-/// Reads a text, with the variable `PORT` and two files that rules can name.
+/// Parses a text, with the variable `PORT` and two files that rules can name.
 fn read(text: &str) -> Loaded {
     let files = |path: &Path| match path.to_str() {
         Some("hosts.lst") => Ok("# hosts\nwww.example.org\n  api.example.org\n\n".into()),
@@ -21,19 +21,19 @@ fn read(text: &str) -> Loaded {
     load(&[Source { name: "f.cfg".into(), bytes: text.into() }], &mut environment)
 }
 
-/// Reads lines of a frontend in mode http.
+/// Parses lines of a frontend in mode http.
 fn frontend(lines: &str) -> Loaded {
     read(&format!("frontend f\n mode http\n bind :80\n{lines}\nbackend web\n mode http\nbackend api\n mode http\n"))
 }
 
-/// What is said that is not `understood`: line, treatment, and note.
+/// Findings other than `understood`: line, treatment, and note.
 fn remarks(loaded: &Loaded) -> Vec<(u32, Treatment, String)> {
     let told = loaded.findings.iter().filter(|finding| finding.treatment != Treatment::Honoured);
     told.map(|finding| (finding.at.line, finding.treatment, format!("{}: {}", finding.word, finding.note))).collect()
 }
 
-/// Exactly one thing is said that is as bad as this treatment, or worse, and it has this text in it. Of what is not bad at
-/// all there may be more.
+/// There is exactly one finding of this treatment or a worse one, and it contains this text. Any number of harmless
+/// findings is allowed.
 #[track_caller]
 fn expect_one(text: &str, loaded: &Loaded, treatment: Treatment, part: &str) {
     let found = remarks(loaded);

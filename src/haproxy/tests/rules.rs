@@ -1,4 +1,4 @@
-//! ACLs, conditions, samples and actions.
+//! Tests of ACLs, conditions, samples and actions.
 
 use super::*;
 use crate::haproxy::Verdict;
@@ -52,7 +52,7 @@ fn rules_are_taken_whole() {
         "monitor fail if { nbsrv(web) lt 1 }",
     ];
     for line in lines {
-        // Names are not addresses: those two lines are tried with a list of hosts below.
+        // Names are not addresses: those two lines are tested with a list of hosts below.
         if line.contains("src -f") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Sections, and the lines that are no rules.
+//! Tests of sections, and of lines without rules.
 
 use super::*;
 use crate::haproxy::Verdict;

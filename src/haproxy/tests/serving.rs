@@ -1,4 +1,4 @@
-//! Requests and responses on their way through the rules of a file.
+//! Tests of requests and responses in the rules of a file.
 
 use super::*;
 use crate::base::clock::Moment;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 const DICE: Dice = Dice { unix_seconds: 0, random: 7, now: 0 };
 
-/// What serves a file: frontend `f` with a backend `web` of two servers.
+/// A served file: frontend `f` with a backend `web` of two servers.
 struct Served {
     configuration: Arc<Configuration>,
     routes: Vec<Option<Arc<Route>>>,
@@ -32,7 +32,7 @@ impl Served {
         Self { configuration, routes, work: Workspace::default() }
     }
 
-    /// A request with these lines, and what becomes of it.
+    /// Applies the rules to a request with these lines, and returns the decision.
     fn decide(&mut self, line: &str, lines: &str) -> (Box<Evaluation>, Outcome) {
         let mut evaluation = self.work.evaluation(&self.configuration, 0, facts());
         let head = format!("{line} HTTP/1.1\r\nHost: h.example\r\n{lines}\r\n");
@@ -40,7 +40,7 @@ impl Served {
         (evaluation, outcome)
     }
 
-    /// The head of the request as the rules have left it.
+    /// The head of the request after the rules.
     fn request(&self) -> String {
         text(self.work.changed_request().unwrap_or_default())
     }
@@ -81,7 +81,7 @@ fn a_failure_shows_nothing_of_another_request() {
     let fields = text(reply.fields());
     assert!(fields.contains("X-Uri: /slow; X-Url: ; X-User: ; X-M: GET; "), "{fields}");
     served.work.put_reply(reply);
-    // Where no head was read.
+    // There was no head.
     let (mut third, _) = served.decide("POST /reset?token=SECRET", "");
     third.fail(b"", (408, "It took too long."), DICE, &mut served.work);
     assert!(text(served.work.take_reply().fields()).contains("X-M: ; "));
@@ -126,7 +126,7 @@ fn a_server_that_is_down_is_passed_over() {
                  server c 10.0.0.3:80 cookie sc\n server d 10.0.0.4:80 backup cookie sc";
     let mut served = Served::new("", lines);
     let wanted = |path: &str, lines: &str, served: &mut Served| served.decide(&format!("GET {path}"), lines).0.wanted();
-    // The servers of these lines stand before the others: c, d, a, b.
+    // The servers of these lines come before the others: c, d, a, b.
     assert_eq!(wanted("/a", "", &mut served), Some(2));
     served.set_down(1, 2);
     assert_eq!(wanted("/a", "", &mut served), Some(0), "the next rule");

@@ -92,7 +92,7 @@ pub(super) const CONVERTERS: &[ConverterWord] = &[
     unknown("xxh64", NO_HASH),
 ];
 
-/// The other converters of HAProxy, none of which sluice has.
+/// Further converters of HAProxy, which sluice does not support.
 pub(super) const OTHERS: &str = "\
     51d.single aes_cbc_dec aes_cbc_enc aes_gcm_dec aes_gcm_enc base2 be2dec be2hex capture-req capture-res cpl \
     cut_crlf da-csv-conv eth.data eth.dst eth.hdr eth.proto eth.src eth.vlan fe_exists fix_is_valid fix_tag_value \

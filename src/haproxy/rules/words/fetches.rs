@@ -208,7 +208,7 @@ pub(super) const FETCHES: &[FetchWord] = &[
     unknown("urlp_val", "write url_param(…) -m int"),
 ];
 
-/// The other fetches of HAProxy, none of which sluice has.
+/// Further fetches of HAProxy, which sluice does not support.
 pub(super) const OTHERS: &str = "\
     51d.all acl baseq bc_be_queue bc_dst bc_dst_port bc_err bc_err_name bc_err_str bc_glitches bc_nb_streams \
     bc_reused bc_rtt bc_rttvar bc_settings_streams_limit bc_src bc_src_port bc_srv_queue be_connect_timeout be_id \

@@ -1,4 +1,4 @@
-//! The tables of actions, fetches and converters: each name once.
+//! The tables of actions, fetches and converters: each name occurs once.
 
 mod converters;
 mod fetches;
@@ -8,7 +8,7 @@ use Treatment::{Honoured, Ignored, Lost, Mapped, Refused};
 use converters::CONVERTERS;
 use fetches::FETCHES;
 
-/// The lists that a rule can stand in.
+/// The lists in which a rule may occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum RuleSet {
     /// `http-request`.
@@ -28,9 +28,9 @@ pub(in super::super) enum RuleSet {
 /// An action.
 pub(in super::super) struct ActionWord {
     pub(in super::super) name: &'static str,
-    /// A letter a list: `q`uest, re`s`ponse, `a`fter-response, `c`onnection, con`t`ent, response content `T`.
+    /// A letter for each list: `q`uest, re`s`ponse, `a`fter-response, `c`onnection, con`t`ent, response content `T`.
     pub(in super::super) sets: &'static str,
-    /// Whether its loss in a list of requests decides who gets in, where requests go or what backends are told.
+    /// Whether its loss in a list of requests affects access, routing or the requests that backends get.
     pub(in super::super) decides_request: bool,
     /// The same for lists of responses.
     pub(in super::super) decides_response: bool,
@@ -65,7 +65,7 @@ const fn always(name: &'static str, sets: &'static str) -> ActionWord {
     ActionWord { name, sets, decides_request: true, decides_response: true, treatment: Honoured, reason: "" }
 }
 
-/// Decides in requests only.
+/// The loss of this action matters in requests only.
 const fn request(name: &'static str, sets: &'static str) -> ActionWord {
     ActionWord { decides_response: false, ..always(name, sets) }
 }
@@ -180,7 +180,7 @@ pub(in super::super) fn actions() -> &'static [ActionWord] {
     ACTIONS
 }
 
-/// All fetches with a name and a treatment of their own.
+/// All fetches with their own name and treatment.
 pub(in super::super) fn fetches() -> &'static [FetchWord] {
     FETCHES
 }
@@ -202,7 +202,7 @@ pub(super) fn nearest_converter(name: &str) -> Option<&'static str> {
     nearest(name, CONVERTERS.iter().map(|word| word.name))
 }
 
-/// Whether HAProxy has a fetch of this name that is in no table here.
+/// Whether HAProxy has a fetch with this name that is in no table here.
 pub(super) fn is_other_fetch(name: &str) -> bool {
     let counter = name.strip_prefix("src_").or_else(|| name.strip_prefix("sc_")).or_else(|| {
         let rest = name.strip_prefix("sc")?;
@@ -212,11 +212,11 @@ pub(super) fn is_other_fetch(name: &str) -> bool {
     is_counter || fetches::OTHERS.split_whitespace().any(|other| other == name)
 }
 
-/// Whether HAProxy has a converter of this name that is in no table here.
+/// Whether HAProxy has a converter with this name that is in no table here.
 pub(super) fn is_other_converter(name: &str) -> bool {
     converters::OTHERS.split_whitespace().any(|other| other == name)
 }
 
-/// What HAProxy counts for the entries of tables besides [`super::Counter`].
+/// Counters of HAProxy's tables besides [`super::Counter`].
 const OTHER_COUNTERS: &str = "\
     clr_gpc get_gpc get_gpt glitch_cnt glitch_rate gpc_rate inc_gpc kbytes_in kbytes_out key tracked trackers updt_conn_cnt";

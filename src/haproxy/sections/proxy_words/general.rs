@@ -1,4 +1,4 @@
-//! The keywords that are one of a kind.
+//! Keywords outside of groups.
 
 use super::super::{lines, proxy_policy as policy, proxy_rules as rules};
 use super::Read::With;

@@ -1,4 +1,4 @@
-//! The keywords that come in groups: checks, rules, statistics, stick tables, timeouts, and the old ones.
+//! Keywords in groups: checks, rules, statistics, stick tables, timeouts, and obsolete ones.
 
 use super::super::{proxy_policy as policy, proxy_rules as rules};
 use super::Read::{Timeout, With};
@@ -10,7 +10,7 @@ const TCP_CHECK: &str = "servers are checked over HTTP or by a connection";
 const STATS: &str = "sluice's own page, with HAProxy's CSV behind ;csv";
 const VARIABLES: &str = "checks have no variables";
 
-/// The most of them stand in one section many times.
+/// Most of them may occur many times in one section.
 pub(super) const WORDS: &[ProxyWord] = &[
     ours("http-after-response", D | F | B, With(rules::rule)),
     not("http-check comment", D | B, Ignored, "a text for people"),

@@ -8,7 +8,7 @@ use crate::haproxy::model::Flag as Switch;
 
 const CHECKS: &str = "servers are checked over HTTP or by a connection";
 
-/// All options; `no` before them takes them back.
+/// All options; a preceding `no` turns an option off.
 pub(super) const WORDS: &[ProxyWord] = &[
     ours("option abortonclose", D | F | B, Flag(Switch::AbortOnClose)),
     not("option accept-invalid-http-request", D | F, Lost, "what is ambiguous is refused"),
