@@ -17,44 +17,65 @@ use std::sync::Arc;
 /// The states of a backend, for the filter.
 const STATES: [&str; 7] = ["up", "partly_dead", "dead", "down", "ejected", "disabled", "removed"];
 
-pub(super) fn list(query: &Query, sources: &Sources) -> Response {
+/// The numbers of a row by which rows can be put in order, the greatest first.
+const SORTS: [&str; 6] = ["requests_60s", "failures_60s", "in_flight", "waiting", "requests", "failures"];
+
+/// Some of these clusters.
+pub(super) fn list(
+    query: &Query,
+    clusters: &[Arc<Cluster>],
+    index: &mut MarkIndex<'_>,
+    sources: &Sources,
+) -> Result<Value, Response> {
     let (now, search) = (sources.clock.now(), query.get("search").unwrap_or_default().to_lowercase());
     let only_trouble = query.get("trouble").is_some_and(|value| value != "0");
-    let mut index = MarkIndex::new(sources, now);
-    let mut found = sources.directory.clusters();
-    let patience = Patience::default();
-    found.retain(|cluster| {
-        patience.row();
-        search.is_empty() || matches(cluster, &search)
-    });
-    if only_trouble {
-        found.retain(|cluster| {
-            patience.row();
-            let marks = index.marks(cluster);
-            let is_well = state_of(cluster, &marks, up_of(cluster, &marks)) == "up";
-            let has_failed = || cluster.admission.history().totals().1 > 0 && recent_of(cluster, now).1 > 0;
-            !is_well || cluster.admission.waiting() > 0 || has_failed()
-        });
+    let sort = query.get("sort").filter(|sort| *sort != "key");
+    if let Some(unknown) = sort.filter(|sort| !SORTS.contains(sort)) {
+        let detail =
+            format!("sort={} is none; rows are put in order by key, {}", unknown.escape_debug(), SORTS.join(", "));
+        return Err(Response::problem(400, &detail));
     }
-    let page = match Page::new(query, found.len()) {
-        Ok(page) => page,
-        Err(refusal) => return refusal,
-    };
-    let shown = page.select(&mut found, |one, other| one.key.cmp(&other.key));
-    let rows = shown.iter().map(|cluster| summary(cluster, &index.marks(cluster), sources)).collect();
-    Response::json(&page.with("frontends", rows))
+    let patience = Patience::default();
+    let mut found: Vec<(u64, &Arc<Cluster>)> = Vec::new();
+    for cluster in clusters {
+        patience.row();
+        if (search.is_empty() || matches(cluster, &search)) && (!only_trouble || has_trouble(cluster, index, now)) {
+            found.push((sort.map_or(0, |sort| measure(sort, cluster, now)), cluster));
+        }
+    }
+    let page = Page::new(query, found.len())?;
+    let shown = page.select(&mut found, |one, other| (other.0, &one.1.key).cmp(&(one.0, &other.1.key)));
+    let rows = shown.iter().map(|(_, cluster)| summary(cluster, &index.marks(cluster), sources)).collect();
+    Ok(page.with("frontends", rows))
 }
 
-pub(super) fn one(key: &str, sources: &Sources) -> Response {
+fn has_trouble(cluster: &Cluster, index: &mut MarkIndex<'_>, now: Moment) -> bool {
+    let marks = index.marks(cluster);
+    let is_well = state_of(cluster, &marks, up_of(cluster, &marks)) == "up";
+    let has_failed = || cluster.admission.history().totals().1 > 0 && recent_of(cluster, now).1 > 0;
+    !is_well || cluster.admission.waiting() > 0 || has_failed()
+}
+
+/// The number of a cluster that rows are put in order by.
+fn measure(sort: &str, cluster: &Cluster, now: Moment) -> u64 {
+    match sort {
+        "requests_60s" => recent_of(cluster, now).0,
+        "failures_60s" => recent_of(cluster, now).1,
+        "in_flight" => load_of(cluster).in_flight,
+        "waiting" => load_of(cluster).waiting,
+        "requests" => load_of(cluster).requests,
+        _ => load_of(cluster).failures,
+    }
+}
+
+/// A cluster, by the key of its list or by a host that leads to it; `None` where it is not in use.
+pub(super) fn one(key: &str, index: &mut MarkIndex<'_>, sources: &Sources) -> Option<Value> {
     let now = sources.clock.now();
     let cluster = sources.directory.cluster(key).or_else(|| {
         let route = sources.directory.route(&key.to_ascii_lowercase())?;
         Some(Arc::clone(&route.cluster))
-    });
-    let Some(cluster) = cluster else {
-        return Response::problem(404, &format!("{key} is not in use here: no request has asked for it lately"));
-    };
-    let hosts = MarkIndex::new(sources, now).hosts(&cluster);
+    })?;
+    let hosts = index.hosts(&cluster);
     let marks = HostMarks::of(&cluster, &hosts, now);
     let mut view = summary(&cluster, &marks, sources);
     let options: Map<String, Value> =
@@ -72,7 +93,12 @@ pub(super) fn one(key: &str, sources: &Sources) -> Response {
     view["bytes_per_second"] = json!({ "in": bytes_in, "out": bytes_out });
     let members = cluster.members.iter().enumerate();
     view["backends"] = members.map(|(place, member)| backend(&cluster, member, marks.of_member(place), now)).collect();
-    Response::json(&view)
+    Some(view)
+}
+
+/// What is said of a cluster that is not in use.
+pub(super) fn unused(key: &str) -> String {
+    format!("{key} is not in use here: no request has asked for it lately")
 }
 
 /// The backends of all clusters, one row for each place in a list.

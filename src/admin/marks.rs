@@ -36,7 +36,7 @@ impl Health {
 }
 
 /// The hosts in use that lead to one cluster.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Hosts {
     pub(super) count: usize,
     /// Some of their names.
@@ -78,7 +78,7 @@ impl<'a> MarkIndex<'a> {
             route.into_iter().for_each(|route| hosts.add(route, self.now));
             return hosts;
         }
-        self.walk().remove(&cluster.key).unwrap_or_default()
+        self.walk().get(&cluster.key).cloned().unwrap_or_default()
     }
 
     /// The marks of a route without a host.

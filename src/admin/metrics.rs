@@ -50,6 +50,8 @@ struct Snapshot {
     workers: Vec<WorkerEntry>,
     clusters: Clusters,
     refusals: u64,
+    /// Streams of events that are open, and gatherings for them.
+    events: (usize, u64),
     is_ready: bool,
     uptime: Duration,
     lost_log_lines: u64,
@@ -73,6 +75,7 @@ impl Snapshot {
             workers: roster.workers(),
             clusters: Clusters::of(service, now),
             refusals: service.state.refusals(),
+            events: service.state.events(),
             is_ready: status::unready(service).is_none(),
             uptime: now.since(roster.started()),
             lost_log_lines: roster.lost_log_lines(),
@@ -140,6 +143,9 @@ impl Snapshot {
         let replaced = self.replaced_workers.iter().map(|(cause, count)| ([("cause", cause.name())], *count));
         out.counters("replaced_workers", "Workers that a successor has replaced.", replaced)?;
         out.counter("admin_refusals", "Requests to the admin service refused for who asked.", self.refusals)?;
+        let (streams, gatherings) = self.events;
+        out.gauge("admin_event_streams", "Streams of /v1/events that are open.", streams as i64)?;
+        out.counter("admin_event_gatherings", "Gatherings for all streams of /v1/events together.", gatherings)?;
         if let Some(bytes) = self.resident_bytes {
             let bytes = [(NONE, signed(bytes))];
             out.gauges("resident_memory", "Memory that the process holds.", Some(&Unit::Bytes), bytes)?;

@@ -15,6 +15,7 @@ mod cache;
 mod clusters;
 mod dashboard;
 mod director;
+mod events;
 mod frontends;
 mod haproxy_page;
 mod marks;
@@ -25,6 +26,7 @@ mod patience;
 mod process;
 mod query;
 mod receipts;
+mod reply;
 mod roster;
 mod router;
 mod series;
@@ -44,8 +46,8 @@ use crate::base::secret::Secret;
 use crate::cache::store::Store;
 use crate::directory::{Directory, redis};
 use crate::exchange::ServiceBody;
-use crate::worker::ServiceSender;
-use crossbeam_channel::Sender;
+use crate::worker::{ServiceCall, ServiceSender};
+use crossbeam_channel::{Receiver, Sender};
 use state::State;
 use std::io;
 use std::ops::Deref;
@@ -142,21 +144,23 @@ impl Deref for Service {
 /// Starts the threads of the service. They end when the last sender is dropped.
 pub fn start(sources: Sources) -> io::Result<ServiceSender> {
     let service = Arc::new(Service { sources, state: State::default() });
-    let lane = |name: &str, threads: usize| {
+    let lane_of = |name: &str, threads: usize, serve: fn(&Receiver<ServiceCall>, &Service)| {
         let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
         for _ in 0..threads {
             let (calls, service) = (calls.clone(), Arc::clone(&service));
             let work = move || {
                 patience::step_back();
-                router::serve(&calls, &service);
+                serve(&calls, &service);
             };
             thread::Builder::new().name(name.into()).spawn(work)?;
         }
         io::Result::Ok(sender)
     };
+    let lane = |name: &str, threads: usize| lane_of(name, threads, router::serve);
     let receipts = lane("admin-receipts", receipts::THREADS)?;
+    let events = lane_of("admin-events", 1, events::serve)?;
     let (views, metrics, actions) = (lane("admin-views", 1)?, lane("admin-metrics", 1)?, lane("admin-actions", 1)?);
-    let lanes = router::Lanes { views, metrics, actions, receipts };
+    let lanes = router::Lanes { views, metrics, actions, receipts, events };
     let (sender, calls) = crossbeam_channel::bounded(MAX_WAITING);
     thread::Builder::new().name("admin".into()).spawn(move || router::dispatch(&calls, &lanes, &service))?;
     Ok(sender)

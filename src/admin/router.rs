@@ -1,14 +1,17 @@
 //! Routing of admin requests to threads, and to views and actions.
 
+use super::marks::MarkIndex;
 use super::query::{Query, decoded};
+use super::reply::{answer, asked, busy, split};
 use super::{
-    Body, Response, Service, access, actions, dashboard, director, frontends, haproxy_page, metrics, monitor, receipts,
-    stats_csv, status, views, why,
+    Response, Service, access, actions, dashboard, director, events, frontends, haproxy_page, metrics, monitor,
+    receipts, stats_csv, status, views, why,
 };
 use crate::base::throttle::Throttle;
-use crate::exchange::{RuledPage, ServiceRequest, ServiceResponse};
+use crate::exchange::{RuledPage, ServiceRequest};
 use crate::worker::ServiceCall;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ pub(super) struct Lanes {
     pub(super) metrics: Sender<ServiceCall>,
     pub(super) actions: Sender<ServiceCall>,
     pub(super) receipts: Sender<ServiceCall>,
+    pub(super) events: Sender<ServiceCall>,
 }
 
 /// Checks access, responds to readiness checks, and passes on the rest.
@@ -55,6 +59,7 @@ pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &S
         } else {
             let lane = match (call.request.method.as_str(), path) {
                 ("GET" | "HEAD", "/metrics") => &lanes.metrics,
+                ("GET" | "HEAD", events::PATH) => &lanes.events,
                 ("GET" | "HEAD", _) => &lanes.views,
                 ("POST", receipts::PATH) => &lanes.receipts,
                 _ => &lanes.actions,
@@ -86,45 +91,6 @@ pub(super) fn serve(calls: &Receiver<ServiceCall>, service: &Service) {
     }
 }
 
-fn busy() -> Response {
-    Response::problem(503, "the admin service has too much to do").with_field("Retry-After: 1")
-}
-
-/// Sends a response. Each action is logged with its outcome.
-fn answer(call: ServiceCall, response: Response, service: &Service) {
-    let response = finished(response, service);
-    if !matches!(call.request.method.as_str(), "GET" | "HEAD") && call.request.ruled.is_none() {
-        log::info!("admin: {}: {} for {}", asked(&call.request), response.status, access::who(&call.request));
-    }
-    call.respond(response);
-}
-
-fn asked(request: &ServiceRequest) -> String {
-    format!("{} {}", request.method.escape_debug(), request.target.escape_debug())
-}
-
-fn finished(response: Response, service: &Service) -> ServiceResponse {
-    let response = match &response.body {
-        Body::Own(bytes) if response.status == 200 && !service.state.has_room_for(bytes.len()) => busy(),
-        _ => response,
-    };
-    let Response { status, content_type, fields, body } = response;
-    // The fields forbid to embed a page of this service, and to guess content types.
-    let fields = format!(
-        "Content-Type: {content_type}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-         X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{fields}"
-    );
-    let body = match body {
-        Body::Own(bytes) => service.state.body(bytes),
-        Body::Shared(body) => body,
-    };
-    ServiceResponse { status, fields, body }
-}
-
-fn split(target: &str) -> (&str, &str) {
-    target.split_once('?').unwrap_or((target, ""))
-}
-
 fn respond(request: &ServiceRequest, service: &Service) -> Response {
     match &request.ruled {
         Some(RuledPage::Statistics(page)) => return haproxy_page::page(page, service),
@@ -151,7 +117,7 @@ fn respond(request: &ServiceRequest, service: &Service) -> Response {
 
 /// Whether a view has this path, so that other methods get a 405.
 fn is_view(path: &str, query: &str) -> bool {
-    const VIEWS: [&str; 14] = [
+    const VIEWS: [&str; 15] = [
         "/healthz",
         "/readyz",
         "/v1/status",
@@ -163,6 +129,7 @@ fn is_view(path: &str, query: &str) -> bool {
         "/v1/why",
         "/v1/certificates",
         "/v1/openapi.json",
+        events::PATH,
         "/metrics",
         "/monitor",
         "/haproxy/monitor",
@@ -175,27 +142,42 @@ fn is_view(path: &str, query: &str) -> bool {
 fn view(request: &ServiceRequest, path: &str, query: &str, service: &Service) -> Response {
     match path {
         _ if stats_csv::is_asked_for(path, query) => stats_csv::statistics(query, service),
-        "/v1/status" => status::status(service),
-        "/v1/frontends" => frontends::list(&Query::parse(query), service),
+        "/v1/status" => Response::json(&status::status(service)),
+        "/v1/frontends" => {
+            let mut index = MarkIndex::new(service, service.clock.now());
+            shown(frontends::list(&Query::parse(query), &service.directory.clusters(), &mut index, service))
+        }
         "/v1/backends" => frontends::backends(&Query::parse(query), service),
         "/v1/config" => views::config(service),
-        "/v1/redis" => views::redis(service),
+        "/v1/redis" => Response::json(&views::redis(service)),
         "/v1/nodes" => receipts::nodes(service),
         "/v1/why" => why::why(&Query::parse(query), service),
-        "/v1/certificates" => views::certificates(&Query::parse(query), service),
+        "/v1/certificates" => shown(views::certificates(&Query::parse(query), service)),
         "/v1/openapi.json" => Response::new(200, "application/json", OPENAPI),
         "/metrics" => metrics::metrics(request.accept.as_deref(), service),
         "/haproxy/monitor" | "/monitor" => monitor::page(service),
         _ => match path.strip_prefix("/v1/frontends/") {
-            Some(key) => frontends::one(&decoded(key), service),
+            Some(key) => one_frontend(&decoded(key), service),
             None => dashboard::asset(path)
                 .unwrap_or_else(|| Response::problem(404, "no such view; /v1/openapi.json names them all")),
         },
     }
 }
 
+fn shown(view: Result<Value, Response>) -> Response {
+    view.map_or_else(|refusal| refusal, |view| Response::json(&view))
+}
+
+fn one_frontend(key: &str, service: &Service) -> Response {
+    match frontends::one(key, &mut MarkIndex::new(service, service.clock.now()), service) {
+        Some(view) => Response::json(&view),
+        None => Response::problem(404, &frontends::unused(key)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::reply::finished;
     use super::super::state::State;
     use super::super::{Roster, Settings, Sources};
     use super::*;
@@ -233,9 +215,10 @@ mod tests {
             let cache = None;
             let (redis, source_kind) = (None, "file");
             let sources = Sources { settings, clock, roster, cache, redis, directory, source_kind, order };
-            let [views, metrics, actions, receipts] = [(); 4].map(|()| bounded(2));
-            let lanes = Lanes { views: views.0, metrics: metrics.0, actions: actions.0, receipts: receipts.0 };
-            let waiting = [views.1, metrics.1, actions.1];
+            let [views, metrics, actions, receipts, events] = [(); 5].map(|()| bounded(2));
+            let (views, waiting_views) = views;
+            let lanes = Lanes { views, metrics: metrics.0, actions: actions.0, receipts: receipts.0, events: events.0 };
+            let waiting = [waiting_views, metrics.1, actions.1];
             let poll = Poll::new().expect("a poll");
             let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
             Self { service: Service { sources, state: State::default() }, lanes, waiting, waker, _poll: poll }

@@ -21,6 +21,8 @@ pub(super) struct State {
     series: Mutex<Series>,
     open_files: Mutex<Option<(Moment, Option<u64>)>>,
     refusals: AtomicU64,
+    gatherings: AtomicU64,
+    streams: AtomicUsize,
     held_bytes: Arc<AtomicUsize>,
 }
 
@@ -52,6 +54,21 @@ impl State {
     /// Number of refused requests.
     pub(super) fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
+    }
+
+    /// Counts a gathering for streams of events.
+    pub(super) fn count_gathering(&self) {
+        self.gatherings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes how many streams of events are open.
+    pub(super) fn set_streams(&self, count: usize) {
+        self.streams.store(count, Ordering::Relaxed);
+    }
+
+    /// The streams of events that are open, and how often something was gathered for such.
+    pub(super) fn events(&self) -> (usize, u64) {
+        (self.streams.load(Ordering::Relaxed), self.gatherings.load(Ordering::Relaxed))
     }
 
     /// Whether this many more bytes may be held.

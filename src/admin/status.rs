@@ -30,7 +30,7 @@ pub(super) fn unready(sources: &Sources) -> Option<&'static str> {
     }
 }
 
-pub(super) fn status(service: &Service) -> Response {
+pub(super) fn status(service: &Service) -> Value {
     let (roster, now) = (&service.roster, service.clock.now());
     let totals = roster.totals();
     let replaced: Map<String, Value> =
@@ -55,7 +55,7 @@ pub(super) fn status(service: &Service) -> Response {
             })
         })
         .collect();
-    Response::json(&json!({
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "uptime_seconds": now.since(roster.started()).as_secs_f64(),
@@ -71,7 +71,7 @@ pub(super) fn status(service: &Service) -> Response {
         "cache": cache::summary(service),
         "resident_bytes": process::resident_bytes(),
         "open_files": service.state.open_files(now, process::open_files),
-    }))
+    })
 }
 
 fn counted(totals: &Counters) -> Map<String, Value> {

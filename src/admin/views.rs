@@ -16,9 +16,9 @@ pub(super) fn config(sources: &Sources) -> Response {
     }))
 }
 
-pub(super) fn redis(sources: &Sources) -> Response {
+pub(super) fn redis(sources: &Sources) -> Value {
     let (source, now) = (sources.directory.status(), sources.clock.now());
-    Response::json(&json!({
+    json!({
         "kind": sources.source_kind,
         "warm": source.is_warm(),
         "freshness": status::source_mode(source),
@@ -26,7 +26,7 @@ pub(super) fn redis(sources: &Sources) -> Response {
         "losses": source.losses(),
         "held_hosts": source.held(),
         "epoch": source.losses(),
-    }))
+    })
 }
 
 /// Number of certificates in use, and the time of the first expiry in seconds since 1970.
@@ -39,18 +39,15 @@ pub(super) fn certificate_ends(sources: &Sources) -> (usize, Option<f64>) {
 }
 
 /// The certificates in use, the first to expire first.
-pub(super) fn certificates(query: &Query, sources: &Sources) -> Response {
+pub(super) fn certificates(query: &Query, sources: &Sources) -> Result<Value, Response> {
     let now = sources.clock.wall(sources.clock.now());
     let search = query.get("search").unwrap_or_default().to_lowercase();
     let mut all = sources.directory.certificates();
     all.extend(sources.roster.certificates());
     all.retain(|certificate| certificate.name.to_lowercase().contains(&search));
-    let page = match Page::new(query, all.len()) {
-        Ok(page) => page,
-        Err(refusal) => return refusal,
-    };
+    let page = Page::new(query, all.len())?;
     let shown = page.select(&mut all, |one, other| (one.not_after, &one.name).cmp(&(other.not_after, &other.name)));
-    Response::json(&page.with("certificates", shown.iter().map(|certificate| row(certificate, now)).collect()))
+    Ok(page.with("certificates", shown.iter().map(|certificate| row(certificate, now)).collect()))
 }
 
 fn row(certificate: &CertificateInfo, now: SystemTime) -> Value {

@@ -1,6 +1,6 @@
 //! The interface between an exchange and its owner: inputs and effects.
 
-use super::service::ServiceResponse;
+use super::service::{ServiceBody, ServiceResponse};
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
 use crate::cache::fill::{FillEnd, FillStart};
@@ -70,6 +70,9 @@ pub enum Input<'a> {
     Notice(Notice),
     /// The response to [`Effect::AskService`].
     Service(Box<ServiceResponse>),
+    /// The next part of that response, where it is a stream; `None` for its end. A part that arrives while the client has
+    /// not yet taken the previous one is skipped.
+    ServicePart(Option<ServiceBody>),
     /// All sockets to the backend are in use: the request waits in the backend's queue.
     Queued,
     /// The wait in the queue is over: a connection is being opened.

@@ -101,11 +101,18 @@ impl LocalReply<'_> {
             true => Disposition::KeepAlive,
             false => Disposition::Linger { client_may_send: !uploaded || request.is_none_or(Request::keep_alive) },
         };
-        self.put(request, keep_alive, cx);
+        self.put(request, keep_alive, Some(self.body.len()), cx);
         connection
     }
 
-    fn put(&self, request: Option<&Request>, keep_alive: bool, cx: &mut StepContext<'_>) {
+    /// Puts the head of one that ends with the client's connection, whenever that is.
+    #[cold]
+    pub(super) fn put_head_until_close(&self, request: &Request, cx: &mut StepContext<'_>) -> Disposition {
+        self.put(Some(request), false, None, cx);
+        Disposition::Linger { client_may_send: request.keep_alive() }
+    }
+
+    fn put(&self, request: Option<&Request>, keep_alive: bool, length: Option<usize>, cx: &mut StepContext<'_>) {
         cx.common.stats.status = self.status;
         let bucket = classes::bucket_field(cx.common);
         cx.core.output.client.make(|out| {
@@ -114,9 +121,9 @@ impl LocalReply<'_> {
             put_all(out, &[" ", page::phrase(self.status), "\r\n"]);
             out.extend_from_slice(self.fields);
             // A 204 has no `Content-Length` (RFC 9110 section 8.6).
-            if self.status != 204 {
+            if let Some(length) = length.filter(|_| self.status != 204) {
                 put_all(out, &["Content-Length: "]);
-                put_number(out, self.body.len() as u64);
+                put_number(out, length as u64);
                 out.extend_from_slice(b"\r\n");
             }
             if !self.retry_after.is_zero() {

@@ -6,7 +6,7 @@ use super::events::{Disposition, Effect, Input, Side};
 use super::local_reply::LocalReply;
 use super::output_queue::ByteSink;
 use super::request_context::RequestContext;
-use super::service::{RuledPage, ServiceRequest, ServiceResponse};
+use super::service::{RuledPage, ServiceBody, ServiceRequest, ServiceResponse, ServiceStream};
 use super::step_context::StepContext;
 use super::transition::{Failure, Next, ResponseEnd, Step, Transition};
 use crate::base::reason::FailureReason;
@@ -39,6 +39,9 @@ enum Stage {
     Waiting,
     /// The response is being sent; `sent` bytes of its body are in the output or beyond.
     Sending { response: Box<ServiceResponse>, sent: usize, disposition: Disposition },
+    /// The response has no end of its own; `sent` bytes of this part are in the output or beyond. Without a part, the
+    /// exchange waits for the next one.
+    Streaming { _stream: ServiceStream, part: Option<ServiceBody>, sent: usize, disposition: Disposition },
 }
 
 impl LocalService {
@@ -72,13 +75,24 @@ impl LocalService {
             }
             (Input::Service(response), Stage::Waiting | Stage::Asking(_)) => Ok(self.respond(response, cx)),
             (Input::Drained(Side::Client), Stage::Sending { .. }) => Ok(self.send_on(cx)),
+            (Input::Drained(Side::Client), Stage::Streaming { .. }) => Ok(Next::Stay(self.send_part(cx))),
+            (Input::ServicePart(next), Stage::Streaming { part, sent, .. }) => {
+                match (next, &part) {
+                    (None, _) => return Ok(self.end_stream()),
+                    (Some(_), Some(_)) => return Ok(Next::Stay(self)),
+                    (next, None) => (*part, *sent) = (next, 0),
+                }
+                Ok(Next::Stay(self.send_part(cx)))
+            }
             (Input::Deadline, Stage::ReadingBody(_)) => Err(Failure::new(self.context, FailureReason::BodyTimeout)),
             (Input::Deadline, Stage::Waiting | Stage::Asking(_)) => {
                 Err(Failure::new(self.context, FailureReason::ServiceTimeout))
             }
-            (Input::Deadline, Stage::Sending { .. }) => {
+            (Input::Deadline, Stage::Sending { .. } | Stage::Streaming { part: Some(_), .. }) => {
                 Err(Failure::silent(Some(self.context), FailureReason::ClientStalled))
             }
+            // The service has nothing to tell any more: the client asks again.
+            (Input::Deadline, Stage::Streaming { .. }) => Ok(self.end_stream()),
             _ => Ok(Next::Stay(self)),
         }
     }
@@ -120,13 +134,19 @@ impl LocalService {
     pub(super) fn bytes_left(&self) -> usize {
         match &*self.stage {
             Stage::Sending { response, sent, .. } => response.body.len().saturating_sub(*sent),
+            Stage::Streaming { part: Some(part), sent, .. } => part.len().saturating_sub(*sent),
             _ => 0,
         }
     }
 
     /// Whether the response has begun.
     pub(super) fn is_sending(&self) -> bool {
-        matches!(&*self.stage, Stage::Sending { .. })
+        matches!(&*self.stage, Stage::Sending { .. } | Stage::Streaming { .. })
+    }
+
+    /// Whether the response has begun and has no end of its own.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(&*self.stage, Stage::Streaming { .. })
     }
 
     /// Whether bytes of the client are needed.
@@ -142,6 +162,10 @@ impl LocalService {
             error: None,
             body: &response.body,
         };
+        if response.stream.is_some() {
+            let disposition = reply.put_head_until_close(&self.context.request, cx);
+            return self.start_stream(*response, disposition, cx);
+        }
         let uploaded = self.context.upload.is_done();
         let disposition = reply.put_head(Some(&self.context.request), uploaded, cx);
         let sent = if self.context.request.is_head() { response.body.len() } else { 0 };
@@ -161,6 +185,50 @@ impl LocalService {
         }
         let connection = *disposition;
         Transition::Flush { context: Some(self.context), connection, end: ResponseEnd::Framed }.into()
+    }
+}
+
+/// Streams.
+impl LocalService {
+    #[cold]
+    fn start_stream(
+        mut self,
+        response: ServiceResponse,
+        disposition: Disposition,
+        cx: &mut StepContext<'_>,
+    ) -> Next<Self> {
+        let Some(stream) = response.stream.filter(|_| !self.context.request.is_head()) else {
+            let end = ResponseEnd::UntilClose;
+            return Transition::Flush { context: Some(self.context), connection: disposition, end }.into();
+        };
+        *self.stage = Stage::Streaming { _stream: stream, part: Some(response.body), sent: 0, disposition };
+        Next::Stay(self.send_part(cx))
+    }
+
+    /// Puts the next piece of the part into the output; behind the last one the next part is waited for.
+    fn send_part(mut self, cx: &mut StepContext<'_>) -> Self {
+        let Stage::Streaming { part, sent, .. } = &mut *self.stage else { return self };
+        match part {
+            Some(bytes) if *sent < bytes.len() => {
+                let end = bytes.len().min(*sent + PIECE_BYTES);
+                cx.core.output.client.make(|out| out.extend_from_slice(bytes.slice(*sent..end)));
+                *sent = end;
+                cx.deadline_in(cx.core.settings.body_timeout);
+            }
+            _ => {
+                *part = None;
+                cx.deadline_in(cx.core.settings.response_timeout);
+            }
+        }
+        self
+    }
+
+    fn end_stream(self) -> Next<Self> {
+        let connection = match &*self.stage {
+            Stage::Streaming { disposition, .. } => *disposition,
+            _ => Disposition::Close,
+        };
+        Transition::Flush { context: Some(self.context), connection, end: ResponseEnd::UntilClose }.into()
     }
 }
 

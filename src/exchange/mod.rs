@@ -74,7 +74,7 @@ pub use output_queue::{Flushed, OutputQueue, PendingWrite};
 pub use request::Request;
 pub use request_context::RequestPool;
 pub use request_stats::RequestStats;
-pub use service::{RuledPage, ServiceBody, ServiceRequest, ServiceResponse};
+pub use service::{RuledPage, ServiceBody, ServiceRequest, ServiceResponse, ServiceStream, StreamWatch};
 pub use settings::{KeepAlive, OnClientAbort, Redirect, Settings};
 pub use worker_context::{Output, WorkerContext};
 
@@ -157,6 +157,11 @@ impl Exchange {
     /// Whether its client is one of this node's service.
     pub fn is_for_service(&self) -> bool {
         self.common.is_for_service
+    }
+
+    /// Whether its response is a stream of this node's service, which has no end of its own.
+    pub fn is_service_stream(&self) -> bool {
+        matches!(&self.state, State::LocalService(state) if state.is_stream())
     }
 
     /// The request for this node's service, once: with [`Effect::AskService`].

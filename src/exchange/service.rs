@@ -3,8 +3,8 @@
 use crate::haproxy::serve::StatisticsPage;
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 /// A request to this node itself, in the form that the service gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,40 @@ pub struct ServiceResponse {
     pub fields: String,
     /// The body. A response to HEAD has one too, which only determines the length.
     pub body: ServiceBody,
+    /// The body is the first part of one without an end: others follow ([`Input::ServicePart`](super::Input::ServicePart)).
+    pub stream: Option<ServiceStream>,
+}
+
+/// The client's end of a response whose parts the service sends one by one. It is dropped when the client has left.
+#[derive(Clone, Debug)]
+pub struct ServiceStream(Arc<()>);
+
+/// The service's end: whether the client is still there.
+#[derive(Clone, Debug)]
+pub struct StreamWatch(Weak<()>);
+
+impl ServiceStream {
+    /// Both ends.
+    pub fn new() -> (Self, StreamWatch) {
+        let stream = Arc::new(());
+        let watch = StreamWatch(Arc::downgrade(&stream));
+        (Self(stream), watch)
+    }
+}
+
+impl PartialEq for ServiceStream {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ServiceStream {}
+
+impl StreamWatch {
+    /// Whether the response can still go on.
+    pub fn is_open(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 /// Bytes that many responses may share.

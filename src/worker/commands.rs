@@ -4,7 +4,7 @@ use super::connection::Client;
 use super::handoff::{HandoffQueue, MigratingConnection, PlainClient};
 use super::{ListenerSocket, ServedFrontends, Worker, WorkerTlsConfig};
 use crate::base::gen_slab::SlotKey;
-use crate::exchange::{Input, KeepAlive, ServiceResponse};
+use crate::exchange::{Input, KeepAlive, ServiceBody, ServiceResponse};
 use crate::net::mailbox::MailboxSender;
 use crate::net::tls::BackendTls;
 use crate::page::Pages;
@@ -35,6 +35,8 @@ pub enum WorkerCommand {
     Listeners(Vec<ListenerSocket>),
     /// The service of this node has made the response to the request of this exchange.
     ServiceResponse(SlotKey, Box<ServiceResponse>),
+    /// The next part of that, where it is a stream; `None` for its end.
+    ServicePart(SlotKey, Option<ServiceBody>),
     /// Write the report of this number to the [`WorkerStats`](super::WorkerStats).
     Report(u64),
     /// An action of a test on the worker's thread.
@@ -108,7 +110,8 @@ impl Worker {
                 WorkerCommand::HandOver(drain_target) => self.begin_drain(Some(drain_target)),
                 WorkerCommand::Arrivals => {}
                 WorkerCommand::Listeners(listener_sockets) => self.replace_listeners(listener_sockets),
-                WorkerCommand::ServiceResponse(job, response) => self.dispatch(job, Input::Service(response)),
+                WorkerCommand::ServiceResponse(job, response) => self.take_service_response(job, response),
+                WorkerCommand::ServicePart(job, part) => self.dispatch(job, Input::ServicePart(part)),
                 WorkerCommand::Report(question) => self.report(question),
                 #[cfg(test)]
                 WorkerCommand::Do(TestCommand(run)) => run(),

@@ -97,6 +97,9 @@ impl Worker {
             Some(_) => {}
         }
         self.try_start_request(key);
+        if is_for_service && let Some(job) = self.clients.get(key).and_then(|client| client.job) {
+            self.end_service_stream(job);
+        }
         let Some(client @ Client { job: None, .. }) = self.clients.get_mut(key) else { return };
         // A client that has just moved here may have sent bytes, and their event is still to come.
         if client.served == 0 || !client.stream.transport.is_silent() {

@@ -96,7 +96,7 @@ pub use handoff::{HandoffQueue, MigratingConnection, PlainClient};
 pub use haproxy::{ServedFrontend, ServedFrontends};
 pub use listeners::ListenerSocket;
 pub use request_mail::RequestMail;
-pub use service::{ServiceCall, ServiceSender};
+pub use service::{PartSender, ServiceCall, ServiceSender};
 pub use stats::{ResourceUsage, WorkerStats};
 pub use tls_handshakes::{DefaultCertificates, Settings as HandshakeSettings};
 

@@ -3,7 +3,7 @@
 use super::{Deferred, Worker, WorkerCommand};
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
-use crate::exchange::{Input, ServiceRequest, ServiceResponse};
+use crate::exchange::{Input, ServiceBody, ServiceRequest, ServiceResponse, ServiceStream, StreamWatch};
 use crate::net::mailbox::MailboxSender;
 use crossbeam_channel::Sender;
 
@@ -27,9 +27,45 @@ impl ServiceCall {
         Self { request, job: SlotKey::unpack(0), commands }
     }
 
+    /// Begins a response without an end of its own, whose next parts are sent one by one.
+    pub fn begin_stream(self, response: ServiceResponse) -> PartSender {
+        let (stream, watch) = ServiceStream::new();
+        let sender = PartSender { job: self.job, commands: self.commands.clone(), watch };
+        self.respond(ServiceResponse { stream: Some(stream), ..response });
+        sender
+    }
+
     /// Sends the response to the worker that asked. The client may have left meanwhile.
     pub fn respond(self, response: ServiceResponse) {
         self.commands.send(WorkerCommand::ServiceResponse(self.job, Box::new(response)));
+    }
+}
+
+/// Where the parts of a stream go. The stream ends when it is dropped.
+#[derive(Debug)]
+pub struct PartSender {
+    job: SlotKey,
+    commands: MailboxSender<WorkerCommand>,
+    watch: StreamWatch,
+}
+
+impl PartSender {
+    /// Whether the client is still there.
+    pub fn is_open(&self) -> bool {
+        self.watch.is_open()
+    }
+
+    /// Sends a part. It is left out where the client has yet to take the one before.
+    pub fn send(&self, part: ServiceBody) {
+        self.commands.send(WorkerCommand::ServicePart(self.job, Some(part)));
+    }
+}
+
+impl Drop for PartSender {
+    fn drop(&mut self) {
+        if self.is_open() {
+            self.commands.send(WorkerCommand::ServicePart(self.job, None));
+        }
     }
 }
 
@@ -95,6 +131,21 @@ impl Worker {
         is_its
     }
 
+    /// Tells an exchange the response of the service. A worker that drains begins no stream, for it would not end.
+    pub(super) fn take_service_response(&mut self, job: SlotKey, response: Box<ServiceResponse>) {
+        self.dispatch(job, Input::Service(response));
+        if self.drain.is_some() {
+            self.end_service_stream(job);
+        }
+    }
+
+    /// Ends the response of an exchange where it is a stream: its client asks anew, and meets a successor.
+    pub(super) fn end_service_stream(&mut self, job: SlotKey) {
+        if self.jobs.get(job).is_some_and(|job| job.exchange.is_service_stream()) {
+            self.dispatch(job, Input::ServicePart(None));
+        }
+    }
+
     /// Asks the service for the response to the request of an exchange. It never waits: an overloaded service refuses
     /// the request.
     #[cold]
@@ -109,6 +160,7 @@ impl Worker {
                 status: 503,
                 fields: "Content-Type: text/plain\r\nRetry-After: 1\r\n".to_owned(),
                 body: b"The admin service has too much to do.\n".to_vec().into(),
+                stream: None,
             };
             self.step_only(job_key, Input::Service(Box::new(response)));
         }

@@ -1,7 +1,7 @@
 //! Requests for this node itself: a response from memory, at the client's pace.
 
 use super::*;
-use sluice::exchange::ServiceResponse;
+use sluice::exchange::{ServiceBody, ServiceResponse, ServiceStream, StreamWatch};
 
 fn asked(request: &str) -> Scene {
     let mut scene = Scene::new(settings());
@@ -13,7 +13,7 @@ fn asked(request: &str) -> Scene {
 
 fn response(len: usize) -> Box<ServiceResponse> {
     let body: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
-    Box::new(ServiceResponse { status: 200, fields: "X: y\r\n".to_owned(), body: body.into() })
+    Box::new(ServiceResponse { status: 200, fields: "X: y\r\n".to_owned(), body: body.into(), stream: None })
 }
 
 #[test]
@@ -84,4 +84,62 @@ fn a_service_that_does_not_respond_is_given_up_and_its_late_response_is_nobodys(
     assert!(page.starts_with(b"HTTP/1.1 503 "));
     scene.tell(Input::Service(response(5)));
     assert!(!scene.core.output.has_bytes());
+}
+
+/// A scene whose response is a stream that begins with this part.
+fn streaming(request: &str, first: &str) -> (Scene, StreamWatch) {
+    let mut scene = asked(request);
+    scene.exchange.take_service_request().expect("the request");
+    let (stream, watch) = ServiceStream::new();
+    let body = first.as_bytes().to_vec().into();
+    scene.tell(Input::Service(Box::new(ServiceResponse { body, stream: Some(stream), ..*response(0) })));
+    (scene, watch)
+}
+
+fn part(text: &str) -> Input<'static> {
+    Input::ServicePart(Some(ServiceBody::from(text.as_bytes().to_vec())))
+}
+
+#[test]
+fn parts_of_a_stream_leave_as_they_come_until_the_service_ends_it() {
+    let (mut scene, watch) = streaming("GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n", "one\n");
+    let (flushed, bytes) = scene.send(Side::Client, usize::MAX);
+    assert_eq!(bytes, b"HTTP/1.1 200 OK\r\nX: y\r\nConnection: close\r\n\r\none\n");
+    assert_eq!(flushed, Flushed::All);
+    scene.tell(Input::Drained(Side::Client));
+    assert_eq!(scene.exchange.deadline(), Moment::ZERO + 20 * SECOND, "the next part is waited for");
+    scene.tell(part("two\n"));
+    assert_eq!(scene.send(Side::Client, usize::MAX).1, b"two\n");
+    scene.tell(Input::Drained(Side::Client));
+    assert!(watch.is_open() && scene.exchange.is_service_stream() && !scene.exchange.wants(Side::Client));
+    scene.tell(Input::ServicePart(None));
+    assert!(!watch.is_open());
+    assert!(matches!(*scene.core.output.effects, [Effect::Finish(Disposition::Linger { .. })]));
+}
+
+#[test]
+fn a_client_that_does_not_take_a_part_misses_the_next_and_is_dropped_in_the_end() {
+    let (mut scene, watch) = streaming("GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n", &"x".repeat(300_000));
+    let (flushed, _) = scene.send(Side::Client, 1000);
+    assert_eq!(flushed, Flushed::Blocked);
+    let held = scene.exchange.buffered_bytes();
+    scene.tell(part("left out"));
+    assert!(!scene.core.output.has_bytes() && scene.exchange.buffered_bytes() == held, "nothing is added");
+    scene.core.now = scene.exchange.deadline();
+    scene.tell(Input::Deadline);
+    assert_eq!(scene.exchange.stats().reason, Some(FailureReason::ClientStalled));
+    assert!(!watch.is_open(), "the service learns of it");
+}
+
+#[test]
+fn a_stream_ends_where_the_service_is_silent_or_only_the_head_was_asked_for() {
+    let (mut scene, watch) = streaming("GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n", "");
+    scene.send(Side::Client, usize::MAX);
+    scene.tell(Input::Drained(Side::Client));
+    scene.core.now = scene.exchange.deadline();
+    scene.tell(Input::Deadline);
+    assert!(!watch.is_open() && scene.exchange.stats().reason.is_none());
+    let (mut scene, watch) = streaming("HEAD /v1/events HTTP/1.1\r\nHost: a\r\n\r\n", "one");
+    assert!(!watch.is_open());
+    assert!(scene.send(Side::Client, usize::MAX).1.ends_with(b"\r\nConnection: close\r\n\r\n"));
 }

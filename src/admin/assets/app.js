@@ -1,10 +1,10 @@
 "use strict";
-// The dashboard of one node: it asks the views of the admin service again and again, and shows what they tell.
+// The dashboard of one node. The stream of events tells once a second what is shown; where there is none, the views are asked.
 const SECONDS = 60;
 const byId = (id) => document.getElementById(id);
 const samples = []; // the statuses of the last minute
 const open = new Set(); // keys of the hosts whose backends are shown
-const state = { page: 1, pages: 1, search: "", trouble: false };
+const state = { page: 1, pages: 1, search: "", trouble: false, sort: "key" };
 
 function element(name, text, className) {
   const made = document.createElement(name);
@@ -255,26 +255,37 @@ function bucketTable(root) {
   return table;
 }
 
-async function showBackends(host, cell) {
-  try {
-    const view = await ask("/v1/frontends/" + encodeURIComponent(host));
-    let table = cell.querySelector("table");
-    if (!table) {
-      const head = element("tr");
-      head.append(...["backend", "state", "in flight", "requests", "failed", "60 s", ""].map((text) => element("th", text)));
-      table = element("table");
-      table.append(element("thead"), element("tbody"));
-      table.tHead.append(head);
-      cell.replaceChildren(table, element("div", null, "buckets"));
-    }
-    sync(table.tBodies[0], view.backends.map((backend, place) => backendRow(host, backend, place)));
-    cell.lastElementChild.replaceChildren(...(view.buckets ? [bucketTable(view.buckets)] : []));
-  } catch (error) { cell.textContent = error.message; }
+function showBackends(host, cell, view) {
+  let table = cell.querySelector("table");
+  if (!table) {
+    const head = element("tr");
+    head.append(...["backend", "state", "in flight", "requests", "failed", "60 s", ""].map((text) => element("th", text)));
+    table = element("table");
+    table.append(element("thead"), element("tbody"));
+    table.tHead.append(head);
+    cell.replaceChildren(table, element("div", null, "buckets"));
+  }
+  sync(table.tBodies[0], view.backends.map((backend, place) => backendRow(host, backend, place)));
+  cell.lastElementChild.replaceChildren(...(view.buckets ? [bucketTable(view.buckets)] : []));
+}
+
+const cellOf = (host) => [...document.querySelectorAll("tr.more")].find((row) => row.dataset.key === "more " + host)?.firstChild;
+
+async function lookAtBackends(host) {
+  let view, problem;
+  try { view = await ask("/v1/frontends/" + encodeURIComponent(host)); } catch (error) { problem = error.message; }
+  showOpened({ asked: host, view, detail: problem });
+}
+
+function showOpened({ asked, view, detail }) {
+  const cell = cellOf(asked);
+  if (cell && view) showBackends(asked, cell, view);
+  else if (cell) cell.textContent = detail;
 }
 
 function toggle(host) {
   if (!open.delete(host)) open.add(host);
-  lookAtHosts();
+  change();
 }
 
 const CLUSTER_STATES = { up: ["● ", "good"], degraded: ["▲ ", "warn"], down: ["✕ ", "bad"], disabled: ["◌ disabled, ", "warn"] };
@@ -312,13 +323,21 @@ function moreRow(host) {
     row.append(cell);
     return row;
   };
-  return { key: "more " + host.key, make, change: (row) => showBackends(host.key, row.firstChild) };
+  return { key: "more " + host.key, make, change: () => {} };
+}
+
+function selection() {
+  const query = new URLSearchParams({ page: state.page, per_page: 50, search: state.search, sort: state.sort });
+  if (state.trouble) query.set("trouble", "1");
+  return query;
 }
 
 async function lookAtHosts() {
-  const query = new URLSearchParams({ page: state.page, per_page: 50, search: state.search });
-  if (state.trouble) query.set("trouble", "1");
-  const view = await ask("/v1/frontends?" + query);
+  showHosts(await ask("/v1/frontends?" + selection()));
+  await Promise.all([...open].filter(cellOf).map(lookAtBackends));
+}
+
+function showHosts(view) {
   [state.page, state.pages] = [view.page, view.pages];
   sync(byId("hosts").tBodies[0], view.frontends.flatMap((host) => (open.has(host.key) ? [hostRow(host), moreRow(host)] : [hostRow(host)])));
   byId("empty").hidden = view.total > 0;
@@ -328,7 +347,11 @@ async function lookAtHosts() {
 }
 
 async function lookAtSource() {
-  const [source, list] = await Promise.all([ask("/v1/redis"), ask("/v1/certificates?per_page=5").catch(() => ({ certificates: [] }))]);
+  const [redis, certificates] = await Promise.all([ask("/v1/redis"), ask("/v1/certificates?per_page=5")]);
+  showSource({ redis, certificates });
+}
+
+function showSource({ redis: source, certificates: list }) {
   fill(byId("source"), [["source", source.kind], ["changes by", source.freshness.replace("_", " ")], ["away for", source.age_seconds > 0 ? span(source.age_seconds) : "–", source.age_seconds > 0 ? "bad" : ""], ["losses", number(source.losses)], ["certificates", number(list.total || 0)]]);
   const soon = list.certificates.filter((one) => one.days_left !== null && one.days_left < 30).slice(0, 5);
   sync(byId("certificates"), soon.map((one) => ({
@@ -338,22 +361,59 @@ async function lookAtSource() {
   })));
 }
 
+function stale(why) {
+  byId("stale").hidden = !why;
+  if (why) set(byId("stale"), "no view: " + why, "badge bad");
+}
+
 let turns = 0;
 async function look() {
   try {
     showStatus(await ask("/v1/status"));
     await lookAtHosts();
     if (turns++ % 10 === 0) await lookAtSource();
-    byId("stale").hidden = true;
-  } catch (error) {
-    byId("stale").hidden = false;
-    byId("stale").textContent = "no view: " + error.message;
+    stale();
+  } catch (error) { stale(error.message); }
+}
+
+// The stream of events, when it has told something last, and when it is tried again where it does not work: behind a proxy
+// that holds it back, or with too many who look.
+let stream = null, told = 0, retryAt = 0;
+
+function hangUp() {
+  if (stream) stream.close();
+  stream = null;
+}
+
+function listen() {
+  hangUp();
+  if (document.hidden || !window.EventSource || Date.now() < retryAt) return;
+  const query = selection();
+  [...open].slice(0, 20).forEach((host) => query.append("open", host));
+  stream = new EventSource("/v1/events?" + query);
+  told = Date.now();
+  const shows = { status: showStatus, frontends: showHosts, frontend: showOpened, source: showSource };
+  for (const [name, show] of Object.entries(shows)) {
+    stream.addEventListener(name, (event) => { told = Date.now(); stale(); show(JSON.parse(event.data)); });
   }
+  stream.onerror = () => stale("the connection was lost");
+}
+
+// Shows other hosts than before: at once, and then as the stream tells.
+async function change() {
+  hangUp();
+  try { await lookAtHosts(); } catch (error) { stale(error.message); }
+  listen();
 }
 
 async function run() {
   for (;;) {
-    if (!document.hidden) await look();
+    if (stream && (stream.readyState === EventSource.CLOSED || Date.now() - told > 15_000)) {
+      hangUp();
+      retryAt = Date.now() + 60_000;
+    }
+    if (!stream) listen();
+    if (!stream && !document.hidden) await look();
     await new Promise((done) => setTimeout(done, 1000));
   }
 }
@@ -367,7 +427,7 @@ function theme() {
 
 function turnPage(by) {
   state.page = Math.min(Math.max(1, state.page + by), Math.max(state.pages, 1));
-  lookAtHosts();
+  change();
 }
 
 function onKey(event) {
@@ -390,11 +450,20 @@ function onKey(event) {
 byId("theme").addEventListener("click", theme);
 byId("before").addEventListener("click", () => turnPage(-1));
 byId("after").addEventListener("click", () => turnPage(1));
-byId("trouble").addEventListener("change", (event) => { [state.trouble, state.page] = [event.target.checked, 1]; lookAtHosts(); });
+byId("trouble").addEventListener("change", (event) => { [state.trouble, state.page] = [event.target.checked, 1]; change(); });
+document.addEventListener("visibilitychange", listen);
+for (const head of document.querySelectorAll("th[data-sort]")) {
+  head.firstElementChild.addEventListener("click", () => {
+    document.querySelectorAll("th[data-sort]").forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", head.dataset.sort === "key" ? "ascending" : "descending");
+    [state.sort, state.page] = [head.dataset.sort, 1];
+    change();
+  });
+}
 let typing;
 byId("search").addEventListener("input", (event) => {
   clearTimeout(typing);
-  typing = setTimeout(() => { [state.search, state.page] = [event.target.value.trim(), 1]; lookAtHosts(); }, 150);
+  typing = setTimeout(() => { [state.search, state.page] = [event.target.value.trim(), 1]; change(); }, 150);
 });
 document.addEventListener("keydown", onKey);
 run();

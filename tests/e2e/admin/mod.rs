@@ -5,6 +5,7 @@ mod cache;
 mod clients;
 mod clusters;
 mod dashboard;
+mod events;
 mod lenient;
 mod promtool;
 mod socket;

@@ -1,0 +1,48 @@
+//! How a response leaves, and what the log says of it.
+
+use super::{Body, Response, Service, access};
+use crate::exchange::{ServiceRequest, ServiceResponse};
+use crate::worker::ServiceCall;
+
+/// The refusal of a request for which there is no room.
+pub(super) fn busy() -> Response {
+    Response::problem(503, "the admin service has too much to do").with_field("Retry-After: 1")
+}
+
+/// Sends a response. Each action is logged with its outcome.
+pub(super) fn answer(call: ServiceCall, response: Response, service: &Service) {
+    let response = finished(response, service);
+    if !matches!(call.request.method.as_str(), "GET" | "HEAD") && call.request.ruled.is_none() {
+        log::info!("admin: {}: {} for {}", asked(&call.request), response.status, access::who(&call.request));
+    }
+    call.respond(response);
+}
+
+/// A request as the log names it.
+pub(super) fn asked(request: &ServiceRequest) -> String {
+    format!("{} {}", request.method.escape_debug(), request.target.escape_debug())
+}
+
+/// The response as the worker sends it, with the fields that all have.
+pub(super) fn finished(response: Response, service: &Service) -> ServiceResponse {
+    let response = match &response.body {
+        Body::Own(bytes) if response.status == 200 && !service.state.has_room_for(bytes.len()) => busy(),
+        _ => response,
+    };
+    let Response { status, content_type, fields, body } = response;
+    // The fields forbid to embed a page of this service, and to guess content types.
+    let fields = format!(
+        "Content-Type: {content_type}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{fields}"
+    );
+    let body = match body {
+        Body::Own(bytes) => service.state.body(bytes),
+        Body::Shared(body) => body,
+    };
+    ServiceResponse { status, fields, body, stream: None }
+}
+
+/// The path and the query of a target.
+pub(super) fn split(target: &str) -> (&str, &str) {
+    target.split_once('?').unwrap_or((target, ""))
+}
