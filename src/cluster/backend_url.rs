@@ -58,6 +58,12 @@ impl BackendUrl {
         &self.text
     }
 
+    /// The scheme, host and port as they are written, without what follows: the name of a backend in the locks of
+    /// hipache-hchecker.
+    pub fn without_attributes(&self) -> &str {
+        without_attributes(&self.text)
+    }
+
     /// Where the backend is reached.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -128,6 +134,13 @@ fn split_port(authority: &str, default: u16) -> Result<(&str, u16), BackendUrlEr
         Some(_) => return Err(BackendUrlError::BadPort),
     };
     Ok((host, port))
+}
+
+/// The part of a list entry before its path, query and attributes.
+pub fn without_attributes(entry: &str) -> &str {
+    let start = entry.find("://").map_or(0, |at| at + 3);
+    let end = entry.get(start..).and_then(|rest| rest.find(['/', '?', '#'])).map_or(entry.len(), |at| start + at);
+    entry.get(..end).unwrap_or(entry)
 }
 
 impl fmt::Display for BackendUrl {

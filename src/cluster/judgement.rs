@@ -172,6 +172,16 @@ impl Cluster {
         }
     }
 
+    /// Notes that all nodes with the same source have this cluster: one of them probes its members.
+    pub fn set_shared(&self) {
+        self.admission.judgement.is_shared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all nodes with the same source have it.
+    pub fn is_shared(&self) -> bool {
+        self.admission.judgement.is_shared.load(Ordering::Relaxed)
+    }
+
     /// Reports a new list, if this or an earlier one is watched: a member that was away for a moment keeps its verdict.
     pub(super) fn report_edit(&self) {
         let judgement = &self.admission.judgement;
@@ -187,6 +197,7 @@ impl Cluster {
 pub(super) struct Judgement {
     watcher: OnceLock<Arc<dyn HealthWatcher>>,
     is_watched: AtomicBool,
+    is_shared: AtomicBool,
     failures: RecentFailures,
 }
 

@@ -29,7 +29,7 @@ pub use admission::{
 };
 pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes, Role};
 pub use backend::{Addresses, Backend, BackendId};
-pub use backend_url::{BackendUrl, BackendUrlError};
+pub use backend_url::{BackendUrl, BackendUrlError, without_attributes};
 pub use cluster::Cluster;
 pub use demand::{Demand, Obstacle, Service, Turn};
 pub use edit::ClusterSpec;

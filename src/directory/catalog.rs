@@ -54,6 +54,8 @@ pub(super) struct Catalog {
     backends: Backends,
     purge_at: usize,
     purge_clusters_at: usize,
+    /// Other nodes have the same clusters.
+    is_shared: bool,
 }
 
 #[derive(Debug)]
@@ -144,7 +146,13 @@ impl Catalog {
             backends: Backends::default(),
             purge_at: MIN_PURGE,
             purge_clusters_at: MIN_PURGE,
+            is_shared: false,
         }
+    }
+
+    /// A catalog whose clusters other nodes have too.
+    pub(super) fn of_all_nodes(clusters: Clusters) -> Self {
+        Self { is_shared: true, ..Self::new(clusters) }
     }
 
     /// The route of `host`, if it is in use; counts as a use.
@@ -277,6 +285,9 @@ impl Catalog {
             log::warn!("{key}: {problem}");
         }
         self.clusters.out_of_service.apply(&cluster, now);
+        if self.is_shared {
+            cluster.set_shared();
+        }
         if self.clusters.put(&cluster) >= self.purge_clusters_at {
             self.purge_clusters_at = MIN_PURGE.max(2 * self.clusters.purge());
         }

@@ -3,9 +3,10 @@
 //! A receipt for a host is acknowledged when every core serves the state that Redis had when the receipt was requested:
 //! edits of on-demand clusters up to then are taken over, the host is read again, and all cores have read their mail.
 
-use super::redis::{Fleet, Node, Pause, Receipt, Stop, Target};
+use super::redis::{self, Fleet, Node, Pause, ProbeSharer, Receipt, Stop, Target};
 use super::{Directory, RouteEvent, Source, SourceCommand};
 use crate::base::clock::{Clock, Moment};
+use crate::health::ProbeSharing;
 use ::redis::RedisResult;
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use std::convert::Infallible;
@@ -50,6 +51,12 @@ impl Directory {
     /// The Redis of the fleet; `None` if routes come from another source.
     pub fn fleet(&self) -> Option<&Target> {
         self.fleet.as_ref()
+    }
+
+    /// Has the nodes of the fleet probe each backend of a shared cluster by one of them. `None` where there is no Redis.
+    pub fn share_probes(&self, sharing: &Arc<ProbeSharing>) -> Option<ProbeSharer> {
+        let share = redis::share(self.fleet.as_ref()?, sharing, self.clock);
+        share.inspect_err(|error| log::error!("this node probes backends for itself: starting a thread: {error}")).ok()
     }
 
     /// Makes this process a node of the fleet, after all cores have joined. `address` is the address for clients.

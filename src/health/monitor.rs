@@ -123,6 +123,28 @@ impl Monitor {
         (is_news && self.streak >= needed.max(1)).then(|| self.turn(is_good, options))
     }
 
+    /// It is this node's turn to probe the member: it does so now.
+    pub fn probe_now(&mut self, now: Moment) {
+        self.next_probe = now;
+    }
+
+    /// Another node has probed the member: so many times with the same outcome, before them perhaps once with the other.
+    /// `jitter` is a random number below 1.
+    pub fn observed(
+        &mut self,
+        (is_good, count, has_turned): (bool, u32, bool),
+        options: &MonitorSettings,
+        now: Moment,
+        jitter: f64,
+    ) -> Option<Verdict> {
+        if has_turned {
+            self.streak = 0;
+        }
+        let most = options.rise.max(options.fall).max(1);
+        let verdicts = (0..count.min(most)).filter_map(|_| self.probe_ended(is_good, options, now, jitter));
+        verdicts.last()
+    }
+
     fn turn(&mut self, is_up: bool, options: &MonitorSettings) -> Verdict {
         let was_down = self.state == State::Down;
         self.is_suspect = false;

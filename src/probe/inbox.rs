@@ -48,7 +48,8 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
+    /// Has the thread look at what there is.
+    pub(super) fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("waking the thread of health probes: {error}");
         }

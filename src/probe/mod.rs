@@ -19,6 +19,7 @@ mod tests;
 use crate::base::clock::Clock;
 use crate::base::counters::Counters;
 use crate::cluster::{Backend, HealthWatcher};
+use crate::health::ProbeSharing;
 use crate::net::liveness::Liveness;
 use crate::net::tls::BackendTls;
 use inbox::Inbox;
@@ -45,6 +46,8 @@ pub struct ProbeConfig {
     pub on_alive: OnAlive,
     /// The clock of the process.
     pub clock: Clock,
+    /// What other nodes probe, where there may be others.
+    pub sharing: Option<Arc<ProbeSharing>>,
 }
 
 /// The probe thread. It ends when this is dropped.
@@ -59,6 +62,10 @@ pub struct Probes {
 pub fn start(config: ProbeConfig) -> io::Result<Probes> {
     let poll = Poll::new()?;
     let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), WAKER)?, config.backend_tls.clone()));
+    if let Some(sharing) = &config.sharing {
+        let inbox = Arc::clone(&inbox);
+        sharing.on_news(move || inbox.wake());
+    }
     let counters = Arc::<Counters>::default();
     let mut prober = Prober::new(poll, Arc::clone(&inbox), Arc::clone(&counters), config);
     let run = move || {

@@ -45,6 +45,11 @@ impl Notice {
         Self::new(false, cluster, member, "was down and serves again: it is probed no longer")
     }
 
+    pub(super) fn foreign(cluster: &Cluster, member: &Member) -> Self {
+        let text = "was down and serves again: another checker of Redis (hchecker) decides about it now, by dead marks";
+        Self::new(false, cluster, member, text)
+    }
+
     pub(super) fn ejection_over(cluster: &Cluster, member: &Member) -> Self {
         Self::new(false, cluster, member, "gets requests again: its ejection is over")
     }

@@ -9,6 +9,7 @@ use crate::base::clock::{Clock, Moment};
 use crate::base::counters::{Counter, Counters};
 use crate::base::gen_slab::SlotKey;
 use crate::base::throttle::Throttle;
+use crate::health::ProbeSharing;
 use crate::net::tls::{BackendTls, TlsScratch};
 use crate::net::transport::SocketOptions;
 use mio::{Events, Poll, Token};
@@ -39,11 +40,12 @@ pub(super) struct Prober {
     room: Box<[u8]>,
     lines: Throttle,
     on_alive: OnAlive,
+    sharing: Option<Arc<ProbeSharing>>,
 }
 
 impl Prober {
     pub(super) fn new(poll: Poll, inbox: Arc<Inbox>, counters: Arc<Counters>, config: ProbeConfig) -> Self {
-        Self {
+        let mut prober = Self {
             poll,
             inbox,
             counters,
@@ -56,6 +58,15 @@ impl Prober {
             room: vec![0; READ_BYTES].into(),
             lines: Throttle::new(MAX_LINES),
             on_alive: config.on_alive,
+            sharing: config.sharing,
+        };
+        prober.share();
+        prober
+    }
+
+    fn share(&mut self) {
+        if let Some(sharing) = &self.sharing {
+            self.schedule.share(sharing);
         }
     }
 
@@ -63,6 +74,10 @@ impl Prober {
     pub(super) fn restart(&mut self) {
         self.schedule = Schedule::new(self.clock.now(), fastrand::Rng::new());
         self.connections.clear();
+        if let Some(sharing) = &self.sharing {
+            sharing.leave_all();
+        }
+        self.share();
         self.inbox.renew();
     }
 
@@ -75,6 +90,8 @@ impl Prober {
             for admission in self.inbox.take() {
                 self.schedule.look_at(&admission, now);
             }
+            let news = self.sharing.as_deref().map(ProbeSharing::take_news).unwrap_or_default();
+            news.iter().for_each(|news| self.schedule.hear(news, now));
             self.schedule.advance(now);
             self.act(now);
             let next = self.schedule.next_visit();

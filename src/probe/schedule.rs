@@ -9,7 +9,7 @@ use crate::base::clock::Moment;
 use crate::base::gen_slab::{GenSlab, SlotKey};
 use crate::base::wheel::{Owners, Timer, Wheel};
 use crate::cluster::{Admission, Backend, Cluster, Member, MemberState, Options};
-use crate::health::{HealthMode, Verdict};
+use crate::health::{HealthMode, ProbeNews, ProbeSharing, SharedProbe, Verdict};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
@@ -48,6 +48,8 @@ pub(super) struct Schedule {
     running: usize,
     rng: fastrand::Rng,
     actions: Vec<Action>,
+    /// What other nodes probe, where there are others.
+    sharing: Option<Arc<ProbeSharing>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +96,13 @@ impl Schedule {
             running: 0,
             rng,
             actions: Vec::new(),
+            sharing: None,
         }
+    }
+
+    /// Has members of shared clusters probed by one node of those that share them. Nothing is watched yet.
+    pub(super) fn share(&mut self, sharing: &Arc<ProbeSharing>) {
+        self.sharing = Some(Arc::clone(sharing));
     }
 
     /// The actions since the last call.
@@ -165,16 +173,21 @@ impl Schedule {
                 Some(key) => key,
                 None => {
                     let (timers, jitter) = (&mut self.timers, self.rng.f64());
-                    self.targets.insert_with(|key| {
+                    let key = self.targets.insert_with(|key| {
                         let timer = timers.insert(Owner::Target(key));
                         Target::new(id, Arc::clone(&member.state), timer, health, now, jitter)
-                    })
+                    });
+                    if let Some(sharing) = self.sharing.as_ref().filter(|_| cluster.is_shared()) {
+                        sharing.join(key.pack(), shared_probe(cluster, member));
+                    }
+                    key
                 }
             };
             if let Some(target) = self.targets.get_mut(key) {
                 target.update(health, now);
                 let next = target.next_turn(health, now);
                 self.timers.set(&mut target.timer, next);
+                give_up_idle(self.sharing.as_deref(), key, next);
             }
             kept.push(key);
         }
@@ -202,6 +215,9 @@ impl Schedule {
     fn remove_target(&mut self, key: SlotKey) {
         let Some(mut target) = self.targets.remove(key) else { return };
         self.timers.remove(&mut target.timer);
+        if let Some(sharing) = &self.sharing {
+            sharing.leave(key.pack());
+        }
         if target.is_running() {
             self.running -= 1;
             self.actions.push(Action::Cancel(key));
@@ -282,9 +298,19 @@ impl Schedule {
         let Some(place) = cluster.members.iter().position(|member| target.watches(&member.state)) else { return };
         let member = &cluster.members[place];
         let (backend, jitter) = (Arc::clone(&member.backend), self.rng.f64());
-        let turn = if is_in_use { target.turn(&cluster, place, now, jitter) } else { target.skip(health, now, jitter) };
+        let sharing = self.sharing.as_deref();
+        let is_turn = || sharing.is_none_or(|sharing| sharing.is_turn(key.pack()));
+        let turn = match is_in_use {
+            true => target.turn((&cluster, place), is_turn, now, jitter),
+            false => target.skip(health, now, jitter),
+        };
         match turn {
-            Turn::At(moment) => self.timers.set(&mut target.timer, moment),
+            Turn::At(moment) => {
+                self.timers.set(&mut target.timer, moment);
+                // This node has no need to probe it now.
+                give_up_idle(sharing, key, Moment::NEVER);
+            }
+            Turn::Another(moment) => self.timers.set(&mut target.timer, moment),
             Turn::Probe => {
                 self.running += 1;
                 self.timers.set(&mut target.timer, now + health.timeout);
@@ -307,10 +333,48 @@ impl Schedule {
         let verdict = target.ended(end.map(|outcome| outcome.is_ok()), health, now, self.rng.f64());
         let (state, next) = (Arc::clone(&target.state), target.next_turn(health, now));
         self.timers.set(&mut target.timer, next);
+        if let (Some(sharing), Some(outcome)) = (&self.sharing, end) {
+            sharing.ended(key.pack(), outcome);
+            if let Some(verdict) = verdict.filter(|_| cluster.members.len() > 1) {
+                sharing.judged(key.pack(), verdict == Verdict::Down);
+            }
+        }
         if let (Some(verdict), Some(outcome)) = (verdict, end) {
             self.apply(&cluster, &state, verdict, outcome, now);
         }
+        give_up_idle(self.sharing.as_deref(), key, next);
         self.begin_ready(now);
+    }
+
+    /// Other nodes have something to tell.
+    pub(super) fn hear(&mut self, news: &ProbeNews, now: Moment) {
+        let (ProbeNews::Turn(id) | ProbeNews::Foreign(id) | ProbeNews::Seen { id, .. }) = *news;
+        let key = SlotKey::unpack(id);
+        let Some(target) = self.targets.get_mut(key).filter(|target| !target.is_running()) else { return };
+        let watched = self.clusters.get(&target.cluster);
+        let Some(cluster) = watched.and_then(|watched| newest(&watched.admission)) else { return };
+        let (health, jitter) = (&cluster.options.health, self.rng.f64());
+        let mut judged = None;
+        match *news {
+            ProbeNews::Turn(_) => target.probe_now(now),
+            ProbeNews::Foreign(_) => target.begin_anew(health, now, jitter),
+            ProbeNews::Seen { outcome, count, has_turned, .. } => {
+                let verdict = target.observed((outcome.is_ok(), count, has_turned), health, now, jitter);
+                judged = verdict.map(|verdict| (verdict, outcome));
+            }
+        }
+        let (state, next) = (Arc::clone(&target.state), target.next_turn(health, now));
+        self.timers.set(&mut target.timer, next);
+        give_up_idle(self.sharing.as_deref(), key, next);
+        if let Some((verdict, outcome)) = judged {
+            self.apply(&cluster, &state, verdict, outcome, now);
+        }
+        if let ProbeNews::Foreign(_) = news
+            && cluster.unwatch(&state, now)
+            && let Some(member) = member_of(&cluster, &state)
+        {
+            self.actions.push(Action::Tell(Notice::foreign(&cluster, member)));
+        }
     }
 
     /// Starts probes that have waited for others to end.
@@ -361,6 +425,22 @@ impl Schedule {
 
 fn newest(admission: &Weak<Admission>) -> Option<Arc<Cluster>> {
     admission.upgrade()?.newest()
+}
+
+/// A lock that this node has no use for is for others.
+fn give_up_idle(sharing: Option<&ProbeSharing>, key: SlotKey, next: Moment) {
+    if let Some(sharing) = sharing.filter(|_| next == Moment::NEVER) {
+        sharing.give_up(key.pack());
+    }
+}
+
+/// A member as all nodes know it.
+fn shared_probe(cluster: &Cluster, member: &Member) -> SharedProbe {
+    SharedProbe {
+        url: member.url.without_attributes().into(),
+        pattern: cluster.key.clone(),
+        identity: member.identity(),
+    }
 }
 
 fn member_of<'c>(cluster: &'c Cluster, state: &Arc<MemberState>) -> Option<&'c Member> {

@@ -32,6 +32,8 @@ struct Probe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Probe,
+    /// Another node may probe it. It is looked at again at this moment.
+    Another(Moment),
     /// Not now, but at this moment.
     At(Moment),
 }
@@ -82,8 +84,14 @@ impl Target {
         }
     }
 
-    /// Handles a due probe: starts it, or returns when it is due again.
-    pub(super) fn turn(&mut self, cluster: &Arc<Cluster>, place: usize, now: Moment, jitter: f64) -> Turn {
+    /// Handles a due probe: starts it, or returns when it is due again. `is_turn` says whether it is this node's turn to probe.
+    pub(super) fn turn(
+        &mut self,
+        (cluster, place): (&Arc<Cluster>, usize),
+        is_turn: impl FnOnce() -> bool,
+        now: Moment,
+        jitter: f64,
+    ) -> Turn {
         let options = &cluster.options.health;
         if self.monitor.probe_at(options, self.last_request) > now {
             return Turn::At(self.next_turn(options, now));
@@ -92,12 +100,17 @@ impl Target {
         if is_disabled || self.state.is_disabled() {
             return self.skip(options, now, jitter);
         }
+        let is_idle_probe = options.mode == HealthMode::Opportunistic && !self.monitor.is_in_trouble();
+        if is_idle_probe && self.is_busy() {
+            self.last_request = now;
+            return Turn::At(self.next_turn(options, now));
+        }
+        if !is_turn() {
+            self.monitor.probe_skipped(options, now, jitter);
+            return Turn::Another(self.next_turn(options, now));
+        }
         let mut permit = None;
-        if options.mode == HealthMode::Opportunistic && !self.monitor.is_in_trouble() {
-            if self.is_busy() {
-                self.last_request = now;
-                return Turn::At(self.next_turn(options, now));
-            }
+        if is_idle_probe {
             // A probe must not delay a request.
             permit = if cluster.is_queueing() { None } else { cluster.try_take(place, now) };
             if permit.is_none() {
@@ -113,6 +126,27 @@ impl Target {
     pub(super) fn skip(&mut self, options: &MonitorSettings, now: Moment, jitter: f64) -> Turn {
         self.monitor.probe_skipped(options, now, jitter);
         Turn::At(self.next_turn(options, now))
+    }
+
+    /// It is this node's turn to probe it.
+    pub(super) fn probe_now(&mut self, now: Moment) {
+        self.monitor.probe_now(now);
+    }
+
+    /// Another node has probed it: see [`Monitor::observed`].
+    pub(super) fn observed(
+        &mut self,
+        seen: (bool, u32, bool),
+        options: &MonitorSettings,
+        now: Moment,
+        jitter: f64,
+    ) -> Option<Verdict> {
+        self.monitor.observed(seen, options, now, jitter)
+    }
+
+    /// Whatever was found of it is forgotten.
+    pub(super) fn begin_anew(&mut self, options: &MonitorSettings, now: Moment, jitter: f64) {
+        self.monitor = Monitor::new(false, options, now, jitter);
     }
 
     /// Whether the member has had a request since the last check.

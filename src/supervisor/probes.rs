@@ -3,9 +3,12 @@
 use super::{Error, Supervisor};
 use crate::admin::Roster;
 use crate::base::clock::Clock;
+use crate::base::counters::Counters;
 use crate::cluster::Backend;
 use crate::config::Settings;
 use crate::directory::Directory;
+use crate::directory::redis::ProbeSharer;
+use crate::health::ProbeSharing;
 use crate::net::tls::BackendTls;
 use crate::probe::{ProbeConfig, Probes, start as start_probes};
 use std::sync::Arc;
@@ -17,14 +20,42 @@ pub(super) fn start(
     roster: &Roster,
     backend_tls: Option<BackendTls>,
     clock: Clock,
-) -> Result<Probes, Error> {
+) -> Result<ProbeThreads, Error> {
     let source = directory.clone();
     let on_alive = Box::new(move |host: &str, backend: &Arc<Backend>| source.end_mark(host, backend));
-    let config = ProbeConfig { backend_tls, liveness: settings.worker.liveness, on_alive, clock };
+    let sharing = directory.fleet().is_some().then(Arc::<ProbeSharing>::default);
+    let sharer = sharing.as_ref().and_then(|sharing| directory.share_probes(sharing));
+    let sharing = sharing.filter(|_| sharer.is_some());
+    let config = ProbeConfig { backend_tls, liveness: settings.worker.liveness, on_alive, clock, sharing };
     let probes = start_probes(config).map_err(|error| Error::System("starting the thread of health probes", error))?;
     roster.set_probe_counters(Arc::clone(probes.counters()));
     directory.set_watcher(probes.watcher());
-    Ok(probes)
+    Ok(ProbeThreads { probes, sharer })
+}
+
+/// The thread that probes, and the one that shares probes with other nodes.
+#[derive(Debug)]
+pub(super) struct ProbeThreads {
+    probes: Probes,
+    sharer: Option<ProbeSharer>,
+}
+
+impl ProbeThreads {
+    /// Has backends of `https://` talked to by these settings from now on.
+    pub(super) fn set_backend_tls(&self, tls: BackendTls) {
+        self.probes.set_backend_tls(tls);
+    }
+
+    /// What the thread that probes counts.
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        self.probes.counters()
+    }
+
+    /// Ends both and waits for them. Other nodes may take over at once.
+    pub(super) fn stop(&mut self) {
+        self.probes.stop();
+        self.sharer = None;
+    }
 }
 
 impl Supervisor {

@@ -7,15 +7,15 @@ use crate::support::{HOST, canned, until};
 use sluice::base::clock::Clock;
 use std::collections::HashSet;
 
-fn is_probe(request: &Request) -> bool {
+pub(crate) fn is_probe(request: &Request) -> bool {
     request.head.get("User-Agent").is_some_and(|agent| agent.starts_with("sluice-health/"))
 }
 
-fn probes(backend: &Backend) -> Vec<Request> {
+pub(crate) fn probes(backend: &Backend) -> Vec<Request> {
     backend.requests().into_iter().filter(is_probe).collect()
 }
 
-fn marks(redis: &Server) -> HashSet<String> {
+pub(crate) fn marks(redis: &Server) -> HashSet<String> {
     redis.run(&format!("SMEMBERS dead:{HOST}"))
 }
 

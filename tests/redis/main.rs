@@ -18,6 +18,7 @@ mod replies;
 mod secrets;
 mod sentinel;
 mod server;
+mod shared_probes;
 #[allow(dead_code, reason = "the support of the end-to-end tests has more than these need")]
 #[path = "../e2e/support/mod.rs"]
 mod support;

@@ -60,6 +60,26 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Asks these questions at once. Each reply may be an error of the server.
+    pub(super) fn ask_many(&mut self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut packed = Vec::new();
+        commands.iter().for_each(|command| command.write_packed_command(&mut packed));
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => {
+                let server = connect::find(&self.target)?;
+                self.connection.insert(connect::open(&self.target, &server, ProtocolVersion::RESP2)?)
+            }
+        };
+        let replies = connection.ask_all(&packed, commands.len(), MAX_REPLY);
+        replies.inspect_err(|_| self.connection = None)
+    }
+}
+
 /// The error of an unexpected reply.
 pub(super) fn odd(problem: &'static str) -> RedisError {
     (ErrorKind::UnexpectedReturnType, problem).into()

@@ -2,11 +2,13 @@
 //!
 //! There are five threads. The directory's own thread runs the [`coordinator`] and its [`route_state`], which make all
 //! decisions, and never waits for Redis. The [`watcher`] has a connection on which Redis reports writes, the [`reader`]
-//! one for look-ups, the [`writer`] one for dead marks. The fifth thread receives [`purges`] of the object cache. Each
+//! one for look-ups, the [`writer`] one for dead marks. The fifth thread receives [`purges`] of the object cache;
+//! a sixth one, the [`checker`], shares health probes with other nodes. Each
 //! of these may hang for as long as [`connection::DEADLINE`] allows, without delaying the others: sending to them never
 //! waits for room.
 
 mod certificates;
+mod checker;
 mod connect;
 mod connection;
 mod coordinator;
@@ -31,6 +33,8 @@ mod watcher;
 mod writer;
 
 pub(super) use certificates::ChangedCertificates;
+pub use checker::ProbeSharer;
+pub(super) use checker::share;
 pub(super) use fleet::{Fleet, Receipt};
 pub use fleet::{Node, Served, nodes, wait_until_served};
 pub(super) use shared_clusters::{Edit, LoggedEdit, MAX_RECORD, Outcome, Record, SharedClusters};

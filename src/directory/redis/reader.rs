@@ -346,7 +346,7 @@ impl RouteReader {
 }
 
 /// Time since the active checker's last heartbeat, which is in seconds since 1970.
-fn silence(reply: &Value, now: SystemTime) -> Option<Duration> {
+pub(super) fn silence(reply: &Value, now: SystemTime) -> Option<Duration> {
     let seconds: f64 = redis::from_redis_value_ref::<String>(reply).ok()?.trim().parse().ok()?;
     let at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
     // A heartbeat in the future comes from a clock that is ahead.

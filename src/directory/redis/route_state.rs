@@ -115,7 +115,7 @@ impl RouteState {
     /// A state without a connection. The `routes` of a snapshot serve while Redis is away.
     pub(super) fn new(limits: &Limits, routes: SnapshotRoutes, clusters: Clusters) -> Self {
         Self {
-            catalog: Catalog::new(clusters),
+            catalog: Catalog::of_all_nodes(clusters),
             marks: Marks::new(limits.mark_life),
             bad: LruCache::new(MAX_BAD),
             connection: ConnectionState::Starting,

@@ -10,6 +10,7 @@ mod stand_in;
 use super::haproxy::HaproxyManager;
 use super::listeners::Listeners;
 use super::memory::{MemoryPolicy, MemoryTrim, WorkerId};
+use super::probes::ProbeThreads;
 use super::report::{ReplaceReason, Report};
 use super::watchdog::{RestartBackoff, WatchdogState};
 use super::{Error, Event, affinity, certificates, limits};
@@ -23,7 +24,6 @@ use crate::directory::Directory;
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::mailbox::MailboxSender;
 use crate::page::Pages;
-use crate::probe::Probes;
 use crate::worker::{
     DrainTarget, HandoffQueue, PlainClient, RequestMail, ServiceSender, Worker, WorkerCommand, WorkerConfig,
     WorkerStats,
@@ -52,7 +52,7 @@ pub(super) struct WorkerDeps {
     /// The served HAProxy files.
     pub(super) haproxy: HaproxyManager,
     /// The thread of health probes.
-    pub(super) probes: Probes,
+    pub(super) probes: ProbeThreads,
     /// The limit of connections for each client address.
     pub(super) limiter: Option<Arc<ConnectionLimiter>>,
     /// The workers in the view of the admin service.
