@@ -61,6 +61,11 @@ impl Backend {
         }
     }
 
+    /// A backend that no list has: it stands for the other end of a connection that another process has opened.
+    pub fn stand_in(endpoint: Endpoint) -> Self {
+        Self::new(BackendId(NonZeroU64::MAX), endpoint)
+    }
+
     /// Whether no route leads to this backend: its connections are then of no use.
     pub fn is_unreferenced(&self) -> bool {
         self.references.load(Ordering::Acquire) == 0

@@ -170,6 +170,11 @@ impl MemberState {
         self.slots.history()
     }
 
+    /// Takes a slot whatever its capacity is: for a request that is there already.
+    pub(super) fn take_beyond(&self) -> Counted {
+        self.slots.take_beyond()
+    }
+
     pub(super) fn give_back(&self, counted: Counted) {
         self.slots.give_back(counted);
     }

@@ -2,6 +2,7 @@
 
 use super::backend::{Backend, BackendId};
 use super::cluster::Cluster;
+use super::endpoint::Endpoint;
 use crate::base::clock::Moment;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -185,6 +186,14 @@ impl Route {
     /// Whether a backend is marked dead for this host.
     pub fn has_marks(&self, now: Moment) -> bool {
         self.marks.iter().any(|mark| mark.ends_at(now).is_some())
+    }
+
+    /// The place of the first member at this endpoint, of which no more is known than its URL.
+    pub fn place_at(&self, endpoint: &Endpoint) -> Option<usize> {
+        let is_it = |known: &Endpoint| {
+            (known.host(), known.port(), known.is_secure()) == (endpoint.host(), endpoint.port(), endpoint.is_secure())
+        };
+        self.cluster.members.iter().position(|member| is_it(member.backend.endpoint()))
     }
 
     /// The mark of a backend. `None` for one that joined the cluster after this route was made.

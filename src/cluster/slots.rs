@@ -81,6 +81,17 @@ impl Slots {
         self.take_together(usable)
     }
 
+    /// Takes one whatever the limit is: for a request that is at its member already.
+    pub(super) fn take_beyond(&self) -> Counted {
+        if self.limit.load(Ordering::SeqCst) == APART {
+            self.history.enter();
+            return Counted::Apart;
+        }
+        let before = self.together.held.fetch_add(1, Ordering::SeqCst);
+        self.together.peak.fetch_max(before + 1, Ordering::Relaxed);
+        Counted::Together
+    }
+
     fn take_together(&self, usable: u32) -> Option<Counted> {
         let more = |held: u32| {
             let limit = self.limit().map_or(u32::MAX, NonZeroU32::get).min(usable);
@@ -166,6 +177,8 @@ mod tests {
         slots.give_back(held[1]);
         assert!(!slots.has_apart());
         assert_eq!((slots.take(0), slots.take(u32::MAX)), (None, Some(Counted::Together)));
+        assert_eq!((slots.take_beyond(), slots.held()), (Counted::Together, 2), "beyond the limit");
+        slots.give_back(Counted::Together);
         slots.set_limit(Limit::None);
         assert_eq!((slots.take(u32::MAX), slots.held()), (Some(Counted::Together), 2));
         slots.set_limit(Limit::Apart);

@@ -5,9 +5,11 @@ use crate::base::slice_ext::SliceExt;
 use crate::wire::body::{BodyLength, BodyReader};
 use crate::wire::chunked::{self, ChunkFault};
 use crate::wire::limits::Limits;
+use serde::{Deserialize, Serialize};
 
 /// One body; empty until a head says otherwise.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct BodyForwarder {
     reader: BodyReader,
     /// Whether it is sent chunked.

@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct ForwardingResponse {
     pub(super) context: Box<RequestContext>,
-    course: ResponseCourse,
+    pub(super) course: ResponseCourse,
     /// The client is gone, and other requests read its response.
     is_for_readers: bool,
 }
@@ -37,6 +37,19 @@ impl ForwardingResponse {
         let step = state.receive(rest, cx);
         cx.consumed += head_len;
         step
+    }
+
+    /// A response that another process has begun. Its connection to the backend is none of the pool's.
+    pub(super) fn moved(context: Box<RequestContext>, course: ResponseCourse) -> Self {
+        let course = ResponseCourse { upstream_stays: false, ..course };
+        Self { context, course, is_for_readers: false }
+    }
+
+    /// Whether another process could go on with it.
+    pub(super) fn is_portable(&self) -> bool {
+        let RequestContext { upload, download, caching, compressor, .. } = &*self.context;
+        let fills = caching.as_ref().is_some_and(|caching| caching.is_filling());
+        upload.is_done() && !download.is_done() && !fills && compressor.is_none() && !self.is_for_readers
     }
 
     /// Forwards bytes that belong to the response.

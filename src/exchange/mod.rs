@@ -45,10 +45,12 @@ mod head_field;
 mod local_reply;
 mod local_service;
 mod min_rate;
+mod origin;
 mod outcome;
 mod output_queue;
 mod pacing;
 mod patience;
+mod portable;
 mod queued;
 mod reading_head;
 mod request;
@@ -70,7 +72,9 @@ mod worker_context;
 
 pub use awaiting_fill::FillRequest;
 pub use events::{Disposition, Effect, Effects, Input, Side};
+pub use origin::Origin;
 pub use output_queue::{Flushed, OutputQueue, PendingWrite};
+pub use portable::{PORTABLE_VERSION, PortableBytes, PortableExchange};
 pub use request::Request;
 pub use request_context::RequestPool;
 pub use request_stats::RequestStats;
@@ -103,26 +107,8 @@ pub struct Exchange {
 impl Exchange {
     /// An exchange with a client that is about to send, or has sent, the first byte of a head.
     pub fn new(peer: Peer, now: Moment, settings: &Settings) -> Self {
-        let common = CommonState {
-            stats: RequestStats::new(now),
-            held_route: None,
-            permit: None,
-            token: None,
-            bucket: None,
-            had_turn: false,
-            client_slot: None,
-            pacing: None,
-            deadline: now + settings.head_timeout,
-            is_encrypted: peer.secure,
-            is_last: false,
-            client_left: false,
-            is_for_service: false,
-            rules: None,
-            holds_upstream: false,
-            upstream_idle_seconds: None,
-            to_client: PendingWrite::default(),
-            to_upstream: PendingWrite::default(),
-        };
+        let mut common = CommonState::new(RequestStats::new(now), peer.secure);
+        common.deadline = now + settings.head_timeout;
         Self { state: State::ReadingHead(reading_head::ReadingHead::new(peer)), common }
     }
 

@@ -187,6 +187,16 @@ impl PendingWrite {
         self.0.as_ref().map_or(&[], |kept| kept.bytes.suffix(kept.sent))
     }
 
+    /// Bytes that another process was to send.
+    pub(super) fn restored(bytes: &[u8], now: Moment, buffers: &mut BufferPool) -> Self {
+        if bytes.is_empty() {
+            return Self::default();
+        }
+        let mut kept = buffers.take();
+        buffers.extend(&mut kept, bytes);
+        Self(Some(Box::new(PendingBytes { bytes: kept, sent: 0, since: now })))
+    }
+
     /// Reports that the first `count` pending bytes were sent.
     pub(super) fn advance(&mut self, count: usize, buffers: &mut BufferPool) {
         debug_assert!(count <= self.len(), "more was sent than there was");

@@ -52,7 +52,7 @@ enum Retention {
 /// The fields that the log needs, in memory of exactly that size, for tunnels, which may last long and be idle. Host,
 /// method, target, `Referer`, `User-Agent` and `X-Request-Id` take a line each, since a head contains no line feed in
 /// them. An absent field is an empty line, and a long text is cut to the length that the log writes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LogFields(Box<[u8]>);
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -172,6 +172,13 @@ impl Request {
         let Spans { referer, user_agent, upgrade, request_id, .. } = &mut self.spans;
         (*referer, *user_agent) = (place("Referer"), place("User-Agent"));
         (*upgrade, *request_id) = (place("Upgrade"), place("X-Request-Id"));
+    }
+
+    /// One that another process has sent to a backend: what the log wants of it, and of its client's connection.
+    pub(super) fn past(fields: &LogFields, is_http11: bool, keep_alive: bool, buffers: &mut BufferPool) -> Self {
+        let version = if is_http11 { Version::Http11 } else { Version::Http10 };
+        let flags = RequestFlags { keep_alive, ..RequestFlags::default() };
+        Self { version, flags, ..fields.recall(buffers) }
     }
 
     /// Whether this is the host name.
@@ -382,6 +389,22 @@ impl Request {
 }
 
 impl LogFields {
+    /// The fields as another process has had them by [`LogFields::into_bytes`].
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The fields for another process.
+    pub(super) fn into_bytes(self) -> Box<[u8]> {
+        self.0
+    }
+
+    /// The name of the host.
+    pub(super) fn host(&self) -> &str {
+        let line = self.0.prefix(memchr::memchr(b'\n', &self.0).unwrap_or(0));
+        std::str::from_utf8(line).unwrap_or_default()
+    }
+
     /// A request with only the fields that the log needs.
     pub(super) fn recall(&self, buffers: &mut BufferPool) -> Request {
         let mut buffer = buffers.take();

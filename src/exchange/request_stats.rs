@@ -5,6 +5,7 @@ use crate::base::counters::Counter;
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
 use crate::wire::response_fault::ResponseFault;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Statistics of one exchange.
@@ -34,6 +35,19 @@ pub struct RequestStats {
     first_byte_micros: u32,
 }
 
+/// The facts of an exchange for another process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PortableStats {
+    status: u16,
+    cache: Option<Box<str>>,
+    bytes_to_client: u64,
+    has_backend: bool,
+    queue_micros: u32,
+    connect_micros: u32,
+    first_byte_micros: u32,
+}
+
 /// A phase that was skipped.
 const NONE: u32 = u32::MAX;
 
@@ -52,6 +66,34 @@ impl RequestStats {
             queue_micros: NONE,
             connect_micros: NONE,
             first_byte_micros: NONE,
+        }
+    }
+
+    pub(super) fn to_portable(&self) -> PortableStats {
+        PortableStats {
+            status: self.status,
+            cache: self.cache.map(|counter| counter.name().into()),
+            bytes_to_client: self.bytes_to_client,
+            has_backend: self.backend_started != Moment::NEVER,
+            queue_micros: self.queue_micros,
+            connect_micros: self.connect_micros,
+            first_byte_micros: self.first_byte_micros,
+        }
+    }
+
+    /// The facts of an exchange that another process has begun. Its time there is no part of them ([`Origin`](super::Origin)).
+    pub(super) fn from_portable(portable: PortableStats, now: Moment) -> Self {
+        let cache =
+            portable.cache.and_then(|name| Counter::ALL.iter().find(|counter| counter.name() == &*name).copied());
+        Self {
+            status: portable.status,
+            cache,
+            bytes_to_client: portable.bytes_to_client,
+            backend_started: if portable.has_backend { now } else { Moment::NEVER },
+            queue_micros: portable.queue_micros,
+            connect_micros: portable.connect_micros,
+            first_byte_micros: portable.first_byte_micros,
+            ..Self::new(now)
         }
     }
 

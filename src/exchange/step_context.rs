@@ -1,6 +1,7 @@
 //! The context of a step: the worker's part, and the exchange's own.
 
 use super::events::{Effect, Side};
+use super::origin::Origin;
 use super::output_queue::PendingWrite;
 use super::pacing::Pacing;
 use super::request::Intake;
@@ -10,7 +11,7 @@ use super::settings::{KeepAlive, Settings};
 use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{ClientSlot, Mark, Options, Permit, RetryCause, RetryCauses, Route};
+use crate::cluster::{ClientSlot, Mark, Options, Permit, RetryCause, RetryCauses, Route, Timeouts};
 use crate::haproxy::serve::Evaluation;
 use crate::health::{self, CLOSED_IN_A_ROW, Observation, Outcome};
 use crate::shaper::{BucketId, Token};
@@ -56,6 +57,8 @@ pub(super) struct CommonState {
     pub(super) upstream_idle_seconds: Option<u16>,
     pub(super) to_client: PendingWrite,
     pub(super) to_upstream: PendingWrite,
+    /// Where it came from, if another process has begun it.
+    pub(super) origin: Option<Box<Origin>>,
 }
 
 /// The data that a step may access besides its state.
@@ -243,6 +246,36 @@ impl StepContext<'_> {
 }
 
 impl CommonState {
+    pub(super) fn new(stats: RequestStats, is_encrypted: bool) -> Self {
+        Self {
+            stats,
+            held_route: None,
+            permit: None,
+            token: None,
+            bucket: None,
+            had_turn: false,
+            client_slot: None,
+            pacing: None,
+            deadline: Moment::NEVER,
+            is_encrypted,
+            is_last: false,
+            client_left: false,
+            is_for_service: false,
+            rules: None,
+            holds_upstream: false,
+            upstream_idle_seconds: None,
+            to_client: PendingWrite::default(),
+            to_upstream: PendingWrite::default(),
+            origin: None,
+        }
+    }
+
+    /// The times of the frontend, once they are known.
+    fn own_timeouts(&self) -> Option<&Timeouts> {
+        let of_origin = || self.origin.as_ref().map(|origin| &origin.timeouts);
+        self.options().map(|options| &options.timeouts).or_else(of_origin)
+    }
+
     /// Paces the bytes of the request from now on, if its frontend has a bandwidth limit. `head` bytes have arrived
     /// already.
     #[cold]
@@ -296,7 +329,7 @@ impl CommonState {
 
     /// Limit of a pause of either side in the middle of a body.
     pub(super) fn body_timeout(&self, settings: &Settings) -> Duration {
-        self.options().and_then(|options| options.timeouts.body).unwrap_or(settings.body_timeout)
+        self.own_timeouts().and_then(|timeouts| timeouts.body).unwrap_or(settings.body_timeout)
     }
 
     /// Limit until a member begins its response.
@@ -306,12 +339,12 @@ impl CommonState {
 
     /// Limit of the silence of a response without a length; `None` for no limit.
     pub(super) fn stream_timeout(&self, settings: &Settings) -> Option<Duration> {
-        self.options().and_then(|options| options.timeouts.stream).map_or(settings.stream_timeout, zero_is_none)
+        self.own_timeouts().and_then(|timeouts| timeouts.stream).map_or(settings.stream_timeout, zero_is_none)
     }
 
     /// Idle limit of a tunnel; `None` for no limit.
     pub(super) fn tunnel_timeout(&self, settings: &Settings) -> Option<Duration> {
-        self.options().and_then(|options| options.timeouts.tunnel).map_or(settings.tunnel_timeout, zero_is_none)
+        self.own_timeouts().and_then(|timeouts| timeouts.tunnel).map_or(settings.tunnel_timeout, zero_is_none)
     }
 
     /// The value of `Retry-After` in a 503 of this node.

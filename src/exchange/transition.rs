@@ -12,6 +12,7 @@ use crate::cache::object::Object;
 use crate::cache::status::Served;
 use crate::cluster::Route;
 use crate::wire::body::BodyLength;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The result of a step of the state `S`.
@@ -74,7 +75,8 @@ pub(super) enum Transition {
 }
 
 /// Facts about a response whose head was forwarded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ResponseCourse {
     /// The client's connection may carry the next request.
     pub(super) client_stays: bool,

@@ -11,6 +11,7 @@ use crate::base::buffer::BufferPool;
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::wire::websocket::{self, Frames};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -26,7 +27,37 @@ pub(super) struct Tunnel {
     retires_for: Option<FailureReason>,
 }
 
+/// A tunnel for another process, without its request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PortableTunnel {
+    client_ended: bool,
+    upstream_ended: bool,
+    upstream_write_closed: bool,
+    frames: Option<Frames>,
+}
+
 impl Tunnel {
+    /// Whether another process could go on with it.
+    pub(super) fn is_portable(&self) -> bool {
+        self.retires_for.is_none() && !self.is_ending()
+    }
+
+    pub(super) fn to_portable(&self) -> PortableTunnel {
+        let Self { client_ended, upstream_ended, upstream_write_closed, frames, .. } = *self;
+        PortableTunnel { client_ended, upstream_ended, upstream_write_closed, frames }
+    }
+
+    pub(super) fn from_portable(portable: PortableTunnel, request: LogFields) -> Self {
+        let PortableTunnel { client_ended, upstream_ended, upstream_write_closed, frames } = portable;
+        Self { request, client_ended, upstream_ended, upstream_write_closed, frames, retires_for: None }
+    }
+
+    /// What of the request is left for the log.
+    pub(super) fn log_fields(&self) -> &LogFields {
+        &self.request
+    }
+
     /// Begins a tunnel after the 101 was forwarded.
     pub(super) fn start(context: Box<RequestContext>, is_websocket: bool, cx: &mut StepContext<'_>) -> Step<Self> {
         let request = context.request.log_fields();
@@ -116,7 +147,8 @@ impl Tunnel {
         if !self.frames.as_ref().is_some_and(Frames::may_add) {
             return Err(self.silent(reason, cx));
         }
-        let frame = if reason == FailureReason::Stopped { &websocket::GOING_AWAY } else { &websocket::RESTART };
+        let is_stop = reason == FailureReason::Stopped && !cx.core.is_replaced;
+        let frame = if is_stop { &websocket::GOING_AWAY } else { &websocket::RESTART };
         cx.core.output.queue(Side::Client).make(|out| out.extend_from_slice(frame));
         cx.common.stats.fail(reason);
         Ok(self.part(cx).into())

@@ -79,6 +79,8 @@ pub struct WorkerContext {
     pub(super) cache_key: Vec<u8>,
     /// Bytes by which the buffers may have grown while a cache fill is read faster than its client reads it.
     pub most_read_ahead: usize,
+    /// Another process serves in place of this one: what ends here may come back at once.
+    pub is_replaced: bool,
     /// The wall-clock time of [`Moment::ZERO`].
     pub wall_origin: SystemTime,
     /// The output. It is boxed because an owner may have several and swap them.
@@ -103,6 +105,7 @@ impl WorkerContext {
             compressors: Compressors::default(),
             cache_key,
             most_read_ahead,
+            is_replaced: false,
             wall_origin,
             output,
         }

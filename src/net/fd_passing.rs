@@ -1,4 +1,4 @@
-//! Messages between two processes that can carry an open file (unix(7), `SCM_RIGHTS`).
+//! Messages between two processes that can carry open files (unix(7), `SCM_RIGHTS`).
 
 use super::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,6 +19,9 @@ use std::time::Duration;
 
 /// Limit of a send: a peer that does not receive for longer is stuck.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The most files that one message carries.
+pub const MAX_FILES: usize = 2;
 
 /// The longest message.
 pub const MAX_MESSAGE_BYTES: usize = 96 * 1024;
@@ -51,8 +54,8 @@ pub struct Channel {
 /// A received message, or the end of the stream.
 #[derive(Debug)]
 pub enum Arrival {
-    /// A message, and the file that it carried, if any.
-    Message(Vec<u8>, Option<OwnedFd>),
+    /// A message, and the files that it carried, if any.
+    Message(Vec<u8>, Vec<OwnedFd>),
     /// The other end was closed; nothing follows.
     End,
 }
@@ -64,7 +67,7 @@ pub enum Fault {
     Silence,
     /// The message exceeds [`MAX_MESSAGE_BYTES`].
     TooLong,
-    /// The message carried several files, or one that was lost because this process has no descriptor left.
+    /// The message carried too many files, or one that was lost because this process has no descriptor left.
     Files,
     /// A system call failed.
     System(io::Error),
@@ -108,14 +111,13 @@ impl Channel {
         SockRef::from(&self.socket).set_read_timeout(patience)
     }
 
-    /// Sends a message, with an optional file, of which the other process gets its own descriptor.
-    pub fn send(&self, bytes: &[u8], file: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    /// Sends a message, with up to [`MAX_FILES`] files, of which the other process gets its own descriptors.
+    pub fn send(&self, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let files = file.as_slice();
         if !files.is_empty() {
             let has_room = ancillary.push(SendAncillaryMessage::ScmRights(files));
-            debug_assert!(has_room, "the space is made for one");
+            debug_assert!(has_room, "more files than a message carries");
         }
         loop {
             match sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
@@ -148,11 +150,11 @@ impl Channel {
             RecvAncillaryMessage::ScmRights(files) => Some(files),
             _ => None,
         });
-        let mut files: Vec<OwnedFd> = files.flatten().collect();
+        let files: Vec<OwnedFd> = files.flatten().collect();
         if received.flags.contains(ReturnFlags::TRUNC) {
             return Err(Fault::TooLong);
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) || files.len() > 1 {
+        if received.flags.contains(ReturnFlags::CTRUNC) || files.len() > MAX_FILES {
             return Err(Fault::Files);
         }
         // No message is empty, so this is the end of the stream.
@@ -160,7 +162,7 @@ impl Channel {
             return Ok(Arrival::End);
         }
         bytes.truncate(received.bytes);
-        Ok(Arrival::Message(bytes, files.pop()))
+        Ok(Arrival::Message(bytes, files))
     }
 
     /// Whether the other end was closed or shut down. Messages that it sent before can still be received.
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn message(channel: &Channel) -> (Vec<u8>, Option<OwnedFd>) {
+    fn message(channel: &Channel) -> (Vec<u8>, Vec<OwnedFd>) {
         match channel.receive() {
             Ok(Arrival::Message(bytes, file)) => (bytes, file),
             other => panic!("expected a message: {other:?}"),
@@ -215,14 +217,14 @@ mod tests {
         let [near, far] = pair();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        near.send(b"first", None).expect("a message");
-        near.send(b"second", Some(listener.as_fd())).expect("a message");
-        near.send(&[7; MAX_MESSAGE_BYTES], None).expect("the longest message");
+        near.send(b"first", &[]).expect("a message");
+        near.send(b"second", &[listener.as_fd()]).expect("a message");
+        near.send(&[7; MAX_MESSAGE_BYTES], &[]).expect("the longest message");
         drop((near, listener));
-        assert!(matches!(message(&far), (bytes, None) if bytes == b"first"));
-        let (bytes, file) = message(&far);
+        assert!(matches!(message(&far), (bytes, files) if bytes == b"first" && files.is_empty()));
+        let (bytes, mut files) = message(&far);
         assert_eq!(bytes, b"second");
-        let listener = TcpListener::from(file.expect("a file"));
+        let listener = TcpListener::from(files.pop().expect("a file"));
         let mut client = TcpStream::connect(address).expect("the socket listens still");
         client.write_all(b"x").expect("a byte");
         listener.accept().expect("the client").0.read_exact(&mut [0]).expect("its byte");
@@ -233,14 +235,14 @@ mod tests {
     #[test]
     fn what_is_too_long_carries_too_much_or_never_comes_is_a_fault() {
         let [near, far] = pair();
-        near.send(&[7; MAX_MESSAGE_BYTES + 1], None).expect("a message");
+        near.send(&[7; MAX_MESSAGE_BYTES + 1], &[]).expect("a message");
         assert!(matches!(far.receive(), Err(Fault::TooLong)));
 
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let files = [near.as_fd(), near.as_fd()];
+        let files = [near.as_fd(), near.as_fd(), near.as_fd()];
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(&files)));
-        sendmsg(&near, &[IoSlice::new(b"two")], &mut ancillary, SendFlags::empty()).expect("a message");
+        sendmsg(&near, &[IoSlice::new(b"three")], &mut ancillary, SendFlags::empty()).expect("a message");
         assert!(matches!(far.receive(), Err(Fault::Files)));
 
         far.set_patience(Some(Duration::from_millis(1))).expect("little patience");
@@ -250,12 +252,12 @@ mod tests {
     #[test]
     fn last_words_are_heard_even_of_those_who_did_not_listen() {
         let [near, far] = pair();
-        near.send(b"never read", None).expect("a message");
-        far.send(b"last words", None).expect("a message");
+        near.send(b"never read", &[]).expect("a message");
+        far.send(b"last words", &[]).expect("a message");
         drop(far);
         assert_eq!(message(&near).0, b"last words");
         assert!(matches!(near.receive(), Ok(Arrival::End)));
-        assert!(near.send(b"into the void", None).is_err());
+        assert!(near.send(b"into the void", &[]).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use mio::{Registry, Token};
 use rustls::ServerConfig;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 pub use super::socket::{Received, SocketOptions, usable_receive_buffer};
@@ -84,6 +85,14 @@ impl Transport {
         match &self.layer {
             Layer::Plain => None,
             Layer::Tls(session) => agreed(session),
+        }
+    }
+
+    /// The descriptor of the plain socket; `None` for a TLS connection.
+    pub fn as_plain(&self) -> Option<BorrowedFd<'_>> {
+        match self.layer {
+            Layer::Plain => Some(self.socket.as_fd()),
+            Layer::Tls(_) => None,
         }
     }
 

@@ -211,9 +211,10 @@ fn a_panic_costs_its_worker_and_no_other() {
     // The time that the machine needs for as many clients without a panic shows how busy it is; when idle, some
     // milliseconds.
     let limit = |cost: Duration| Duration::from_millis(100).max(cost * 8);
+    let slowest = costs.iter().copied().max().unwrap_or_default();
     let all = format!("served again after {times:?}, beside {costs:?} with no panic");
     // The first panic pays one-time costs.
-    assert!(times[0] < limit(costs[0]), "{all}");
+    assert!(times[0] < limit(slowest), "{all}");
     let in_time = times.iter().zip(&costs).filter(|(time, cost)| **time < limit(**cost)).count();
     assert!(in_time > times.len() / 2, "{all}");
     assert_eq!(scene.pool().deps.roster.seen().1, ["failed"; 7]);
@@ -330,7 +331,7 @@ fn who_arrives_last_of_all_is_served() {
     client.send();
     scene.pool().stop();
     let end = scene.events.recv_timeout(PATIENCE).expect("the worker's end");
-    scene.pool().import(PlainClient { stream: accepted, peer, served: 1, told: None });
+    scene.pool().import(PlainClient { stream: accepted, peer, served: 1, told: None, exchange: None });
     scene.supervisor.as_mut().expect("a supervisor").handle(end);
     scene.until("the end", |scene| scene.pool().have_ended());
     assert!(client.gets_response());

@@ -5,6 +5,7 @@ use super::field::{list, number};
 use super::limits::Limits;
 use super::{HeadFault, Version};
 use crate::base::slice_ext::SliceExt;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// How the end of a body is known (RFC 9112 section 6.3).
@@ -86,8 +87,8 @@ impl Framing {
     }
 }
 
-/// Tracks a body through the bytes of its connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Follows a body through the bytes of its connection. It is serialised when its exchange moves to another process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BodyReader {
     /// The body is complete.
     #[default]

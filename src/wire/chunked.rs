@@ -7,6 +7,7 @@ use super::field::{Field, without_zeros};
 use super::limits::Limits;
 use crate::base::slice_ext::SliceExt;
 use httparse::Header;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The greatest number of digits of a size: more exceed 64 bits.
@@ -23,8 +24,8 @@ pub enum ChunkFault {
     Trailers,
 }
 
-/// The state of a chunked body at its next byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A body in the chunked coding, up to the next byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunked {
     at: ChunkPosition,
     /// Bytes that chunk extensions may still use.
@@ -33,8 +34,8 @@ pub struct Chunked {
     trailer_bytes: usize,
 }
 
-/// The position of the next byte within the coding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where in the coding the next byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum ChunkPosition {
     /// At the line of a chunk's size.
     Size,

@@ -1,13 +1,15 @@
 //! Frame boundaries of WebSocket (RFC 6455 section 5.2): what a proxy needs in order to add a close frame.
 
+use serde::{Deserialize, Serialize};
+
 /// A close frame of a server: "service restart" (1012).
 pub const RESTART: [u8; 4] = [0x88, 2, 0x03, 0xf4];
 
 /// A close frame of a server: "going away" (1001).
 pub const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
-/// The frames of one direction of a connection, tracked byte by byte.
-#[derive(Debug, Default)]
+/// One direction of a connection, byte by byte. It is serialised when its tunnel moves to another process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frames {
     /// Payload bytes left in the current frame; while its header is read, the payload length known so far.
     payload: u64,

@@ -1,6 +1,7 @@
 //! Commands to a worker.
 
 use super::connection::Client;
+use super::departure::{DepartingBatch, Departure};
 use super::handoff::{HandoffQueue, MigratingConnection, PlainClient};
 use super::{ListenerSocket, ServedFrontends, Worker, WorkerTlsConfig};
 use crate::base::gen_slab::SlotKey;
@@ -49,25 +50,40 @@ pub enum WorkerCommand {
 pub enum DrainTarget {
     /// Another worker of this process, which takes every client that can move: its handoff queue and its mailbox.
     Worker(HandoffQueue, MailboxSender<WorkerCommand>),
-    /// A receiver outside the process, which takes the clients that [`MigratingConnection::into_plain`] converts.
-    Outside(Sender<Vec<MigratingConnection>>),
+    /// Another process.
+    Outside(OutsideTarget),
+}
+
+/// Another process, which takes clients without encryption.
+#[derive(Clone, Debug)]
+pub struct OutsideTarget {
+    /// What sends them there.
+    pub sender: Sender<Departure>,
+    /// It takes clients with a tunnel or a response under way too.
+    pub takes_running: bool,
 }
 
 impl DrainTarget {
-    /// Whether the target takes this client in its present state. The client's exchange, if it has one, is a tunnel.
+    /// Whether the target takes this client, as far as that is up to its connection.
     pub(super) fn takes(&self, client: &Client) -> bool {
         match self {
             Self::Worker(..) => true,
             Self::Outside(_) => {
                 let is_plain = !client.stream.transport.is_encrypted() && client.awaits_header.is_none();
-                client.job.is_none() && is_plain && client.stream.unread.is_empty()
+                is_plain && (client.job.is_some() || client.stream.unread.is_empty())
             }
         }
     }
 
     /// Forwards a client that has come from outside. The client is closed if the target is gone.
     pub fn pass_on(&self, client: PlainClient) {
-        drop(self.send(vec![client.into()]));
+        match self {
+            Self::Outside(outside) if client.exchange.is_some() => {
+                let batch = DepartingBatch::new(vec![client.into()], None);
+                drop(outside.sender.send(Departure::Running(batch)));
+            }
+            _ => drop(self.send(vec![client.into()])),
+        }
     }
 
     /// Sends clients to the target. The clients come back if the target is gone.
@@ -78,7 +94,12 @@ impl DrainTarget {
                 let _ = commands.send(WorkerCommand::Arrivals);
                 Ok(())
             }
-            Self::Outside(sender) => sender.send(connections).map_err(|returned| returned.0),
+            Self::Outside(outside) => {
+                outside.sender.send(Departure::Idle(connections)).map_err(|returned| match returned.0 {
+                    Departure::Idle(connections) => connections,
+                    Departure::Running(_) | Departure::End => Vec::new(),
+                })
+            }
         }
     }
 }

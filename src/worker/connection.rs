@@ -327,9 +327,13 @@ impl ClosingSides {
         self.0 |= Self::bit(side);
     }
 
+    pub(super) fn has(self, side: Side) -> bool {
+        self.0 & Self::bit(side) != 0
+    }
+
     /// Removes a side. Returns whether it was in the set.
     pub(super) fn take(&mut self, side: Side) -> bool {
-        let was_there = self.0 & Self::bit(side) != 0;
+        let was_there = self.has(side);
         self.0 &= !Self::bit(side);
         was_there
     }
@@ -366,8 +370,8 @@ pub(super) struct Upstream {
     pub(super) sent_before: u64,
     /// Seconds for which the backend keeps it idle, where the last response said so.
     pub(super) idle_seconds: Option<u16>,
-    /// It is a tunnel, and no longer counts in the pool.
-    pub(super) is_tunnel: bool,
+    /// It does not count in the pool, and never goes there: it is a tunnel, or moved here with its exchange.
+    pub(super) is_uncounted: bool,
 }
 
 /// A connection being opened.
@@ -420,6 +424,6 @@ mod tests {
         let client = slot_of_connection::<Client>() + entry;
         assert!(client <= 160, "{client} bytes for an idle client");
         let tunnel = client + slot::<ActiveExchange>() + slot_of_connection::<Upstream>() + text;
-        assert!(tunnel <= 560, "{tunnel} bytes for an idle tunnel");
+        assert!(tunnel <= 568, "{tunnel} bytes for an idle tunnel");
     }
 }

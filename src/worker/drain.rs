@@ -7,6 +7,9 @@ use crate::base::clock::Moment;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
 use crate::exchange::{Input, KeepAlive};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The time a newly accepted client has to send its request.
@@ -20,6 +23,25 @@ pub(super) struct Drain {
     pub(super) drain_target: Option<DrainTarget>,
     /// Clients that may move at the end of this turn.
     pub(super) movers: Vec<SlotKey>,
+    pub(super) running: RunningDepartures,
+}
+
+/// The clients with an exchange that another process takes.
+#[derive(Debug, Default)]
+pub(super) struct RunningDepartures {
+    /// Those that may leave.
+    pub(super) waiting: BTreeSet<SlotKey>,
+    /// Those that were not taken, and stay.
+    pub(super) refused: BTreeSet<SlotKey>,
+    /// A batch is on its way, and may return.
+    pub(super) in_transit: Arc<AtomicBool>,
+}
+
+impl Drain {
+    /// Whether clients with an exchange leave.
+    pub(super) fn takes_running(&self) -> bool {
+        matches!(&self.drain_target, Some(DrainTarget::Outside(outside)) if outside.takes_running)
+    }
 }
 
 impl Worker {
@@ -53,9 +75,13 @@ impl Worker {
             Some(DrainTarget::Outside(_)) if self.core.settings.keep_alive == KeepAlive::Always => KeepAlive::Plain,
             Some(_) => self.core.settings.keep_alive,
         };
+        self.core.is_replaced = matches!(drain_target, Some(DrainTarget::Outside(_)));
         match &mut self.drain {
             Some(drain) => drain.drain_target = drain_target,
-            None => self.drain = Some(Drain { by: limit, drain_target, movers: Vec::new() }),
+            None => {
+                let running = RunningDepartures::default();
+                self.drain = Some(Drain { by: limit, drain_target, movers: Vec::new(), running });
+            }
         }
         self.drain_all_clients();
         if !shares_listeners {
@@ -113,6 +139,8 @@ impl Worker {
     pub(super) fn has_drained(&self) -> bool {
         match &self.drain {
             None => false,
+            // This comes first: a batch that has returned is in the handoff queue.
+            Some(drain) if drain.running.in_transit.load(Ordering::Acquire) => false,
             Some(Drain { drain_target: Some(DrainTarget::Worker(..)), .. }) => self.clients.is_empty(),
             Some(_) => self.clients.is_empty() && self.handoff.is_empty(),
         }

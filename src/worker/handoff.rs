@@ -6,12 +6,13 @@ use super::proxy_protocol::HeaderUse;
 use crate::base::buffer::BufferUsage;
 use crate::base::clock::Moment;
 use crate::cluster::Backend;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, PortableExchange, Side};
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_protocol::ProxyAddresses;
 use crossbeam_channel::{Receiver, Sender};
 use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// Arrival queue of the clients that move to a worker. It belongs to the worker's slot and outlives the worker, as the
@@ -73,21 +74,34 @@ pub struct MigratingConnection {
     pub(super) told: Option<Box<ProxyAddresses>>,
     /// Deadline of its idle time or handshake; `None` to start anew.
     pub(super) due: Option<Moment>,
-    pub(super) tunnel: Option<Box<MigratingTunnel>>,
+    pub(super) exchange: Option<MigratingExchange>,
+    /// Another process has not taken it.
+    pub(super) is_refused: bool,
 }
 
-/// The other side of a client that is a tunnel.
+/// The exchange of a client, with the connection to its backend.
 #[derive(Debug)]
-pub(super) struct MigratingTunnel {
+pub(super) enum MigratingExchange {
+    /// Of this process.
+    Own(Box<OwnExchange>),
+    /// Of another process.
+    Foreign(Box<PlainExchange>),
+}
+
+/// An exchange of this process.
+#[derive(Debug)]
+pub(super) struct OwnExchange {
     pub(super) exchange: Exchange,
     pub(super) closing: ClosingSides,
     pub(super) upstream: BufferedConnection,
     pub(super) backend: Arc<Backend>,
     /// When the tunnel ends because its backend has left the list.
     pub(super) retire_at: Option<Moment>,
+    /// Its state and what the log wants of it, where it leaves the process.
+    pub(super) portable: Option<(PortableExchange, Box<[u8]>)>,
 }
 
-/// An idle client without encryption and without unread bytes: a socket and the client's identity.
+/// A client without encryption, of another process or for one: idle and without unread bytes, or with an exchange.
 #[derive(Debug)]
 pub struct PlainClient {
     /// The connection, non-blocking.
@@ -98,26 +112,116 @@ pub struct PlainClient {
     pub served: u32,
     /// Contents of the PROXY header.
     pub told: Option<ProxyAddresses>,
+    /// The tunnel or the response that is under way.
+    pub exchange: Option<Box<PlainExchange>>,
+}
+
+/// An exchange of another process.
+#[derive(Debug)]
+pub struct PlainExchange {
+    /// The connection to the backend, non-blocking.
+    pub upstream: TcpStream,
+    /// Where the exchange stands.
+    pub state: PortableExchange,
+    /// The sides, client and backend, whose stream is ended behind the bytes for them.
+    pub closing: [bool; 2],
+    /// Its bytes.
+    pub bytes: RunningBytes<Vec<u8>>,
+}
+
+/// A client with an exchange, as it is sent to another process.
+#[derive(Debug)]
+pub struct RunningClient<'c> {
+    /// The connections: the client's, and the one to the backend.
+    pub sockets: [BorrowedFd<'c>; 2],
+    /// The client's addresses.
+    pub peer: &'c Peer,
+    /// Number of responses it has had.
+    pub served: u32,
+    /// Contents of the PROXY header.
+    pub told: Option<&'c ProxyAddresses>,
+    /// Where the exchange stands.
+    pub state: &'c PortableExchange,
+    /// The sides, client and backend, whose stream is ended behind the bytes for them.
+    pub closing: [bool; 2],
+    /// Its bytes.
+    pub bytes: RunningBytes<&'c [u8]>,
+}
+
+/// The bytes of a client with an exchange that have been read, and not sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunningBytes<B> {
+    /// What the log wants of the request.
+    pub log_fields: B,
+    /// Read from the client, and no step of the exchange has had a use for them yet.
+    pub client_unread: B,
+    /// The same of the backend.
+    pub upstream_unread: B,
+    /// Not yet taken by the client's socket.
+    pub to_client: B,
+    /// The same of the backend's.
+    pub to_upstream: B,
+}
+
+impl<B> RunningBytes<B> {
+    /// All parts, in this order.
+    pub fn parts(&self) -> [&B; 5] {
+        [&self.log_fields, &self.client_unread, &self.upstream_unread, &self.to_client, &self.to_upstream]
+    }
+
+    /// The same from its parts.
+    pub fn from_parts([log_fields, client_unread, upstream_unread, to_client, to_upstream]: [B; 5]) -> Self {
+        Self { log_fields, client_unread, upstream_unread, to_client, to_upstream }
+    }
 }
 
 impl MigratingConnection {
-    /// The part of a client that another process can take.
+    /// The part of an idle client that another process can take.
     pub fn into_plain(self) -> Option<PlainClient> {
-        let is_idle = self.tunnel.is_none() && self.stream.unread.is_empty();
+        let is_idle = self.exchange.is_none() && self.stream.unread.is_empty();
         let stream = self.stream.transport.into_plain().filter(|_| is_idle)?;
-        Some(PlainClient { stream, peer: self.peer, served: self.served, told: self.told.map(|told| *told) })
+        let told = self.told.map(|told| *told);
+        Some(PlainClient { stream, peer: self.peer, served: self.served, told, exchange: None })
+    }
+
+    /// The part of a client with an exchange that another process can take.
+    pub(super) fn running(&self) -> Option<RunningClient<'_>> {
+        let client = self.stream.transport.as_plain()?;
+        let (upstream, state, closing, bytes) = match self.exchange.as_ref()? {
+            MigratingExchange::Own(own) => {
+                let (state, log_fields) = own.portable.as_ref()?;
+                let bytes = RunningBytes {
+                    log_fields: &**log_fields,
+                    client_unread: self.stream.unread.bytes(),
+                    upstream_unread: own.upstream.unread.bytes(),
+                    to_client: own.exchange.pending_bytes(Side::Client),
+                    to_upstream: own.exchange.pending_bytes(Side::Upstream),
+                };
+                let closing = [Side::Client, Side::Upstream].map(|side| own.closing.has(side));
+                (own.upstream.transport.as_plain()?, state, closing, bytes)
+            }
+            MigratingExchange::Foreign(plain) => {
+                let bytes = RunningBytes::from_parts(plain.bytes.parts().map(Vec::as_slice));
+                (plain.upstream.as_fd(), &plain.state, plain.closing, bytes)
+            }
+        };
+        let (peer, served, told) = (&self.peer, self.served, self.told.as_deref());
+        Some(RunningClient { sockets: [client, upstream], peer, served, told, state, closing, bytes })
     }
 
     /// Buffers of its worker that it holds.
     pub(super) fn buffer_usage(&self) -> BufferUsage {
-        let of_tunnel = |tunnel: &MigratingTunnel| tunnel.exchange.buffer_usage().and(tunnel.upstream.lent());
-        self.stream.lent().and(self.tunnel.as_deref().map_or_else(BufferUsage::default, of_tunnel))
+        let of_exchange = match &self.exchange {
+            Some(MigratingExchange::Own(own)) => own.exchange.buffer_usage().and(own.upstream.lent()),
+            Some(MigratingExchange::Foreign(_)) | None => BufferUsage::default(),
+        };
+        self.stream.lent().and(of_exchange)
     }
 }
 
 impl From<PlainClient> for MigratingConnection {
     fn from(client: PlainClient) -> Self {
-        let PlainClient { stream, peer, served, told } = client;
+        let PlainClient { stream, peer, served, told, exchange } = client;
         let stream = BufferedConnection::new(Transport::accepted(mio::net::TcpStream::from_std(stream)));
         let told = told.map(Box::new);
         Self {
@@ -130,7 +234,8 @@ impl From<PlainClient> for MigratingConnection {
             awaits_header: None,
             told,
             due: None,
-            tunnel: None,
+            exchange: exchange.map(MigratingExchange::Foreign),
+            is_refused: false,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Clients that move between cores: idle clients and tunnels go from a worker that ends to its successor.
 //!
 //! Closing an idle connection would race with its client's next request, so it moves: the socket, its TLS session, and
-//! a few words of state travel by mail. Requests do not move while they are under way: they end here, and then their
-//! clients move.
+//! a few words of state travel by mail. Within a process requests do not move while they are under way: they end here, and
+//! then their clients move. To another process a response under way moves too, where neither side is encrypted.
 
 use super::commands::DrainTarget;
-use super::connection::{ActiveExchange, Admitted, BufferedConnection, Client, Upstream, UpstreamState};
-use super::handoff::{MigratingConnection, MigratingTunnel};
+use super::connection::{ActiveExchange, Admitted, BufferedConnection, Client, ClosingSides, Upstream, UpstreamState};
+use super::departure::{DepartingBatch, Departure, Home};
+use super::handoff::{MigratingConnection, MigratingExchange, OwnExchange, PlainExchange, RunningBytes};
 use super::haproxy::Entry;
 use super::read_size::ClientReadSize;
 use super::{Deferred, Kind, Owner, Worker, WorkerCommand};
@@ -15,7 +16,16 @@ use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
 use crate::base::wheel::Timer;
-use crate::exchange::Input;
+use crate::cluster::{Backend, BackendUrl};
+use crate::exchange::{Exchange, Input, PortableBytes, Side};
+use crate::net::transport::Transport;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The limit of a batch of clients for another process, and the number of bytes that completes it earlier: about a
+/// millisecond's work.
+const BATCH: usize = 32;
+const BATCH_BYTES: usize = 1 << 20;
 
 impl Worker {
     /// Sends the clients that have become ready to move in this turn to the drain target.
@@ -24,6 +34,12 @@ impl Worker {
         let Some(drain_target) = drain.drain_target.clone() else { return };
         let (mut connections, movers) = (Vec::new(), std::mem::take(&mut drain.movers));
         for key in movers {
+            if let Some(job) = self.clients.get(key).and_then(|client| client.job)
+                && matches!(drain_target, DrainTarget::Outside(_))
+            {
+                self.note_running(job);
+                continue;
+            }
             match self.export(key, &drain_target) {
                 Some(migrating) => connections.push(migrating),
                 None => self.retry_start_request(key),
@@ -37,8 +53,9 @@ impl Worker {
                 self.number
             );
             self.import(connections);
-            self.begin_drain(None);
+            return self.begin_drain(None);
         }
+        self.send_running(&drain_target);
     }
 
     /// Whether a client's next request is its last one here: it was sent before the response to the one before, so that
@@ -49,26 +66,65 @@ impl Worker {
         matches!(drain_target, Some(DrainTarget::Outside(_))) && is_ahead()
     }
 
+    /// After a step of an exchange: its client may now be able to leave for another process.
+    #[cold]
+    pub(super) fn note_running(&mut self, job_key: SlotKey) {
+        let (Some(job), Some(drain)) = (self.jobs.get(job_key), &mut self.drain) else { return };
+        if drain.takes_running() && job.exchange.is_portable() && !drain.running.refused.contains(&job.client) {
+            drain.running.waiting.insert(job.client);
+        }
+    }
+
+    /// Sends the next clients with an exchange to another process. Nothing is read from them or sent to them meanwhile, so a
+    /// batch is small.
+    fn send_running(&mut self, drain_target: &DrainTarget) {
+        let DrainTarget::Outside(outside) = drain_target else { return };
+        let (mut clients, mut bytes) = (Vec::new(), 0);
+        while clients.len() < BATCH && bytes < BATCH_BYTES {
+            let Some(drain) = &mut self.drain else { return };
+            if drain.running.in_transit.load(Ordering::Acquire) {
+                return;
+            }
+            let Some(key) = drain.running.waiting.pop_first() else { break };
+            if let Some(client) = self.export(key, drain_target) {
+                bytes += client.running_bytes();
+                clients.push(client);
+            }
+        }
+        if clients.is_empty() {
+            return;
+        }
+        let Some(drain) = &self.drain else { return };
+        let in_transit = Arc::clone(&drain.running.in_transit);
+        in_transit.store(true, Ordering::Release);
+        let commands = self.own_commands.clone();
+        let wake = Box::new(move || _ = commands.send(WorkerCommand::Arrivals));
+        let home = Home { handoff: self.handoff.clone(), in_transit, wake };
+        // If the channel is closed, the batch is dropped, and returns.
+        drop(outside.sender.send(Departure::Running(DepartingBatch::new(clients, Some(home)))));
+    }
+
     /// Removes a client from this worker, if it can move now.
     fn export(&mut self, key: SlotKey, drain_target: &DrainTarget) -> Option<MigratingConnection> {
         let client = self.clients.get(key)?;
         let is_waiting = client.stream.transport.wanted_name().is_some() || client.is_lingering;
-        if is_waiting
-            || !drain_target.takes(client)
-            || client.job.is_some_and(|job| self.tunnel_upstream(job).is_none())
-        {
+        if is_waiting || client.is_for_service || !drain_target.takes(client) {
             return None;
         }
-        let tunnel = client.job.and_then(|job| self.export_tunnel(job));
+        let exchange = match client.job {
+            None => None,
+            Some(job) => Some(self.export_exchange(job, drain_target)?),
+        };
         let mut client = self.clients.remove(key)?;
-        self.unwatch(&mut client.stream);
+        if client.is_registered {
+            self.unwatch(&mut client.stream);
+        }
         let due = client.timer.deadline();
         self.timers.remove(&mut client.timer);
         if client.is_shaking_hands {
             self.remove_handshake();
         }
         let Client { stream, peer, entry, served, admitted, is_shaking_hands, awaits_header, told, .. } = client;
-        let due = Some(due);
         let migrating = MigratingConnection {
             stream,
             peer,
@@ -78,30 +134,46 @@ impl Worker {
             is_shaking_hands,
             awaits_header,
             told,
-            due,
-            tunnel,
+            due: Some(due),
+            exchange,
+            is_refused: false,
         };
         self.core.buffers.export_usage(migrating.buffer_usage());
         Some(migrating)
     }
 
-    /// The connection to the backend of an exchange that is a tunnel.
-    fn tunnel_upstream(&self, job: SlotKey) -> Option<SlotKey> {
-        match self.jobs.get(job)?.upstream_state {
-            UpstreamState::Upstream(key) => {
-                self.upstreams.get(key).is_some_and(|upstream| upstream.is_tunnel).then_some(key)
+    /// Removes an exchange that can move now, with its connection to the backend: a tunnel within the process, and any portable
+    /// exchange to another process.
+    fn export_exchange(&mut self, job_key: SlotKey, drain_target: &DrainTarget) -> Option<MigratingExchange> {
+        let job = self.jobs.get(job_key)?;
+        let UpstreamState::Upstream(key) = job.upstream_state else { return None };
+        let upstream = self.upstreams.get(key).filter(|upstream| upstream.dial.is_none())?;
+        let is_outside = matches!(drain_target, DrainTarget::Outside(_));
+        let portable = match is_outside {
+            true => {
+                Some(job.exchange.to_portable(self.core.now).filter(|_| !upstream.stream.transport.is_encrypted())?)
             }
-            _ => None,
+            false if job.exchange.is_tunnel() => None,
+            false => return None,
+        };
+        self.end_upload(job_key);
+        let Upstream { mut stream, backend, mut timer, is_uncounted, .. } = self.upstreams.remove(key)?;
+        self.timers.remove(&mut timer);
+        if !is_uncounted {
+            self.return_permit(backend.id());
         }
-    }
-
-    fn export_tunnel(&mut self, job_key: SlotKey) -> Option<Box<MigratingTunnel>> {
-        let upstream = self.tunnel_upstream(job_key)?;
-        let Upstream { mut stream, backend, .. } = self.upstreams.remove(upstream)?;
         self.unwatch(&mut stream);
         let ActiveExchange { exchange, closing, .. } = self.jobs.remove(job_key)?;
-        let retire_at = self.tunnel_drain.forget(job_key);
-        Some(Box::new(MigratingTunnel { exchange, closing, upstream: stream, backend, retire_at }))
+        // An exchange that leaves does not end with this process.
+        let retire_at = self.tunnel_drain.forget(job_key).filter(|_| !is_outside);
+        Some(MigratingExchange::Own(Box::new(OwnExchange {
+            exchange,
+            closing,
+            upstream: stream,
+            backend,
+            retire_at,
+            portable,
+        })))
     }
 
     fn unwatch(&self, stream: &mut BufferedConnection) {
@@ -127,65 +199,34 @@ impl Worker {
         }
     }
 
-    /// Imports clients of another worker.
+    /// Imports clients of another worker, or of another process.
     fn import(&mut self, connections: Vec<MigratingConnection>) {
-        for migrating in connections {
+        for mut migrating in connections {
             self.counters.count(Counter::MigratedConnections);
             self.core.buffers.import_usage(migrating.buffer_usage());
-            let MigratingConnection {
-                stream,
-                peer,
-                entry,
-                served,
-                admitted,
-                is_shaking_hands,
-                awaits_header,
-                told,
-                due,
-                tunnel,
-            } = migrating;
-            let entry = entry.unwrap_or_else(|| self.entry_of(&stream));
-            // A client of another process has a permit there; here it is accepted even where none is left. One without
-            // a permit in this process is not limited.
-            let admitted = match admitted {
-                None if due.is_none() => {
-                    Admitted::new(self.admit(peer.address).ok().flatten(), self.visit(entry.frontend()))
-                }
-                admitted => admitted,
+            let exchange = match migrating.exchange.take() {
+                Some(MigratingExchange::Own(own)) => Some(*own),
+                Some(MigratingExchange::Foreign(plain)) => match self.take_up(*plain, &mut migrating.stream) {
+                    Some(exchange) => Some(exchange),
+                    None => continue,
+                },
+                None => None,
             };
-            let timers = &mut self.timers;
-            let due = due.unwrap_or(self.core.now + self.settings.idle_timeout);
-            let key = self.clients.insert_with(|key| {
-                let timer = timers.insert(Owner::Client(key));
-                let (job, idle_since) = (None, Moment::NEVER);
-                let is_registered = false;
-                Client {
-                    stream,
-                    peer,
-                    timer,
-                    job,
-                    idle_since,
-                    served,
-                    read_size: ClientReadSize::default(),
-                    admitted,
-                    entry,
-                    is_shaking_hands,
-                    awaits_header,
-                    is_for_service: false,
-                    is_registered,
-                    is_lingering: false,
-                    told,
-                }
-            });
+            let (is_shaking_hands, is_refused) = (migrating.is_shaking_hands, migrating.is_refused);
+            let key = self.insert_arrival(migrating);
             if is_shaking_hands {
                 self.add_handshake(key);
             }
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            self.timers.set(&mut client.timer, due);
-            let job = tunnel.map(|tunnel| self.import_tunnel(key, *tunnel));
+            if let Some(drain) = self.drain.as_mut().filter(|_| is_refused) {
+                drain.running.refused.insert(key);
+            }
+            let job = exchange.map(|exchange| self.import_exchange(key, exchange));
             self.register_client(key);
             match job {
-                Some(job) => self.settle(job),
+                Some(job) => {
+                    self.settle(job);
+                    self.look_up_moved(job);
+                }
                 // Bytes that were read before the move raise no event.
                 None => {
                     self.deferred.push(Deferred::ReadRequest(key));
@@ -196,6 +237,80 @@ impl Worker {
         }
     }
 
+    /// Inserts an arrived client, without its exchange.
+    fn insert_arrival(&mut self, migrating: MigratingConnection) -> SlotKey {
+        let MigratingConnection {
+            stream,
+            peer,
+            entry,
+            served,
+            admitted,
+            is_shaking_hands,
+            awaits_header,
+            told,
+            due,
+            ..
+        } = migrating;
+        let entry = entry.unwrap_or_else(|| self.entry_of(&stream));
+        // A client of another process has a permit there; here it is accepted even where none is left. One without a
+        // permit in this process is not limited.
+        let admitted = match admitted {
+            None if due.is_none() => {
+                Admitted::new(self.admit(peer.address).ok().flatten(), self.visit(entry.frontend()))
+            }
+            admitted => admitted,
+        };
+        let timers = &mut self.timers;
+        let due = due.unwrap_or(self.core.now + self.settings.idle_timeout);
+        let key = self.clients.insert_with(|key| Client {
+            stream,
+            peer,
+            timer: timers.insert(Owner::Client(key)),
+            job: None,
+            idle_since: Moment::NEVER,
+            served,
+            read_size: ClientReadSize::default(),
+            admitted,
+            entry,
+            is_shaking_hands,
+            awaits_header,
+            is_for_service: false,
+            is_registered: false,
+            is_lingering: false,
+            told,
+        });
+        if let Some(client) = self.clients.get_mut(key) {
+            self.timers.set(&mut client.timer, due);
+        }
+        key
+    }
+
+    /// Converts the exchange of another process. `client` gets the bytes that were read from it.
+    fn take_up(&mut self, plain: PlainExchange, client: &mut BufferedConnection) -> Option<OwnExchange> {
+        let PlainExchange { upstream, state, closing: [client_closes, upstream_closes], bytes } = plain;
+        let RunningBytes { log_fields, client_unread, upstream_unread, to_client, to_upstream } = bytes;
+        let bytes = PortableBytes { log_fields, to_client, to_upstream };
+        let mut exchange = Exchange::from_portable(state, bytes, &mut self.core);
+        let Some(url) = exchange.origin().and_then(|origin| BackendUrl::parse(origin.endpoint()).ok()) else {
+            exchange.recycle(&mut self.core.buffers, &mut self.core.request_pool);
+            return None;
+        };
+        let mut upstream = BufferedConnection::new(Transport::accepted(mio::net::TcpStream::from_std(upstream)));
+        for (stream, unread) in [(client, client_unread), (&mut upstream, upstream_unread)] {
+            if !unread.is_empty() {
+                stream.unread.fill(&unread, &mut self.core.buffers);
+            }
+        }
+        let mut closing = ClosingSides::default();
+        for (side, closes) in [(Side::Client, client_closes), (Side::Upstream, upstream_closes)] {
+            if closes {
+                closing.add(side);
+            }
+        }
+        let backend = Arc::new(Backend::stand_in(url.endpoint().clone()));
+        Some(OwnExchange { exchange, closing, upstream, backend, retire_at: None, portable: None })
+    }
+
     /// The listener of a client from another process.
     fn entry_of(&self, stream: &BufferedConnection) -> Entry {
         if self.frontends.is_empty() {
@@ -204,8 +319,8 @@ impl Worker {
         Entry::of_frontend(stream.transport.ends().map_or(0, |(_, local)| self.frontend_of(local)))
     }
 
-    fn import_tunnel(&mut self, client_key: SlotKey, tunnel: MigratingTunnel) -> SlotKey {
-        let MigratingTunnel { exchange, closing, upstream: stream, backend, retire_at } = tunnel;
+    fn import_exchange(&mut self, client_key: SlotKey, own: OwnExchange) -> SlotKey {
+        let OwnExchange { exchange, closing, upstream: stream, backend, retire_at, portable: _ } = own;
         let job = self.jobs.insert(ActiveExchange {
             exchange,
             client: client_key,
@@ -228,7 +343,7 @@ impl Worker {
             timer: Timer::DEAD,
             dial: None,
             sent_before,
-            is_tunnel: true,
+            is_uncounted: true,
         });
         if let Some(job) = self.jobs.get_mut(job) {
             job.upstream_state = UpstreamState::Upstream(upstream);

@@ -17,6 +17,7 @@
 mod batch;
 mod commands;
 mod connection;
+mod departure;
 mod drain;
 mod effects;
 mod failure_log;
@@ -91,8 +92,9 @@ const MAILBOX: usize = 32 * 1024;
 
 #[cfg(test)]
 pub use commands::TestCommand;
-pub use commands::{DrainTarget, WorkerCommand};
-pub use handoff::{HandoffQueue, MigratingConnection, PlainClient};
+pub use commands::{DrainTarget, OutsideTarget, WorkerCommand};
+pub use departure::{DepartingBatch, Departure};
+pub use handoff::{HandoffQueue, MigratingConnection, PlainClient, PlainExchange, RunningBytes, RunningClient};
 pub use haproxy::{ServedFrontend, ServedFrontends};
 pub use listeners::ListenerSocket;
 pub use request_mail::RequestMail;

@@ -436,6 +436,9 @@ impl Worker {
         if !is_registered {
             self.register_if_waited_for(job_key);
         }
+        if self.drain.is_some() {
+            self.note_running(job_key);
+        }
     }
 
     pub(super) fn job_due(&mut self, job_key: SlotKey) {

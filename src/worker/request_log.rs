@@ -7,11 +7,12 @@ use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
 use crate::base::secret::redact_url;
 use crate::cluster::{Permit, Route};
-use crate::exchange::{Exchange, Request, RequestStats};
+use crate::exchange::{Exchange, Origin, Request, RequestStats};
 use crate::net::transport::Transport;
 use crate::wire::forwarded::{Policy, client_of};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Worker {
     pub(super) fn record(&mut self, job: &ActiveExchange) {
@@ -32,7 +33,7 @@ impl Worker {
             self.counters.count(counter);
             self.counters.add(Counter::CacheMisses, (counter == Counter::CacheFills).into());
         }
-        self.measure(stats);
+        self.measure(stats, job.exchange.elapsed_elsewhere());
         if let Some(reason) = stats.reason {
             self.counters.count_reason(reason);
             let host = request.map_or("-", Request::host);
@@ -55,14 +56,15 @@ impl Worker {
     }
 
     /// Counts the status and the phases of a request.
-    fn measure(&self, stats: &RequestStats) {
+    fn measure(&self, stats: &RequestStats, elsewhere: Duration) {
         self.counters.count_status(stats.status);
         for phase in Phase::ALL {
             // The duration of a tunnel is up to its user.
             if (phase != Phase::Total || stats.status >= 200)
                 && let Some(duration) = stats.phase(phase, self.core.now)
             {
-                self.counters.record_latency(phase, duration);
+                let before = if phase == Phase::Total { elsewhere } else { Duration::ZERO };
+                self.counters.record_latency(phase, duration + before);
             }
         }
     }
@@ -74,7 +76,9 @@ impl Worker {
         let transport = self.clients.get(job.client).filter(|_| is_detailed).map(|client| &client.stream.transport);
         let (stats, request, now) = (exchange.stats(), exchange.request(), self.core.now);
         let permit = exchange.permit();
-        let frontend_id = permit.map(|permit| permit.cluster().id.as_bytes());
+        let (origin, elsewhere) = (exchange.origin(), exchange.elapsed_elsewhere());
+        let frontend_id =
+            permit.map(|permit| &*permit.cluster().id).or(origin.map(Origin::frontend_id)).map(str::as_bytes);
         let (policy, passed) = (&self.core.settings.forwarded, exchange.received_and_retries());
         let client =
             if policy.accepts_values_from(client) { forwarded_client(request, policy, client) } else { client };
@@ -84,6 +88,8 @@ impl Worker {
         };
         let member = permit.map(Permit::member).filter(|_| is_detailed);
         let url = member.map(|member| redact_url(member.url.as_str()));
+        let url = url.as_deref().or(origin.filter(|_| is_detailed).map(Origin::backend_url));
+        let pattern = exchange.route().map(|route| &*route.cluster.key).or(origin.map(Origin::pattern));
         self.log.write(&LogRecord {
             ended: now,
             client,
@@ -95,12 +101,12 @@ impl Worker {
             referer: request.and_then(Request::referer),
             user_agent: request.and_then(Request::user_agent),
             frontend_id,
-            total: stats.total(now),
-            backend: stats.backend(now),
+            total: stats.total(now) + elsewhere,
+            backend: stats.backend(now).map(|time| time + elsewhere),
             host: request.map(|request| request.host().as_bytes()),
-            pattern: exchange.route().map(|route| route.cluster.key.as_bytes()),
-            backend_url: url.as_deref(),
-            bucket: if is_detailed { exchange.bucket() } else { None },
+            pattern: pattern.map(str::as_bytes),
+            backend_url: url,
+            bucket: exchange.bucket().or(origin.and_then(Origin::bucket)).filter(|_| is_detailed),
             reason: stats.reason.map(FailureReason::name),
             is_secure,
             queue: stats.phase(Phase::Queue, now),

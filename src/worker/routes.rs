@@ -146,7 +146,7 @@ impl Worker {
 
     /// The route that clusters on demand have for a request, which is cached. The message of an edit that it does not
     /// show is still to come.
-    fn on_demand_route(&mut self, host: &Arc<str>, port: Option<u16>) -> Option<Arc<Route>> {
+    pub(super) fn on_demand_route(&mut self, host: &Arc<str>, port: Option<u16>) -> Option<Arc<Route>> {
         let OnDemandRoute { route, is_port_claimed } = self.directory.on_demand_route(host, port);
         let route = route?;
         let claimed = self.on_demand.claimed(port);
@@ -248,6 +248,10 @@ impl Worker {
         }
         for job in jobs {
             let route = self.route_at_port(job, &host, result, keep);
+            if self.jobs.get(job).is_some_and(|job| job.exchange.host_to_rejoin().is_some()) {
+                route.iter().for_each(|route| self.rejoin(job, route));
+                continue;
+            }
             self.dispatch(job, Input::Route(route));
         }
     }
@@ -266,6 +270,37 @@ impl Worker {
         route_of(result)
     }
 
+    /// Looks up the route of an exchange that another process has begun. The exchange does not wait for it.
+    pub(super) fn look_up_moved(&mut self, job_key: SlotKey) {
+        let Some(host) = self.jobs.get(job_key).and_then(|job| job.exchange.host_to_rejoin()) else { return };
+        let host: Arc<str> = host.into();
+        let port =
+            self.jobs.get(job_key).and_then(|job| self.clients.get(job.client)).map(|client| client.peer.local_port);
+        if let Some(route) = self.on_demand_route(&host, port) {
+            return self.rejoin(job_key, &route);
+        }
+        match self.routes.get(&host) {
+            Some(Cached::Found(route)) if !route.is_stale() => self.rejoin(job_key, &route),
+            Some(Cached::Unknown) => {}
+            _ => {
+                if let Some(waiting) = self.lookups.get_mut(&host) {
+                    waiting.push(job_key);
+                } else if self.directory.lookup(self.id, Arc::clone(&host), None) {
+                    self.lookups.insert(host, vec![job_key]);
+                } else {
+                    log::debug!("{host}: no look-up for a connection that came from another process: too many");
+                }
+            }
+        }
+    }
+
+    /// Counts an exchange of another process at its member.
+    pub(super) fn rejoin(&mut self, job_key: SlotKey, route: &Arc<Route>) {
+        let Some(job) = self.jobs.get_mut(job_key) else { return };
+        if !job.exchange.rejoin(route, self.core.now) && job.exchange.is_tunnel() {
+            self.expect_departed(job_key);
+        }
+    }
     fn keep_result(&mut self, key: Arc<str>, result: &LookupResult) {
         match result {
             LookupResult::Found(route) if route.cluster.key.starts_with('*') => {

@@ -3,6 +3,7 @@
 mod batch;
 mod buffers;
 mod crowd;
+mod departures;
 mod end;
 mod migration;
 mod records;
@@ -66,8 +67,7 @@ impl Stage {
         let address = listener.local_address().expect("its address");
         let handoff = HandoffQueue::default();
         let (worker, commands) = worker(&listener, &handoff, &directory, clock, max_sockets, PATIENCE);
-        let old = Vec::new();
-        let drain_timeout = PATIENCE;
+        let (old, drain_timeout) = (Vec::new(), PATIENCE);
         Self {
             worker,
             old,

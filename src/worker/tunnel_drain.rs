@@ -2,7 +2,7 @@
 //! stops end within `server.drainTimeout`. In either case each tunnel ends at a moment of its own in the last quarter of
 //! that time, so that their clients do not all come back at once.
 
-use super::{Worker, connection::UpstreamState};
+use super::Worker;
 use crate::base::clock::Moment;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
@@ -98,12 +98,7 @@ impl Worker {
 
     /// The tunnels under way.
     fn tunnels(&self) -> impl Iterator<Item = SlotKey> {
-        self.jobs.keys().filter(|key| match self.jobs.get(*key).map(|job| job.upstream_state) {
-            Some(UpstreamState::Upstream(upstream)) => {
-                self.upstreams.get(upstream).is_some_and(|upstream| upstream.is_tunnel)
-            }
-            _ => false,
-        })
+        self.jobs.keys().filter(|key| self.jobs.get(*key).is_some_and(|job| job.exchange.is_tunnel()))
     }
 
     /// This worker stops, and no other one takes its tunnels: they end within this time.
@@ -113,10 +108,28 @@ impl Worker {
         tunnels.into_iter().for_each(|job| self.tunnel_drain.expect(job, now + within(limit)));
     }
 
+    /// The same for a tunnel that came from another process when its backend had left the list.
+    fn has_no_member(&mut self, job: SlotKey) -> bool {
+        let Some(exchange) = self.jobs.get(job).map(|job| &job.exchange) else { return false };
+        let Some(route) = exchange.route() else { return false };
+        match self.routes.get(&route.host) {
+            Some(Cached::Found(now)) => !exchange.is_led_to_by(&now),
+            _ => true,
+        }
+    }
+
+    /// A tunnel came from another process, and the route of its host leads to its backend no longer.
+    pub(super) fn expect_departed(&mut self, job: SlotKey) {
+        if let Some(drain) = self.settings.tunnel_drain {
+            self.tunnel_drain.expect(job, self.core.now + within(drain));
+        }
+    }
+
     /// Whether the backend of a tunnel is still out of its list: one that came back keeps its tunnels.
     fn has_departed(&mut self, job: SlotKey) -> bool {
         let Some(exchange) = self.jobs.get(job).map(|job| &job.exchange) else { return false };
-        let (Some(route), Some(permit)) = (exchange.route(), exchange.permit()) else { return false };
+        let Some(permit) = exchange.permit() else { return self.has_no_member(job) };
+        let Some(route) = exchange.route() else { return false };
         let backend = permit.member().backend.id();
         if self.directory.is_on_demand(permit.cluster()) {
             return permit.member().state.is_removed();

@@ -108,7 +108,7 @@ impl Worker {
                     dial: Some(dial),
                     idle_seconds: None,
                     sent_before: 0,
-                    is_tunnel: false,
+                    is_uncounted: false,
                 });
                 self.set_upstream_state(job, UpstreamState::Upstream(key));
                 self.watch(key);
@@ -268,7 +268,8 @@ impl Worker {
     fn is_reusable(&mut self, key: SlotKey) -> bool {
         let Some(upstream) = self.upstreams.get_mut(key) else { return false };
         let transport = &mut upstream.stream.transport;
-        upstream.stream.unread.is_empty()
+        !upstream.is_uncounted
+            && upstream.stream.unread.is_empty()
             && !upstream.backend.is_unreferenced()
             && upstream.backend.endpoint().proxy_header().is_none()
             && (!transport.is_readable() || transport.receive(&mut [0], &mut self.tls_scratch) == Received::Nothing)
@@ -297,7 +298,7 @@ impl Worker {
         self.counters.count(Counter::Tunnels);
         let Some(UpstreamState::Upstream(key)) = self.jobs.get(job).map(|job| job.upstream_state) else { return };
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.is_tunnel = true;
+        upstream.is_uncounted = true;
         // The client's timer detects a tunnel that has been idle for too long.
         self.timers.remove(&mut upstream.timer);
         let backend = upstream.backend.id();
@@ -312,7 +313,7 @@ impl Worker {
         let Some(upstream) = self.remove_upstream(key) else { return };
         let backend = upstream.backend.id();
         match upstream.job {
-            _ if upstream.is_tunnel => {}
+            _ if upstream.is_uncounted => {}
             None => self.pool.forget_idle(backend, key),
             Some(_) => self.return_permit(backend),
         }
@@ -327,7 +328,7 @@ impl Worker {
     }
 
     /// A connection no longer counts: the next exchange in the queue may open one.
-    fn return_permit(&mut self, backend: BackendId) {
+    pub(super) fn return_permit(&mut self, backend: BackendId) {
         if let Some(job) = self.pool.forget(backend) {
             self.deferred.push(Deferred::Dial { job, backend });
         }

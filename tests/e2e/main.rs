@@ -23,6 +23,7 @@ mod logs;
 mod loops;
 mod matrix;
 mod mishaps;
+mod moving;
 mod names;
 mod ondemand;
 mod outage;

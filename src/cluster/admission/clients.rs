@@ -21,6 +21,13 @@ pub struct ClientSlot {
     client: IpAddr,
 }
 
+impl ClientSlot {
+    /// The client, or its network.
+    pub fn client(&self) -> IpAddr {
+        self.client
+    }
+}
+
 impl Clients {
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

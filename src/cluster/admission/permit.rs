@@ -60,6 +60,20 @@ impl Permit {
         Self::new(List::OfRoute(route), slot)
     }
 
+    /// The permit of a request that another process has sent to this member before, and that goes on here: it does not queue,
+    /// and counts beyond any limit. `is_tunnel`: it counts as a tunnel, and no longer as a request in flight.
+    pub fn of_moved(route: Arc<Route>, place: usize, is_tunnel: bool) -> Option<Self> {
+        let (member, admission) = (route.cluster.members.get(place)?, &route.cluster.admission);
+        let in_flight = (!is_tunnel)
+            .then(|| InFlight { of_member: member.state.take_beyond(), of_cluster: admission.slots.take_beyond() });
+        if is_tunnel {
+            admission.tunnels.fetch_add(1, Ordering::Relaxed);
+        }
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        let list = List::OfRoute(route);
+        Some(Self { list, place, in_flight, holds_tunnel: is_tunnel, is_last_resort: false, token: None })
+    }
+
     /// The permit for a slot of this list.
     pub(super) fn of_list(cluster: Arc<Cluster>, slot: TakenSlot, turn: Turn) -> Self {
         let mut permit = Self::new(List::Newer(cluster), slot);

@@ -21,6 +21,7 @@ use crate::shaper::{Bounds, Fault, Spec};
 use classes::{BUCKETS, CLASSIFY};
 use retry::RETRY_CAUSES;
 use scheduler::{HASH_KEY, SCHEDULER};
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
@@ -132,7 +133,8 @@ impl Adaptive {
 }
 
 /// Timeouts of requests to one frontend. `None` applies the node's own setting.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// Opening a connection.
     pub connect: Option<Duration>,

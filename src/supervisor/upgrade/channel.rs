@@ -1,10 +1,16 @@
-//! The channel between a process and its successor: messages, some with a file.
+//! The channel between a process and its successor: messages, some with files, and bytes.
 
 use super::message::Message;
 use crate::net::fd_passing::{Arrival, Channel, Fault};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+/// What begins a message of bytes: no other message begins so.
+const BYTES_MAGIC: &[u8] = b"SLUICE BYTES ";
+
+/// The bytes of one message.
+const MOST_BYTES: usize = 64 * 1024;
 
 /// One end of the channel.
 #[derive(Debug)]
@@ -15,8 +21,10 @@ pub(super) struct HandoffChannel {
 /// The result of a receive.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// A message, and its file if it has one.
-    Message(Message, Option<OwnedFd>),
+    /// A message, and its files if it has some.
+    Message(Message, Vec<OwnedFd>),
+    /// Bytes of the message before.
+    Bytes(Vec<u8>),
     /// An unusable message, with the reason. Later messages may be usable, since message boundaries are kept.
     Spoilt(String),
     /// The other process has closed the channel, or ended.
@@ -41,20 +49,27 @@ impl HandoffChannel {
 
     /// Sends a message.
     pub(super) fn say(&self, message: &Message) -> io::Result<()> {
-        debug_assert!(!message.carries_file(), "{message:?} without its file");
-        self.channel.send(&message.encode(), None)
+        self.pass(message, &[])
     }
 
-    /// Sends a message with its file.
-    pub(super) fn pass(&self, message: &Message, file: BorrowedFd<'_>) -> io::Result<()> {
-        debug_assert!(message.carries_file(), "{message:?} with a file");
-        self.channel.send(&message.encode(), Some(file))
+    /// Sends a message with its files.
+    pub(super) fn pass(&self, message: &Message, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        debug_assert_eq!(message.files(), files.len(), "files of {message:?}");
+        self.channel.send(&message.encode(), files)
+    }
+
+    /// Sends bytes of the last message, in as many messages as they need.
+    pub(super) fn pass_bytes<'b>(&self, parts: impl Iterator<Item = &'b [u8]>) -> io::Result<()> {
+        for piece in parts.flat_map(|part| part.chunks(MOST_BYTES)) {
+            self.channel.send(&[BYTES_MAGIC, piece].concat(), &[])?;
+        }
+        Ok(())
     }
 
     /// Sends a message without its file.
     #[cfg(test)]
     pub(super) fn lose_file(&self, message: &Message) {
-        self.channel.send(&message.encode(), None).expect("a message");
+        self.channel.send(&message.encode(), &[]).expect("a message");
     }
 
     /// Receives a message; `None` waits for ever. After an error the channel is unusable.
@@ -62,13 +77,14 @@ impl HandoffChannel {
         self.channel.set_patience(patience).map_err(|error| error.to_string())?;
         match self.channel.receive() {
             Ok(Arrival::End) => Ok(Heard::End),
-            Ok(Arrival::Message(bytes, file)) => Ok(match Message::decode(&bytes) {
+            Ok(Arrival::Message(mut bytes, files)) if bytes.starts_with(BYTES_MAGIC) && files.is_empty() => {
+                bytes.drain(..BYTES_MAGIC.len());
+                Ok(Heard::Bytes(bytes))
+            }
+            Ok(Arrival::Message(bytes, files)) => Ok(match Message::decode(&bytes) {
                 Err(fault) => Heard::Spoilt(fault.to_string()),
-                Ok(message) => match (message.carries_file(), &file) {
-                    (true, None) => Heard::Spoilt(format!("{message:?} came without its file")),
-                    (false, Some(_)) => Heard::Spoilt(format!("{message:?} came with a file")),
-                    _ => Heard::Message(message, file),
-                },
+                Ok(message) if message.files() == files.len() => Heard::Message(message, files),
+                Ok(message) => Heard::Spoilt(format!("{message:?} came with {} files", files.len())),
             }),
             Err(fault @ (Fault::Files | Fault::TooLong)) => Ok(Heard::Spoilt(fault.to_string())),
             Err(Fault::Silence) => Err("nothing was heard in time".to_owned()),
@@ -106,16 +122,25 @@ mod tests {
         let (near, far) = ends();
         let file = File::open("/dev/null").expect("a file");
         let socket = Message::Socket { address: SocketAddr::from(([127, 0, 0, 1], 80)) };
-        near.pass(&socket, file.as_fd()).expect("a message");
-        assert!(matches!(far.hear(SOON), Ok(Heard::Message(message, Some(_))) if message == socket));
+        near.pass(&socket, &[file.as_fd()]).expect("a message");
+        assert!(matches!(far.hear(SOON), Ok(Heard::Message(message, files)) if message == socket && files.len() == 1));
         near.lose_file(&socket);
-        assert!(matches!(far.hear(SOON), Ok(Heard::Spoilt(why)) if why.contains("without its file")));
-        near.channel.send(&Message::Go.encode(), Some(file.as_fd())).expect("a message");
-        assert!(matches!(far.hear(SOON), Ok(Heard::Spoilt(why)) if why.contains("with a file")));
-        near.channel.send(b"torn", None).expect("bytes");
+        assert!(matches!(far.hear(SOON), Ok(Heard::Spoilt(why)) if why.contains("came with 0 files")));
+        near.channel.send(&Message::Go.encode(), &[file.as_fd()]).expect("a message");
+        assert!(matches!(far.hear(SOON), Ok(Heard::Spoilt(why)) if why.contains("came with 1 files")));
+        near.channel.send(b"torn", &[]).expect("bytes");
         assert!(matches!(far.hear(SOON), Ok(Heard::Spoilt(_))));
         near.say(&Message::Go).expect("a message");
-        assert!(matches!(far.hear(SOON), Ok(Heard::Message(Message::Go, None))), "the next one is good again");
+        assert!(matches!(far.hear(SOON), Ok(Heard::Message(Message::Go, _))), "the next one is good again");
+        // Bytes are no message, whatever they are.
+        let sent = [Message::Go.encode(), vec![7; MOST_BYTES]].concat();
+        near.pass_bytes([&sent[..], b"more"].into_iter()).expect("bytes");
+        let mut got = Vec::new();
+        while got.len() < sent.len() + 4 {
+            let Ok(Heard::Bytes(bytes)) = far.hear(SOON) else { panic!("something else than bytes") };
+            got.extend(bytes);
+        }
+        assert_eq!(got, [&sent[..], b"more"].concat());
     }
 
     #[test]

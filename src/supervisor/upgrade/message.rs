@@ -4,6 +4,7 @@
 //! and a JSON value. Parsing is strict: a message of another version, with a missing or an additional member, is a
 //! [`Fault`], and its receiver ends the upgrade.
 
+use crate::exchange::PortableExchange;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,9 @@ pub(super) enum Message {
     Begin { pid: u32, sockets: usize },
     /// To the successor: the listening socket of an address. It carries the socket.
     Socket { address: SocketAddr },
+    /// To the predecessor, before `Ready`: clients with an exchange of this version are taken. It is sent if the predecessor
+    /// has announced the same version.
+    TakesExchanges { version: u16 },
     /// To the predecessor: everything is loaded.
     Ready { pid: u32 },
     /// To the successor: serve. The upgrade cannot be undone from here on.
@@ -28,7 +32,13 @@ pub(super) enum Message {
     Serving,
     /// To the successor: an idle connection. It carries the connection.
     Client(Client),
-    /// To the successor: the last message, with the number of clients handed over.
+    /// To the successor: a client with a tunnel or a response under way. Carries both connections; its bytes follow.
+    Running(Box<Running>),
+    /// To the successor: the clients of this batch are complete.
+    Confirm { batch: u64 },
+    /// To the predecessor: the clients at these places of the batch were taken. From now on they belong to the successor.
+    Taken { batch: u64, places: Vec<u32> },
+    /// To the successor: the last message, with the number of idle clients handed over.
     End { clients: u64 },
     /// To the predecessor: the upgrade failed.
     Failed { why: String },
@@ -48,6 +58,22 @@ pub(super) struct Client {
     pub(super) served: u32,
     /// The PROXY header's addresses: the two ends of the client's connection to the proxy.
     pub(super) told: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// The state of a client with an exchange beside its two connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Running {
+    /// Its place in the batch.
+    pub(super) place: u32,
+    /// The client.
+    pub(super) client: Client,
+    /// The sides, client and backend, whose stream is ended behind the bytes for them.
+    pub(super) closing: [bool; 2],
+    /// The lengths of the parts of its bytes, in the order of `RunningBytes::parts`.
+    pub(super) lengths: [usize; 5],
+    /// Where the exchange stands.
+    pub(super) state: PortableExchange,
 }
 
 /// Why bytes are not a valid message.
@@ -79,9 +105,13 @@ impl fmt::Display for Fault {
 }
 
 impl Message {
-    /// Whether the message carries a file.
-    pub(super) fn carries_file(&self) -> bool {
-        matches!(self, Self::Socket { .. } | Self::Client(_))
+    /// How many open files belong to it.
+    pub(super) fn files(&self) -> usize {
+        match self {
+            Self::Socket { .. } | Self::Client(_) => 1,
+            Self::Running(_) => 2,
+            _ => 0,
+        }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -132,10 +162,22 @@ mod tests {
                 served: 0,
                 told: Some((([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 443).into())),
             }),
+            Message::TakesExchanges { version: 1 },
+            Message::Confirm { batch: 7 },
+            Message::Taken { batch: 7, places: vec![0, 2] },
             Message::End { clients: u64::MAX },
             Message::Failed { why: "\"quoted\"\nand a second line".to_owned() },
             Message::ReopenLog,
         ]
+    }
+
+    /// A client with a tunnel.
+    const RUNNING: &str = r#"{"running":{"place":3,"client":{"address":"10.0.0.1","local_port":80,"served":3,"told":null},"closing":[false,true],"lengths":[9,0,0,70000,1],"state":{"progress":{"tunnel":{"client_ended":false,"upstream_ended":false,"upstream_write_closed":false,"frames":null}},"stats":{"status":101,"cache":null,"bytes_to_client":7,"has_backend":true,"queue_micros":1,"connect_micros":5,"first_byte_micros":6},"origin":{"host":"a","pattern":"a","frontend_id":"site","backend_url":"http://10.0.0.1:80","endpoint":"http://10.0.0.1:80","bucket":null,"counted_client":null,"elapsed":{"secs":9,"nanos":1},"timeouts":{"connect":null,"response":null,"body":null,"tunnel":null,"stream":null}},"due_in_micros":null}}}"#;
+
+    #[test]
+    fn a_client_with_an_exchange_arrives_as_it_was_sent() {
+        let message = Message::decode(&framed(RUNNING)).expect("a message");
+        assert_eq!((message.files(), message.encode()), (2, framed(RUNNING)));
     }
 
     fn framed(json: &str) -> Vec<u8> {

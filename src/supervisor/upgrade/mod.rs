@@ -7,14 +7,21 @@
 //!   starts it ─────────────────────────▶ finds the channel on its standard input, and memory files
 //!   writes routes and certificates
 //!   Begin, Socket, Socket, … ──────────▶ binds missing sockets; loads routes, certificates, pages
+//!                       ◀────────────── TakesExchanges, if both have the same version of them
 //!                       ◀────────────── Ready, or Failed
 //!   Go ────────────────────────────────▶ its workers accept from the same queues as this process's
 //!                       ◀────────────── Serving
 //!   accepts no more, finishes requests
 //!   stored objects, by their own stream ▶ stores them
 //!   Client, Client, … as they are idle ▶ serves them
+//!   Running and its bytes, … Confirm ──▶
+//!                       ◀────────────── Taken
+//!   lets go of those, keeps the others   goes on with them
 //!   End ───────────────────────────────▶
 //! ```
+//!
+//! A client with a tunnel or a response under way belongs to this process until `Taken` names it. After any failure before
+//! that, it continues here: the new process has neither read nor written a byte of it.
 
 mod channel;
 mod known;
@@ -22,6 +29,7 @@ mod message;
 mod objects;
 mod predecessor;
 mod report;
+mod running;
 mod successor;
 
 pub use predecessor::Predecessor;

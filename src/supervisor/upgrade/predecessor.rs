@@ -3,19 +3,19 @@
 use super::PREDECESSOR;
 use super::channel::{HandoffChannel, Heard};
 use super::known::Known;
-use super::message::{Client, Message};
+use super::message::Message;
 use super::objects;
+use super::running::{self, ArrivingBatch, plain};
 use crate::cache::store::Store;
 use crate::directory::Inherited;
+use crate::exchange::PORTABLE_VERSION;
 use crate::net::listener::Listener;
-use crate::wire::forwarded::Peer;
-use crate::wire::proxy_protocol::ProxyAddresses;
 use crate::worker::PlainClient;
 use nix::unistd::getppid;
 use std::env;
 use std::fs::File;
 use std::io::{self, stdin};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process;
@@ -80,14 +80,14 @@ impl Predecessor {
     /// Takes over its listening sockets.
     pub(in crate::supervisor) fn sockets(&self) -> Result<Vec<Listener>, String> {
         let sockets = match self.hear(Some(PATIENCE))? {
-            (Message::Begin { pid, sockets }, None) if pid == self.pid => sockets,
+            (Message::Begin { pid, sockets }, _) if pid == self.pid => sockets,
             (other, _) => return Err(format!("the process before said {other:?}, and was to begin")),
         };
         let mut listeners = Vec::new();
         for _ in 0..sockets {
-            let (Message::Socket { address }, Some(file)) = self.hear(Some(PATIENCE))? else {
-                return Err(format!("the process before was to hand over {sockets} sockets"));
-            };
+            let missing = || format!("the process before was to hand over {sockets} sockets");
+            let (Message::Socket { address }, mut files) = self.hear(Some(PATIENCE))? else { return Err(missing()) };
+            let file = files.pop().ok_or_else(missing)?;
             let problem = |error| format!("taking over the socket of {address}: {error}");
             let listener = Listener::adopt(TcpListener::from(file)).map_err(problem)?;
             let here = listener.local_address().map_err(problem)?;
@@ -125,7 +125,10 @@ impl Predecessor {
     /// Reports that everything is loaded, and waits for permission to serve. `false` if the predecessor has ended: no
     /// permission is needed then.
     pub(in crate::supervisor) fn ask_leave(&self) -> Result<bool, String> {
-        let asked = self.channel.say(&Message::Ready { pid: process::id() });
+        let ready = Message::Ready { pid: process::id() };
+        let takes = Message::TakesExchanges { version: PORTABLE_VERSION };
+        let told = if running::are_known() { self.channel.say(&takes) } else { Ok(()) };
+        let asked = told.and_then(|()| self.channel.say(&ready));
         let heard =
             asked.map_err(|error| format!("talking to the process before: {error}")).and_then(|()| self.hear(None));
         match heard {
@@ -154,27 +157,43 @@ impl Predecessor {
 
     fn take_clients(&self, take: &impl Fn(Option<PlainClient>)) {
         let (pid, mut taken, mut lost) = (self.pid, 0_u64, 0_u64);
+        let (mut batch, mut running) = (ArrivingBatch::default(), 0);
         loop {
             match self.channel.hear(None) {
-                Ok(Heard::Message(Message::Client(client), Some(file))) => match plain(client, file) {
-                    Ok(client) => {
-                        taken += 1;
-                        take(Some(client));
+                Ok(Heard::Message(Message::Client(client), mut files)) => {
+                    let file = files.pop().ok_or_else(|| io::ErrorKind::InvalidData.into());
+                    match file.and_then(|file| plain(client, file)) {
+                        Ok(client) => {
+                            taken += 1;
+                            take(Some(client));
+                        }
+                        Err(error) => {
+                            lost += 1;
+                            log::warn!("upgrade: taking over a connection: {error}");
+                        }
                     }
-                    Err(error) => {
-                        lost += 1;
-                        log::warn!("upgrade: taking over a connection: {error}");
+                }
+                Ok(Heard::Message(Message::Running(client), files)) => note_refusal(batch.begin(client, files)),
+                Ok(Heard::Bytes(bytes)) => note_refusal(batch.add_bytes(&bytes)),
+                Ok(Heard::Message(Message::Confirm { batch: number }, _)) => {
+                    let (places, clients) = batch.finish();
+                    running += clients.len();
+                    // They belong to this process only if the message was sent.
+                    match self.channel.say(&Message::Taken { batch: number, places }) {
+                        Ok(()) => clients.into_iter().for_each(|client| take(Some(client))),
+                        Err(error) => return log::warn!("upgrade: taking over connections of process {pid}: {error}"),
                     }
-                },
+                }
                 // The next one may arrive.
                 Ok(Heard::Spoilt(why)) => {
                     lost += 1;
-                    log::warn!("upgrade: a connection is lost on its way from process {pid}: {why}");
+                    log::warn!("upgrade: a connection did not arrive from process {pid}: {why}");
                 }
                 Ok(Heard::Message(Message::End { clients }, _)) => {
                     lost = lost.max(clients.saturating_sub(taken));
                     return log::info!(
-                        "upgrade: process {pid} has ended; {taken} idle connections were taken over, {lost} lost"
+                        "upgrade: process {pid} has ended; {taken} idle connections were taken over, {lost} lost; \
+                         {running} with a tunnel or a response under way were taken over"
                     );
                 }
                 Ok(Heard::Message(other, _)) => {
@@ -190,9 +209,10 @@ impl Predecessor {
         }
     }
 
-    fn hear(&self, patience: Option<Duration>) -> Result<(Message, Option<OwnedFd>), String> {
+    fn hear(&self, patience: Option<Duration>) -> Result<(Message, Vec<OwnedFd>), String> {
         match self.channel.hear(patience) {
-            Ok(Heard::Message(message, file)) => Ok((message, file)),
+            Ok(Heard::Message(message, files)) => Ok((message, files)),
+            Ok(Heard::Bytes(_)) => Err("the process before sent bytes of no connection".to_owned()),
             Ok(Heard::End) => Err("the process before has given the upgrade up, or has ended".to_owned()),
             Ok(Heard::Spoilt(why)) | Err(why) => Err(format!("hearing from the process before: {why}")),
         }
@@ -226,15 +246,11 @@ impl PredecessorLink {
     }
 }
 
-fn plain(client: Client, file: OwnedFd) -> io::Result<PlainClient> {
-    let stream = TcpStream::from(file);
-    // The call fails if it is not a socket.
-    stream.set_nonblocking(true)?;
-    stream.nodelay()?;
-    let Client { address, local_port, served, told } = client;
-    let peer = Peer { address, local_port, secure: false, tls: None };
-    let told = told.map(|(source, destination)| ProxyAddresses::new(source, destination));
-    Ok(PlainClient { stream, peer, served, told })
+/// Logs why a client with an exchange stays with the predecessor.
+fn note_refusal(arrived: io::Result<()>) {
+    if let Err(error) = arrived {
+        log::warn!("upgrade: a connection with an exchange stays where it is: {error}");
+    }
 }
 
 /// Takes standard input, which is replaced by an empty one.
@@ -247,6 +263,8 @@ fn take_standard_input() -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisor::upgrade::message::Client;
+    use std::net::TcpStream;
     use std::sync::mpsc;
 
     #[test]
@@ -262,17 +280,17 @@ mod tests {
         let client =
             |served| Message::Client(Client { address: [10, 0, 0, 1].into(), local_port: 80, served, told: None });
         for served in 0..3 {
-            near.pass(&client(served), stream.as_fd()).expect("a client");
+            near.pass(&client(served), &[stream.as_fd()]).expect("a client");
             // It arrives without a file, as in a process that cannot open any more.
             near.lose_file(&client(9));
-            near.pass(&client(served), File::open("/dev/null").expect("a file").as_fd()).expect("no socket at all");
+            near.pass(&client(served), &[File::open("/dev/null").expect("a file").as_fd()]).expect("no socket at all");
         }
         for expected in 0..3 {
             let client = taken.recv().expect("a word").expect("a client");
             assert_eq!(client.served, expected);
         }
         predecessor_link.say_serving();
-        assert!(matches!(near.hear(None), Ok(Heard::Message(Message::Serving, None))), "it listens still");
+        assert!(matches!(near.hear(None), Ok(Heard::Message(Message::Serving, _))), "it listens still");
         near.say(&Message::End { clients: 9 }).expect("the end");
         assert!(taken.recv().expect("a word").is_none());
         assert!(

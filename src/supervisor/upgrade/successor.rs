@@ -3,14 +3,18 @@
 use super::PREDECESSOR;
 use super::channel::{HandoffChannel, Heard};
 use super::known::Known;
-use super::message::{Client, Message};
+use super::message::{Client, Message, Running};
 use super::objects::{self, ObjectSender};
+use super::running::VARIABLE;
 use crate::base::clock::Clock;
 use crate::base::node_mark::{self, node_mark};
 use crate::cache::store::Store;
 use crate::directory::Directory;
+use crate::exchange::PORTABLE_VERSION;
 use crate::net::listener::Listener;
-use crate::worker::{DrainTarget, MigratingConnection};
+use crate::wire::forwarded::Peer;
+use crate::wire::proxy_protocol::ProxyAddresses;
+use crate::worker::{DepartingBatch, Departure, DrainTarget, MigratingConnection, OutsideTarget};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::convert::Infallible;
 use std::env;
@@ -18,12 +22,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::{self, Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// The limit from the permission to serve until the successor reports that it serves.
 const SERVING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The limit of the reply that names the clients taken of a batch. They stand still meanwhile.
+const TAKEN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Events of a successor.
 #[derive(Debug)]
@@ -45,7 +53,9 @@ pub(in crate::supervisor) enum SuccessorEvent {
 #[derive(Debug)]
 pub(in crate::supervisor) struct Successor {
     channel: HandoffChannel,
-    clients: Sender<Vec<MigratingConnection>>,
+    clients: Sender<Departure>,
+    /// Whether it takes clients with an exchange.
+    takes_running: Arc<AtomicBool>,
     commit_point: CommitPoint,
     thread: JoinHandle<()>,
     /// It disconnects when the thread ends.
@@ -81,7 +91,7 @@ impl Successor {
         let program = arguments.next().ok_or("this process does not know how it was started")?;
         let mut command = Command::new(&program);
         command.args(arguments).env(PREDECESSOR, process::id().to_string()).stdin(end);
-        command.env(node_mark::VARIABLE, node_mark());
+        command.env(node_mark::VARIABLE, node_mark()).env(VARIABLE, PORTABLE_VERSION.to_string());
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
             command.env_remove(name);
         }
@@ -94,6 +104,7 @@ impl Successor {
         log::info!("upgrade: process {} starts", child.id());
         let (clients, clients_in) = crossbeam_channel::unbounded();
         let commit_point = CommitPoint::default();
+        let takes_running = Arc::<AtomicBool>::default();
         let task = UpgradeTask {
             channel: own,
             child,
@@ -103,6 +114,7 @@ impl Successor {
             directory: directory.clone(),
             timeout,
             clients: clients_in,
+            takes_running: Arc::clone(&takes_running),
             commit_point: Arc::clone(&commit_point),
         };
         let (lives, is_over) = crossbeam_channel::bounded(0);
@@ -112,7 +124,7 @@ impl Successor {
         };
         let thread = thread::Builder::new().name("upgrade".into()).spawn(run);
         let thread = thread.map_err(|error| format!("starting a thread for an upgrade: {error}"))?;
-        Ok(Self { channel, clients, commit_point, thread, is_over })
+        Ok(Self { channel, clients, takes_running, commit_point, thread, is_over })
     }
 
     /// Cancels it, unless it may serve already.
@@ -124,14 +136,15 @@ impl Successor {
 
     /// The drain target for clients.
     pub(super) fn drain_target(&self) -> DrainTarget {
-        DrainTarget::Outside(self.clients.clone())
+        let takes_running = self.takes_running.load(Ordering::Relaxed);
+        DrainTarget::Outside(OutsideTarget { sender: self.clients.clone(), takes_running })
     }
 
-    /// Announces that no clients follow: an empty message, because stuck workers may hold the sending end for ever. The
+    /// Announces that no clients follow: by a message, because stuck workers may hold the sending end for ever. The
     /// result disconnects when all clients have moved.
     pub(super) fn say_end(&self) -> &Receiver<Infallible> {
         // It fails if there is no receiver.
-        let _ = self.clients.send(Vec::new());
+        let _ = self.clients.send(Departure::End);
         &self.is_over
     }
 
@@ -155,7 +168,8 @@ struct UpgradeTask {
     objects: Option<ObjectSender>,
     directory: Directory,
     timeout: Duration,
-    clients: Receiver<Vec<MigratingConnection>>,
+    clients: Receiver<Departure>,
+    takes_running: Arc<AtomicBool>,
     commit_point: CommitPoint,
 }
 
@@ -171,10 +185,12 @@ impl UpgradeTask {
         self.sockets.clear();
         self.known = Known::default();
         tell(SuccessorEvent::Serves { pid: self.child.id() });
-        self.listen(tell.clone());
+        let taken = self.listen(tell.clone());
         let sending = self.objects.take().and_then(ObjectSender::start);
-        if self.pass_clients().is_err() {
-            // The event comes before the channel closes: workers hand over clients for as long as it is open.
+        if self.pass_clients(&taken).is_err() {
+            // So the new process closes its descriptors of a batch that is not settled.
+            self.channel.hang_up();
+            // The event comes before the channel of the workers closes: they hand over clients for as long as it is open.
             tell(SuccessorEvent::Gone);
         }
         if let Some(sending) = sending {
@@ -203,16 +219,22 @@ impl UpgradeTask {
     fn hand_over_sockets(&self) -> io::Result<()> {
         self.channel.say(&Message::Begin { pid: process::id(), sockets: self.sockets.len() })?;
         let mut sockets = self.sockets.iter();
-        sockets
-            .try_for_each(|(address, socket)| self.channel.pass(&Message::Socket { address: *address }, socket.as_fd()))
+        sockets.try_for_each(|(address, socket)| {
+            self.channel.pass(&Message::Socket { address: *address }, &[socket.as_fd()])
+        })
     }
 
     fn await_message(&mut self, expected: &Message, patience: Duration) -> Result<(), String> {
         match self.channel.hear(Some(patience)) {
             Ok(Heard::Message(event, _)) if event == *expected => Ok(()),
+            Ok(Heard::Message(Message::TakesExchanges { version: PORTABLE_VERSION }, _)) => {
+                self.takes_running.store(true, Ordering::Relaxed);
+                self.await_message(expected, patience)
+            }
             Ok(Heard::Message(Message::Failed { why }, _)) => Err(why),
             Ok(Heard::Message(other, _)) => Err(format!("the new process said {other:?}, not {expected:?}")),
             Ok(Heard::End) => Err(self.end_reason()),
+            Ok(Heard::Bytes(_)) => Err("the new process sent bytes".to_owned()),
             Ok(Heard::Spoilt(why)) | Err(why) => {
                 Err(format!("waiting for {expected:?} from the new process, up to server.upgradeTimeout: {why}"))
             }
@@ -232,50 +254,118 @@ impl UpgradeTask {
         }
     }
 
-    /// Receives the later messages of the successor, in its own thread.
-    fn listen(&self, tell: impl Fn(SuccessorEvent) + Send + 'static) {
+    /// Receives the later messages of the successor, in its own thread. The result has the number of each batch and the
+    /// places of the clients taken; it disconnects at the end of the channel.
+    fn listen(&self, tell: impl Fn(SuccessorEvent) + Send + 'static) -> Receiver<(u64, Vec<u32>)> {
+        let (out, taken) = crossbeam_channel::unbounded();
         let channel = match self.channel.try_clone() {
             Ok(channel) => channel,
-            Err(error) => return log::warn!("upgrade: listening to the new process: {error}"),
+            Err(error) => {
+                log::warn!("upgrade: listening to the new process: {error}");
+                return taken;
+            }
         };
         let listen = move || {
             loop {
                 match channel.hear(None) {
                     Ok(Heard::Message(Message::ReopenLog, _)) => tell(SuccessorEvent::ReopenLog),
-                    Ok(Heard::Message(..) | Heard::Spoilt(_)) => {}
+                    // It fails if no more clients are handed over.
+                    Ok(Heard::Message(Message::Taken { batch, places }, _)) => drop(out.send((batch, places))),
+                    Ok(Heard::Message(..) | Heard::Bytes(_) | Heard::Spoilt(_)) => {}
                     Ok(Heard::End) | Err(_) => break,
                 }
             }
+            drop(out);
             tell(SuccessorEvent::Gone);
         };
         if let Err(error) = thread::Builder::new().name("successor".into()).spawn(listen) {
             log::warn!("upgrade: listening to the new process: {error}");
         }
+        taken
     }
 
     /// Hands clients over until the end is announced, or a hand-over fails: the next one would fail too.
-    fn pass_clients(&self) -> io::Result<()> {
-        let mut passed = 0;
-        let letters = self.clients.iter().take_while(|connections| !connections.is_empty());
-        for client in letters.flatten().filter_map(MigratingConnection::into_plain) {
-            let peer = client.peer;
-            let message = Client {
-                address: peer.address,
-                local_port: peer.local_port,
-                served: client.served,
-                told: client.told.map(|ends| (ends.source, ends.destination)),
+    fn pass_clients(&self, taken: &Receiver<(u64, Vec<u32>)>) -> io::Result<()> {
+        let (mut idle, mut running, mut refused, mut batches) = (0_u64, 0, 0, 0);
+        for departure in &self.clients {
+            let passed = match departure {
+                Departure::End => break,
+                Departure::Idle(clients) => self.pass_idle(clients, &mut idle),
+                Departure::Running(batch) => {
+                    batches += 1;
+                    let count = batch.clients().count();
+                    self.pass_running(batch, batches, taken).map(|taken| {
+                        running += taken;
+                        refused += count - taken;
+                    })
+                }
             };
-            self.channel.pass(&Message::Client(message), client.stream.as_fd()).inspect_err(|error| {
+            passed.inspect_err(|error| {
                 log::warn!(
-                    "upgrade: {passed} idle connections were handed over, and no more can be: {error}; those on their way \
-                     are closed"
+                    "upgrade: {idle} idle connections and {running} with a tunnel or a response under way were handed \
+                     over, and no more can be: {error}; idle ones on their way are closed"
                 );
             })?;
-            passed += 1;
         }
-        if self.channel.say(&Message::End { clients: passed }).is_ok() {
-            log::info!("upgrade: {passed} idle connections were handed over");
+        if self.channel.say(&Message::End { clients: idle }).is_ok() {
+            log::info!(
+                "upgrade: {idle} idle connections and {running} with a tunnel or a response under way were handed over; \
+                 {refused} of the latter were not taken"
+            );
         }
         Ok(())
     }
+
+    fn pass_idle(&self, clients: Vec<MigratingConnection>, passed: &mut u64) -> io::Result<()> {
+        for client in clients.into_iter().filter_map(MigratingConnection::into_plain) {
+            let message = client_message(&client.peer, client.served, client.told.as_ref());
+            self.channel.pass(&Message::Client(message), &[client.stream.as_fd()])?;
+            *passed += 1;
+        }
+        Ok(())
+    }
+
+    /// Hands over clients with an exchange, and drops those that the other process has taken. Returns their number. The
+    /// others continue here, also after an error.
+    fn pass_running(&self, batch: DepartingBatch, number: u64, taken: &Receiver<(u64, Vec<u32>)>) -> io::Result<usize> {
+        for (place, client) in (0..).zip(batch.clients()) {
+            let message = Message::Running(Box::new(Running {
+                place,
+                client: client_message(client.peer, client.served, client.told),
+                closing: client.closing,
+                lengths: client.bytes.parts().map(|part| part.len()),
+                state: client.state.clone(),
+            }));
+            self.channel.pass(&message, &client.sockets)?;
+            self.channel.pass_bytes(client.bytes.parts().into_iter().copied())?;
+        }
+        self.channel.say(&Message::Confirm { batch: number })?;
+        let clock = Clock::new();
+        let deadline = clock.now() + TAKEN_PATIENCE;
+        loop {
+            match taken.recv_timeout(deadline.since(clock.now())) {
+                Ok((batch_number, places)) if batch_number == number => {
+                    batch.settle(&places);
+                    return Ok(places.len());
+                }
+                Ok(_) => {}
+                // It may still take them until the channel has ended and its earlier messages were received.
+                Err(RecvTimeoutError::Timeout) => {
+                    self.channel.hang_up();
+                    let last_words = taken.iter().find(|(batch_number, _)| *batch_number == number);
+                    batch.settle(&last_words.map_or_else(Vec::new, |(_, places)| places));
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the new process does not say what it has taken",
+                    ));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+    }
+}
+
+fn client_message(peer: &Peer, served: u32, told: Option<&ProxyAddresses>) -> Client {
+    let told = told.map(|ends| (ends.source, ends.destination));
+    Client { address: peer.address, local_port: peer.local_port, served, told }
 }

@@ -7,6 +7,19 @@ use std::io::ErrorKind;
 pub(super) const UPGRADE: &str = "GET /t HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
 pub(super) const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
 
+/// Another process, which takes idle clients only.
+fn outside_target(sender: crossbeam_channel::Sender<Departure>) -> DrainTarget {
+    DrainTarget::Outside(OutsideTarget { sender, takes_running: false })
+}
+
+/// The idle clients of a departure.
+fn idle_clients(departure: Departure) -> Vec<MigratingConnection> {
+    match departure {
+        Departure::Idle(clients) => clients,
+        other => panic!("not idle: {other:?}"),
+    }
+}
+
 impl Stage {
     /// Puts a successor in the worker's slot, and has the worker hand over to this drain target, or to the successor.
     pub(super) fn replace(&mut self, drain_target: Option<DrainTarget>) {
@@ -179,14 +192,14 @@ fn an_idle_client_leaves_the_process_and_returns_by_its_socket_alone() {
     let _never = stage.accepted();
     let (mut tunnel, _other_end) = stage.tunnel();
     let (out, outside) = crossbeam_channel::unbounded();
-    stage.replace(Some(DrainTarget::Outside(out)));
+    stage.replace(Some(outside_target(out)));
     let mut plain = Vec::new();
     stage.turn();
-    plain.extend(outside.try_iter().flatten().filter_map(MigratingConnection::into_plain));
+    plain.extend(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_plain));
     assert_eq!(plain.len(), 1);
     response.write_all(OK).expect("an answer");
     stage.until_left();
-    plain.extend(outside.try_iter().flatten().filter_map(MigratingConnection::into_plain));
+    plain.extend(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_plain));
     assert_eq!(plain.len(), 2, "the busy clients come later");
     stage.expect_response(&mut stuck, "HTTP/1.1 503 ");
     stage.until("the tunnel's end", |_| matches!(tunnel.read(&mut [0]), Ok(0)).then_some(()));
@@ -258,9 +271,9 @@ fn clients_move_even_with_a_drain_time_of_zero() {
     stage.expect_response(&mut idle, "HTTP/1.1 200 ");
     // Tunnels cannot leave the process: they end, and the idle client goes.
     let (out, outside) = crossbeam_channel::unbounded();
-    stage.replace(Some(DrainTarget::Outside(out)));
+    stage.replace(Some(outside_target(out)));
     stage.until_left();
-    assert_eq!(outside.try_iter().flatten().filter_map(MigratingConnection::into_plain).count(), 1);
+    assert_eq!(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_plain).count(), 1);
     stage.until("the tunnel's end", |_| matches!(tunnel.read(&mut [0]), Ok(0)).then_some(()));
 }
 
@@ -295,7 +308,7 @@ fn without_a_drain_target_idle_clients_are_closed() {
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_response(&mut idle, "HTTP/1.1 200 ");
     let mut busy = stage.client(&request("/busy"));
-    stage.replace(Some(DrainTarget::Outside(crossbeam_channel::unbounded().0)));
+    stage.replace(Some(outside_target(crossbeam_channel::unbounded().0)));
     stage.until("the idle one's end", |_| matches!(idle.read(&mut [0]), Ok(0)).then_some(()));
     stage.accepted().write_all(OK).expect("an answer");
     stage.expect_response(&mut busy, "HTTP/1.1 200 ");

@@ -1,0 +1,88 @@
+//! Clients that leave for another process: idle ones, and those with a tunnel or a response under way.
+//!
+//! An idle client is gone once it is sent. Clients with an exchange leave in batches, and belong to their worker until the
+//! other process confirms them: a batch that is dropped before that returns to the worker.
+
+use super::handoff::{HandoffQueue, MigratingConnection, RunningClient};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Clients for another process.
+#[derive(Debug)]
+pub enum Departure {
+    /// Those without an exchange: [`MigratingConnection::into_plain`].
+    Idle(Vec<MigratingConnection>),
+    /// Those with one.
+    Running(DepartingBatch),
+    /// None follow.
+    End,
+}
+
+/// Clients with an exchange, on their way to another process. When dropped, the clients that are left return to their worker
+/// and continue there.
+#[derive(Debug)]
+pub struct DepartingBatch {
+    clients: Vec<MigratingConnection>,
+    home: Option<Home>,
+}
+
+/// The worker of a batch.
+pub(super) struct Home {
+    pub(super) handoff: HandoffQueue,
+    /// Until the batch is settled its worker sends no other one, and does not end.
+    pub(super) in_transit: Arc<AtomicBool>,
+    /// Makes the worker read its queue.
+    pub(super) wake: Box<dyn Fn() + Send>,
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Home").field("handoff", &self.handoff).finish_non_exhaustive()
+    }
+}
+
+impl DepartingBatch {
+    /// A batch of these clients. Without a home they end if they are not taken.
+    pub(super) fn new(clients: Vec<MigratingConnection>, home: Option<Home>) -> Self {
+        Self { clients, home }
+    }
+
+    /// The clients, each at its place.
+    pub fn clients(&self) -> impl Iterator<Item = RunningClient<'_>> {
+        self.clients.iter().filter_map(MigratingConnection::running)
+    }
+
+    /// Removes the clients at these places: the other process has taken them, and no others.
+    pub fn settle(mut self, taken: &[u32]) {
+        let mut place = 0;
+        self.clients.retain(|_| {
+            let is_taken = taken.contains(&place);
+            place += 1;
+            !is_taken
+        });
+    }
+}
+
+impl Drop for DepartingBatch {
+    fn drop(&mut self) {
+        let mut clients = std::mem::take(&mut self.clients);
+        let Some(home) = &self.home else {
+            return log::debug!("{} connections from another process are closed: no process takes them", clients.len());
+        };
+        clients.iter_mut().for_each(|client| client.is_refused = true);
+        if !clients.is_empty() {
+            home.handoff.put(clients);
+        }
+        // This comes after the clients: a worker that sees it finds them in its queue.
+        home.in_transit.store(false, Ordering::Release);
+        (home.wake)();
+    }
+}
+
+impl MigratingConnection {
+    /// How many bytes have to be sent with it.
+    pub(super) fn running_bytes(&self) -> usize {
+        self.running().map_or(0, |client| client.bytes.parts().iter().map(|part| part.len()).sum())
+    }
+}
