@@ -35,6 +35,7 @@ const FLAVOR: &str = "SETTINGS_FLAVOR";
 #[command(after_help = "Environment:\n  \
     SETTINGS_FLAVOR=x        read config/config_x.json unless --config says otherwise\n  \
     SLUICE_REDIS_PASSWORD=x  the password of every Redis of the driver without one of its own\n  \
+    SLUICE_SENTINEL_PASSWORD=x  the password of all sentinels of the driver without one of their own\n  \
     RUST_LOG=level           error, warn, info, debug or trace, whatever server.debug says")]
 pub struct Arguments {
     /// The configuration [default: config/config.json]
@@ -135,6 +136,7 @@ impl Arguments {
             is_root,
             is_successor,
             redis_password: None,
+            sentinel_password: None,
             haproxy: self.haproxy.iter().map(|path| HaproxyFile { path: path.clone(), is_lossy: self.lossy }).collect(),
         }
     }
@@ -172,8 +174,8 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let redis_password = match tools::redis_password() {
-        Ok(password) => password,
+    let (redis_password, sentinel_password) = match tools::passwords() {
+        Ok(passwords) => passwords,
         Err(problem) => {
             predecessor.iter().for_each(|predecessor| predecessor.refuse(&problem));
             eprintln!("{problem}");
@@ -181,7 +183,7 @@ pub fn run() -> ExitCode {
         }
     };
     let overrides = arguments.overrides(Uid::effective().is_root(), predecessor.is_some());
-    let overrides = Overrides { redis_password, ..overrides };
+    let overrides = Overrides { redis_password, sentinel_password, ..overrides };
     let has_none = file == config::path(None, None) && arguments.config.is_none() && !file.exists();
     if has_none && predecessor.is_none() && overrides.haproxy.is_empty() {
         eprint!("{}", first_steps(&file));

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// The environment variable with the password of every Redis without one of its own.
 const PASSWORD_VARIABLE: &str = "SLUICE_REDIS_PASSWORD";
 
+/// The environment variable with the password of all sentinels without one of their own.
+const SENTINEL_VARIABLE: &str = "SLUICE_SENTINEL_PASSWORD";
+
 /// Arguments of `sluice provision`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Provision {
@@ -115,7 +118,12 @@ impl Place {
                 "sluice: warning: everybody on this system sees the password of --driver in the list of processes; use \
                  --config, --password-file or {PASSWORD_VARIABLE} instead"
             ),
-            (None, None) => target.password = redis_password()?.map(|password| password.reveal().to_owned()),
+            (None, None) => {
+                target.password = password_of(PASSWORD_VARIABLE)?.map(|password| password.reveal().to_owned());
+            }
+        }
+        if let Some(of_sentinels @ None) = target.sentinel_password_mut() {
+            *of_sentinels = password_of(SENTINEL_VARIABLE)?;
         }
         Ok(target)
     }
@@ -125,12 +133,16 @@ fn parse_target(url: &str) -> Result<Target, String> {
     Target::parse(url).map_err(|fault| format!("--driver: found {fault}, expected {EXPECTED}"))
 }
 
-/// The password of the environment.
-pub(super) fn redis_password() -> Result<Option<Secret>, String> {
-    match env::var(PASSWORD_VARIABLE) {
+/// The passwords of the environment: of servers, and of sentinels.
+pub(super) fn passwords() -> Result<(Option<Secret>, Option<Secret>), String> {
+    Ok((password_of(PASSWORD_VARIABLE)?, password_of(SENTINEL_VARIABLE)?))
+}
+
+fn password_of(variable: &str) -> Result<Option<Secret>, String> {
+    match env::var(variable) {
         Ok(password) if !password.is_empty() => Ok(Some(Secret::from(password.as_str()))),
         Ok(_) | Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(format!("{PASSWORD_VARIABLE} of the environment is no UTF-8 text")),
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{variable} of the environment is no UTF-8 text")),
     }
 }
 
@@ -246,13 +258,13 @@ fn only(target: Target) -> Source {
 
 /// The source of the configuration; the default source if there is no configuration and none was requested.
 fn configured(config: &Path, is_asked_for: bool) -> Result<Source, String> {
-    let redis_password = redis_password()?;
+    let (redis_password, sentinel_password) = passwords()?;
     if !config.exists() && !is_asked_for {
         let target = parse_target("redis:")?;
         let password = redis_password.map(|password| password.reveal().to_owned());
         return Ok(only(Target { password, ..target }));
     }
-    let overrides = Overrides { redis_password, ..Overrides::default() };
+    let overrides = Overrides { redis_password, sentinel_password, ..Overrides::default() };
     let (settings, _) = config::load(config, &overrides).map_err(|failure| failure.to_string())?;
     Ok(settings.directory.source)
 }

@@ -68,9 +68,14 @@ pub(super) fn read_source(
             }
         }
     };
+    let sentinel_password = overrides.sentinel_password.as_ref();
     for driver in &mut drivers {
-        if let (Driver::Redis(target), Some(password)) = (driver, password) {
+        let Driver::Redis(target) = driver else { continue };
+        if let Some(password) = password {
             target.password.get_or_insert_with(|| password.reveal().to_owned());
+        }
+        if let (Some(of_sentinels), Some(password)) = (target.sentinel_password_mut(), sentinel_password) {
+            of_sentinels.get_or_insert_with(|| password.clone());
         }
     }
     let is_haproxy = |driver: &mut Driver| matches!(driver, Driver::Haproxy(_));
@@ -123,13 +128,14 @@ fn expected() -> String {
     format!("\"file:PATH\", \"haproxy:PATH\", {EXPECTED}")
 }
 
-/// Reads a URL, or an object of `url` and `passwordFile`.
+/// Reads a URL, or an object of `url`, `passwordFile` and `sentinelPasswordFile`.
 fn read_driver(item: &Field<'_>, folder: &Path) -> Option<Driver> {
     if !item.value()?.is_object() {
         return read_url(item);
     }
     let section = item.clone().section();
     let (url, file) = (section.field("url"), section.field("passwordFile"));
+    let sentinel_file = section.field("sentinelPasswordFile");
     let driver = if url.is_set() {
         read_url(&url)
     } else {
@@ -139,7 +145,12 @@ fn read_driver(item: &Field<'_>, folder: &Path) -> Option<Driver> {
     let lossy = section.field("lossy");
     let is_lossy = lossy.flag().unwrap_or(false);
     let path = file.is_set().then(|| file.file(folder));
-    match (driver?, path) {
+    let sentinel_path = sentinel_file.is_set().then(|| sentinel_file.file(folder));
+    let mut driver = driver?;
+    if let Some(path) = sentinel_path {
+        add_sentinel_password(&sentinel_file, &path?, &mut driver)?;
+    }
+    match (driver, path) {
         (Driver::Haproxy(haproxy), _) => Some(Driver::Haproxy(HaproxyFile { is_lossy, ..haproxy })),
         (driver, None) => Some(driver),
         (Driver::File(_), Some(_)) => {
@@ -151,22 +162,34 @@ fn read_driver(item: &Field<'_>, folder: &Path) -> Option<Driver> {
 }
 
 fn add_password(field: &Field<'_>, path: &Path, target: Target) -> Option<Driver> {
-    if target.password.is_some() {
+    let password = read_password(field, path, target.password.is_some())?;
+    Some(Driver::Redis(Target { password: Some(password.reveal().to_owned()), ..target }))
+}
+
+fn add_sentinel_password(field: &Field<'_>, path: &Path, driver: &mut Driver) -> Option<()> {
+    let of_sentinels = match driver {
+        Driver::Redis(target) => target.sentinel_password_mut(),
+        Driver::File(_) | Driver::Haproxy(_) => None,
+    };
+    let Some(of_sentinels) = of_sentinels else {
+        field.warn_no_effect("this driver has no sentinels");
+        return Some(());
+    };
+    *of_sentinels = Some(read_password(field, path, of_sentinels.is_some())?);
+    Some(())
+}
+
+/// Reads the password that a field names a file of. `None` if a fault was reported.
+fn read_password(field: &Field<'_>, path: &Path, is_in_url: bool) -> Option<Secret> {
+    if is_in_url {
         field.lacks("a password in the URL too", "only one of the two");
         return None;
     }
-    match read_password_file(path) {
-        Ok(password) => {
-            if is_open_to_others(path) {
-                field.warn_open_key(path);
-            }
-            Some(Driver::Redis(Target { password: Some(password.reveal().to_owned()), ..target }))
-        }
-        Err(problem) => {
-            field.lacks(&problem, "a file of the password alone");
-            None
-        }
+    let password = read_password_file(path);
+    if password.is_ok() && is_open_to_others(path) {
+        field.warn_open_key(path);
     }
+    password.inspect_err(|problem| field.lacks(problem, "a file of the password alone")).ok()
 }
 
 /// Reads a password from its own file; a final line break does not count. An error does not reveal the content.

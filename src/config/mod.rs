@@ -127,6 +127,8 @@ pub struct Overrides {
     pub is_successor: bool,
     /// The password of every Redis of `driver` without one of its own.
     pub redis_password: Option<Secret>,
+    /// The password of all sentinels of `driver` without one of their own.
+    pub sentinel_password: Option<Secret>,
     /// HAProxy files, besides those of `driver`.
     pub haproxy: Vec<HaproxyFile>,
 }

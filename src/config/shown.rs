@@ -44,7 +44,7 @@ fn show(value: &Value, path: &str, is_known: bool, report: &Report) -> Value {
 
 /// A valid Redis URL is shown redacted; any part of an invalid one may be the password.
 fn show_driver(text: &str, path: &str) -> Value {
-    if path.ends_with(".passwordFile") {
+    if path.ends_with(".passwordFile") || path.ends_with(".sentinelPasswordFile") {
         return show_text(text);
     }
     match text.split_once(':') {
@@ -110,6 +110,7 @@ mod tests {
             ("redis://geheim:geheim@host", "redis://host:6379/0"),
             ("rediss://user:geh%2Feim@[::1]:1/", "rediss://[::1]:1/0"),
             ("redis+sentinel://:geheim@a:1,b/main/2", "redis+sentinel://a:1,b:26379/main/2"),
+            ("redis+sentinel://a/main?sentinel-pass=geheim", "redis+sentinel://a:26379/main/0"),
             ("redis:", "redis://127.0.0.1:6379/0"),
             ("file:/etc/routes.json", "file:/etc/routes.json"),
             ("unix:/run/redis.sock#p", "unix:/run/redis.sock?db=0#p"),

@@ -5,8 +5,10 @@ use crate::fake::Fake;
 use crate::server::{Server, run, set};
 use crate::support::backend::Backend;
 use crate::support::proxy::{Proxy, Setup};
+use crate::support::secrets::assert_hidden;
 use crate::support::{HOST, PATIENCE, canned, holds_within, until, unused_address};
 use redis::{Client, Connection};
+use serde_json::json;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -23,12 +25,17 @@ struct Sentinel {
 
 impl Sentinel {
     fn start(number: usize, master: SocketAddr) -> Self {
+        Self::with(number, master, "")
+    }
+
+    /// A sentinel with more lines in its configuration.
+    fn with(number: usize, master: SocketAddr, more: &str) -> Self {
         let address = unused_address();
         let dir = std::env::temp_dir().join(format!("sluice-sentinel-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).expect("a folder");
         let config = format!(
             "port {}\nbind {}\nsentinel announce-ip {}\nsentinel monitor main {} {} 2\n\
-             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n",
+             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n{more}",
             address.port(),
             address.ip(),
             address.ip(),
@@ -142,6 +149,33 @@ fn when_the_master_dies_no_request_fails_and_edits_go_on_at_the_new_one() {
             "the replica's data goes on where the master's was"
         );
     }
+}
+
+/// Sentinels with a password, and one of the servers that is another one: by the URL, a file, and the environment.
+#[test]
+fn sentinels_are_asked_with_their_own_password() {
+    const PASSWORD: &str = "Kb3/q9Z@wX7";
+    let master = Server::with(&["--requirepass", "of-servers"]);
+    let of_servers = "sentinel auth-pass main of-servers\n";
+    let sentinel = Sentinel::with(9, master.address(), &format!("requirepass {PASSWORD}\n{of_servers}"));
+    let backend = Backend::always(canned::ok("ok"));
+    set(&mut master.connect_as(":of-servers@"), &format!("frontend:{HOST}"), &[backend.url()]);
+    let url = format!("redis+sentinel://:of-servers@{}/main/0", sentinel.address);
+    let in_url = format!("{url}?sentinel-pass=Kb3%2Fq9Z%40wX7");
+    for (driver, environment) in [
+        (json!(in_url), ""),
+        (json!({"url": url, "sentinelPasswordFile": "password"}), "another"),
+        (json!([url]), PASSWORD),
+    ] {
+        let setup = Setup::new().driver(driver).secret("password", &format!("{PASSWORD}\n")).workers(1);
+        let proxy = setup.env("SLUICE_SENTINEL_PASSWORD", environment).env("RUST_LOG", "trace").start();
+        until_all_say(&mut clients(&proxy), HOST, "ok");
+        assert_hidden("a log", PASSWORD, &proxy.stderr());
+        assert_hidden("a log", "Kb3%2Fq9Z%40wX7", &proxy.stderr());
+    }
+    // Without it the log says what is missing.
+    let proxy = Setup::new().driver(url).workers(1).start();
+    until("the log tells", || proxy.stderr().contains("NOAUTH"));
 }
 
 /// Sentinels that name whatever these places hold.

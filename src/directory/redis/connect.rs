@@ -1,7 +1,8 @@
 //! Connections to a Redis: discovery, opening with a time limit, and queries with a time limit.
 
 use super::connection::{Connection, Login, MAX_REPLY, PATIENCE};
-use super::target::{Location, Target};
+use super::target::{Location, SentinelLogin, Target};
+use crate::base::secret::Secret;
 use redis::{
     Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
     RedisError, RedisResult, Value, cmd, io::tcp::TcpSettings,
@@ -175,19 +176,19 @@ pub(super) fn role(connection: &mut Connection) -> RedisResult<Role> {
 /// Finds the server: for a set with sentinels, the master that most of them name. A sentinel that is cut off from the
 /// others may name a former master; if as many name another one, chance decides, again at each attempt.
 pub(super) fn find(target: &Target) -> RedisResult<Server> {
-    let (sentinels, service) = match &target.place {
+    let (sentinels, service, login) = match &target.place {
         Location::Tcp { host, port, tls: false } => return Ok(Server(ConnectionAddr::Tcp(host.clone(), *port))),
         Location::Tcp { host, port, tls: true } => {
             let (host, port) = (host.clone(), *port);
             return Ok(Server(ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }));
         }
         Location::Unix(path) => return Ok(Server(ConnectionAddr::Unix(path.clone()))),
-        Location::Sentinel { sentinels, service } => (sentinels, service),
+        Location::Sentinel { sentinels, service, login } => (sentinels, service, login),
     };
     let mut last = RedisError::from((ErrorKind::InvalidClientConfig, "no sentinel is named"));
     let mut named: Vec<(ConnectionAddr, usize)> = Vec::new();
     for (host, port) in sentinels {
-        match ask_sentinel(&ConnectionAddr::Tcp(host.clone(), *port), service) {
+        match ask_sentinel(&ConnectionAddr::Tcp(host.clone(), *port), service, login) {
             Ok(Server(address)) => {
                 let votes = match named.iter_mut().find(|(known, _)| *known == address) {
                     Some((_, votes)) => {
@@ -214,8 +215,10 @@ pub(super) fn find(target: &Target) -> RedisResult<Server> {
     if named.is_empty() { Err(last) } else { Ok(Server(named.swap_remove(fastrand::usize(..named.len())).0)) }
 }
 
-fn ask_sentinel(sentinel: &ConnectionAddr, service: &str) -> RedisResult<Server> {
-    let mut connection = Connection::open(sentinel, &Login::default(), ProtocolVersion::RESP2)?;
+fn ask_sentinel(sentinel: &ConnectionAddr, service: &str, login: &SentinelLogin) -> RedisResult<Server> {
+    let password = login.password.as_ref().map(Secret::reveal);
+    let login = Login { user: login.user.as_deref(), password, database: 0 };
+    let mut connection = Connection::open(sentinel, &login, ProtocolVersion::RESP2)?;
     let (host, port): (String, u16) = ask(&mut connection, cmd("SENTINEL").arg("get-master-addr-by-name").arg(service))
         .and_then(|value| {
             if value == Value::Nil {

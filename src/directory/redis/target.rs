@@ -1,5 +1,6 @@
 //! The URL of a Redis: location, account, database and prefix.
 
+use crate::base::secret::Secret;
 use percent_encoding::percent_decode_str;
 use std::fmt;
 use std::path::PathBuf;
@@ -43,7 +44,18 @@ pub enum Location {
         sentinels: Vec<(String, u16)>,
         /// The name of the set of servers.
         service: String,
+        /// The account at the sentinels.
+        login: SentinelLogin,
     },
+}
+
+/// The account at the sentinels, which is not that of the servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentinelLogin {
+    /// The ACL user; `None` for the default one.
+    pub user: Option<String>,
+    /// The password; `None` if none is needed.
+    pub password: Option<Secret>,
 }
 
 /// A description of the accepted URLs.
@@ -78,7 +90,9 @@ impl fmt::Display for TargetFault {
             Self::Host => "a URL of Redis whose host or port is no good",
             Self::Database => "a URL of Redis whose database is no number",
             Self::Path => "a URL of Redis whose path of a socket is not absolute",
-            Self::Query => "a URL of Redis whose query has other parts than db, user and pass",
+            Self::Query => {
+                "a URL of Redis whose query has other parts than db, user and pass, or sentinel-user and sentinel-pass"
+            }
             Self::Service => "a URL of Redis without the name of a service",
             Self::Escape => "a URL of Redis with an escape that is no UTF-8",
             Self::At => {
@@ -151,12 +165,29 @@ impl Target {
         if path.contains('@') {
             return Err(TargetFault::At);
         }
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let (service, path) = path.split_once('/').unwrap_or((path, ""));
+        let mut login = SentinelLogin::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=').ok_or(TargetFault::Query)? {
+                ("sentinel-user", value) => login.user = Some(decode(value)?),
+                ("sentinel-pass", value) => login.password = Some(decode(value)?.as_str().into()),
+                _ => return Err(TargetFault::Query),
+            }
+        }
         let (user, password, places) = split_user(authority)?;
         let sentinels: Result<Vec<_>, _> = places.split(',').map(|place| host_and_port(place, SENTINEL_PORT)).collect();
         let service = Some(decode(service)?).filter(|service| !service.is_empty()).ok_or(TargetFault::Service)?;
-        let place = Location::Sentinel { sentinels: sentinels?, service };
+        let place = Location::Sentinel { sentinels: sentinels?, service, login };
         Ok(Self { place, user, password, database: database(path)?, prefix: String::new() })
+    }
+
+    /// The password of the sentinels, to be set; `None` for a Redis without sentinels.
+    pub fn sentinel_password_mut(&mut self) -> Option<&mut Option<Secret>> {
+        match &mut self.place {
+            Location::Sentinel { login, .. } => Some(&mut login.password),
+            Location::Tcp { .. } | Location::Unix(_) => None,
+        }
     }
 
     /// The key of a pattern's list.
@@ -185,7 +216,7 @@ impl fmt::Display for Target {
                 write!(f, "{scheme}://{}{host}{}:{port}/{}", open.0, open.1, self.database)?;
             }
             Location::Unix(path) => write!(f, "unix:{}?db={}", path.display(), self.database)?,
-            Location::Sentinel { sentinels, service } => {
+            Location::Sentinel { sentinels, service, .. } => {
                 let sentinels: Vec<_> = sentinels.iter().map(|(host, port)| format!("{host}:{port}")).collect();
                 write!(f, "redis+sentinel://{}/{service}/{}", sentinels.join(","), self.database)?;
             }
@@ -253,6 +284,11 @@ mod tests {
             ("unix:/run/redis.sock", Ok("unix:/run/redis.sock?db=0")),
             ("redis+unix:///run/redis.sock?db=3&pass=x#p", Ok("unix:/run/redis.sock?db=3#p")),
             ("redis+sentinel://a:1,b/main/2", Ok("redis+sentinel://a:1,b:26379/main/2")),
+            ("redis+sentinel://:x@a/main?sentinel-pass=secret#p", Ok("redis+sentinel://a:26379/main/0#p")),
+            ("redis+sentinel://a/main/1?sentinel-user=s&sentinel-pass=secret", Ok("redis+sentinel://a:26379/main/1")),
+            ("redis+sentinel://a/main?pass=secret", Err(TargetFault::Query)),
+            ("redis+sentinel://a/main?sentinel-pass=se@cret", Err(TargetFault::At)),
+            ("redis+sentinel://a/main?sentinel-pass=a#b&sentinel-user=c", Err(TargetFault::Query)),
             ("redis+sentinel://a:1", Err(TargetFault::Service)),
             ("redis+sentinel://a:1/", Err(TargetFault::Service)),
             ("redis://host:0", Err(TargetFault::Host)),
