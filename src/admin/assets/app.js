@@ -42,7 +42,8 @@ function bytes(value) {
 async function ask(path, options) {
   const response = await fetch(path, { credentials: "same-origin", ...options });
   if (!response.ok) throw new Error((await response.json().catch(() => ({}))).detail || "status " + response.status);
-  return response.json();
+  const text = await response.text();
+  return text ? JSON.parse(text) : null;
 }
 
 // A line through values, as high as the greatest.
@@ -188,7 +189,7 @@ function say(text) {
   saying = setTimeout(() => { byId("said").hidden = true; }, 10_000);
 }
 
-function button(label, question, path) {
+function button(label, question, path, method = "POST") {
   const made = element("button", label);
   made.type = "button";
   made.addEventListener("click", (event) => {
@@ -198,7 +199,7 @@ function button(label, question, path) {
     dialog.returnValue = "no";
     dialog.onclose = async () => {
       if (dialog.returnValue !== "yes") return;
-      try { await ask(path, { method: "POST" }); } catch (error) { say(error.message); }
+      try { await ask(path, { method }); } catch (error) { say(error.message); }
       look();
     };
     dialog.showModal();
@@ -263,9 +264,11 @@ function showBackends(host, cell, view) {
     table = element("table");
     table.append(element("thead"), element("tbody"));
     table.tHead.append(head);
-    cell.replaceChildren(table, element("div", null, "buckets"));
+    cell.replaceChildren(table, element("div", null, "demand"), element("div", null, "buckets"));
   }
   sync(table.tBodies[0], view.backends.map((backend, place) => backendRow(host, backend, place)));
+  // A cluster that has gone meanwhile is not shown for long.
+  if (view.source === "on demand") showDemand(host, cell.querySelector(".demand")).catch(() => {});
   cell.lastElementChild.replaceChildren(...(view.buckets ? [bucketTable(view.buckets)] : []));
 }
 
@@ -431,7 +434,7 @@ function turnPage(by) {
 }
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || byId("ask").open) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || byId("ask").open || byId("form").open) return;
   const row = document.activeElement && document.activeElement.closest("tr.host");
   if (event.target === byId("search")) {
     if (event.key === "Escape") event.target.blur();

@@ -85,3 +85,66 @@ fn the_page_changes_in_place_and_acts_when_it_was_confirmed() {
     page.picture("dark");
     assert!(page.complaints().is_empty(), "{:?}", page.complaints());
 }
+
+/// The JavaScript that clicks the button of this text which is shown below the hosts.
+fn click(text: &str) -> String {
+    format!("[...document.querySelectorAll('.demand button')].find((button) => button.innerText === '{text}').click()")
+}
+
+/// Fills the form that is open, and submits it.
+fn submit(page: &mut Browser, values: &[(&str, &str)]) {
+    page.until("document.getElementById('form').open");
+    for (name, value) in values {
+        page.value(&format!("document.querySelector('#fields [name={name}]').value = '{value}'"));
+    }
+    page.value("document.querySelector('#form button.act').click()");
+}
+
+#[test]
+fn clusters_on_demand_are_made_changed_and_removed_at_the_page() {
+    let backend = Backend::always(canned::ok("ok"));
+    let admin = Admin::start(Setup::new());
+    let mut page = Browser::open(&format!("http://{}/", admin.address), (1280, 900));
+    page.until("document.getElementById('empty')?.hidden === false");
+    page.value("document.getElementById('new-cluster').click()");
+    submit(&mut page, &[("name", "web"), ("hostname", "web.test")]);
+    page.until("!document.getElementById('form').open");
+    page.until("document.querySelectorAll('tr.host').length === 1");
+    // What is refused is told in the form.
+    page.value("document.getElementById('new-cluster').click()");
+    submit(&mut page, &[("name", "other"), ("hostname", "web.test")]);
+    page.until("document.getElementById('form-problem').innerText.includes('cluster web is for the same requests')");
+    page.value("document.getElementById('form-cancel').click()");
+    page.until("document.querySelector('.demand .why')?.innerText === 'on demand, for web.test'");
+    page.value(&click("Add backend"));
+    let (ip, port) = (backend.address().ip().to_string(), backend.address().port().to_string());
+    submit(&mut page, &[("name", "one"), ("hostname", &ip), ("port", &port), ("capacity", "4")]);
+    page.until("document.querySelectorAll('.demand tbody tr').length === 1");
+    assert_eq!(admin.proxy.client().get("web.test", "/").text(), "ok");
+    page.picture("on-demand");
+    // Each change asks first.
+    let confirm = |page: &mut Browser| {
+        page.until("document.getElementById('ask').open");
+        page.value("document.querySelector('#ask button.act').click()");
+    };
+    page.value(&click("Lock"));
+    page.until("document.getElementById('ask').open");
+    assert_eq!(admin.proxy.client().get("web.test", "/").text(), "ok", "nothing is done before it was confirmed");
+    confirm(&mut page);
+    page.until("document.querySelector('.demand tbody').innerText.includes('locked')");
+    assert_ne!(admin.proxy.client().get("web.test", "/").status(), 200);
+    page.value(&click("Unlock"));
+    confirm(&mut page);
+    page.until("!document.querySelector('.demand tbody').innerText.includes('locked')");
+    assert_eq!(admin.proxy.client().get("web.test", "/").text(), "ok");
+    page.value(&click("Remove"));
+    confirm(&mut page);
+    page.until("document.querySelectorAll('.demand tbody tr').length === 0");
+    page.value(&click("Delete cluster"));
+    confirm(&mut page);
+    page.until("document.querySelectorAll('tr.host').length === 0");
+    assert_eq!(admin.get("/director/web").status(), 404);
+    // A browser complains of each response that is no success: names that are free, and the refused one.
+    let is_expected = |text: &&String| text.contains("a status of 404") || text.contains("a status of 409");
+    assert!(page.complaints().iter().all(|text| is_expected(&text)), "{:?}", page.complaints());
+}
