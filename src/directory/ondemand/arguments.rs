@@ -64,26 +64,30 @@ impl ClusterDefinition {
     /// Applies one line of a file.
     pub(super) fn apply_in(&mut self, scope: Scope, name: &str, value: &str) -> Result<(), Refusal> {
         let is_match = matches!(name, "hostname" | "host" | "port");
-        let name = match scope {
-            Scope::OnDemand if is_match => name.to_owned(),
-            Scope::Director if !is_match => name.to_owned(),
-            Scope::Cache => format!("cache-{name}"),
-            Scope::OnDemand | Scope::Director => return Err(unknown(name, "those that the program writes")),
-        };
-        self.apply(&[(name, value.to_owned())])
+        match scope {
+            Scope::OnDemand if is_match => self.apply_one(name, value),
+            Scope::Director if !is_match => self.apply_one(name, value),
+            Scope::Cache => match self.settings.set_in_cache(name, value) {
+                Some(result) => result.map_err(|expected| wrong(name, value, &expected)),
+                None => Err(unknown(name, "those that the program writes")),
+            },
+            Scope::OnDemand | Scope::Director => Err(unknown(name, "those that the program writes")),
+        }
     }
 
     /// Applies arguments. If one of them is wrong, the result must not be used.
     pub(super) fn apply(&mut self, arguments: &Arguments) -> Result<(), Refusal> {
-        for (name, value) in arguments {
-            match (name.as_str(), value.as_str()) {
-                ("hostname" | "host", "") => self.hostname = None,
-                ("hostname" | "host", text) => self.hostname = Some(hostname(name, text)?),
-                ("port", "") => self.port = None,
-                ("port", text) => self.port = Some(port(name, text)?),
-                ("terminate-protection" | "protected", text) => self.is_protected = flag(name, text)?,
-                (name, text) => self.apply_setting(name, text)?,
-            }
+        arguments.iter().try_for_each(|(name, value)| self.apply_one(name, value))
+    }
+
+    fn apply_one(&mut self, name: &str, text: &str) -> Result<(), Refusal> {
+        match (name, text) {
+            ("hostname" | "host", "") => self.hostname = None,
+            ("hostname" | "host", _) => self.hostname = Some(hostname(name, text)?),
+            ("port", "") => self.port = None,
+            ("port", _) => self.port = Some(port(name, text)?),
+            ("terminate-protection" | "protected", _) => self.is_protected = flag(name, text)?,
+            _ => self.apply_setting(name, text)?,
         }
         Ok(())
     }

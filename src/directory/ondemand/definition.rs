@@ -35,12 +35,9 @@ pub struct ClusterDefinition {
     pub(super) backends: Vec<BackendDefinition>,
 }
 
-/// The options that were read last, and the pairs that they come from: most clusters have the same ones.
+/// The options that were read last, and the cluster that they come from: most clusters have the same ones.
 #[derive(Debug, Default)]
-pub(super) struct KnownOptions {
-    pairs: Vec<(Box<str>, String)>,
-    options: Option<Arc<Options>>,
-}
+pub(super) struct KnownOptions(Option<(ClusterDefinition, Option<(HealthMode, Duration)>, Arc<Options>)>);
 
 /// A backend of an on-demand cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,17 +152,22 @@ impl ClusterDefinition {
     }
 
     fn read_options(&self, known: &mut KnownOptions) -> Result<Arc<Options>, Refusal> {
-        let mut pairs: Vec<(&str, String)> = self.settings.options();
-        pairs.extend(self.health());
-        pairs.extend(buckets::option_text(&self.buckets).map(|text| ("buckets", text)));
-        pairs.extend(self.options.iter().map(|(name, value)| (&**name, value.to_string())));
-        let is_known = |(name, value): (&(&str, String), &(Box<str>, String))| *name.0 == *value.0 && name.1 == value.1;
-        if let Some(options) = &known.options
-            && known.pairs.len() == pairs.len()
-            && pairs.iter().zip(&known.pairs).all(is_known)
+        let monitor = self.monitor();
+        if let Some((like, known_monitor, options)) = &known.0
+            && (&like.settings, &like.buckets, &like.options) == (&self.settings, &self.buckets, &self.options)
+            && *known_monitor == monitor
         {
             return Ok(Arc::clone(options));
         }
+        let mut pairs: Vec<(&str, String)> = self.settings.options();
+        if let Some((mode, interval)) = monitor {
+            pairs.push(("health.mode", mode.name().to_owned()));
+            pairs.push(("health.interval", format!("{}ms", interval.as_millis())));
+            pairs.push(("health.method", "GET".to_owned()));
+            pairs.push(("health.expect", "200".to_owned()));
+        }
+        pairs.extend(buckets::option_text(&self.buckets).map(|text| ("buckets", text)));
+        pairs.extend(self.options.iter().map(|(name, value)| (&**name, value.to_string())));
         buckets::check(&self.buckets)?;
         let (options, errors) =
             Options::read(pairs.iter().map(|(name, value)| (*name, value.as_str())), &Options::default());
@@ -173,25 +175,18 @@ impl ClusterDefinition {
             return Err(Refusal::bad(error.to_string()));
         }
         let options = Arc::new(options);
-        known.pairs = pairs.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        known.options = Some(Arc::clone(&options));
+        let like = Self { backends: Vec::new(), ..self.clone() };
+        known.0 = Some((like, monitor, Arc::clone(&options)));
         Ok(options)
     }
 
     /// x0d has mode and interval at each backend, this program has them at the cluster: the most eager values apply to
     /// all. A probe is x0d's: GET, and 200 is good.
-    fn health(&self) -> Vec<(&'static str, String)> {
+    fn monitor(&self) -> Option<(HealthMode, Duration)> {
         let eagerness = |mode: &HealthMode| HealthMode::ALL.iter().position(|known| known == mode);
-        let Some(mode) = self.backends.iter().map(|backend| backend.health_mode).max_by_key(eagerness) else {
-            return Vec::new();
-        };
-        let interval = self.backends.iter().map(|backend| backend.health_interval).min().unwrap_or_default();
-        vec![
-            ("health.mode", mode.name().to_owned()),
-            ("health.interval", format!("{}ms", interval.as_millis())),
-            ("health.method", "GET".to_owned()),
-            ("health.expect", "200".to_owned()),
-        ]
+        let mode = self.backends.iter().map(|backend| backend.health_mode).max_by_key(eagerness)?;
+        let interval = self.backends.iter().map(|backend| backend.health_interval).min()?;
+        Some((mode, interval))
     }
 }
 

@@ -20,26 +20,26 @@ const REVISION: &str = "# revision ";
 const MAX_LINES: usize = 500;
 
 /// The section of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Head {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head<'t> {
     Director,
     OnDemand,
     Cache,
-    Bucket(Box<str>),
-    Backend(Box<str>),
+    Bucket(&'t str),
+    Backend(&'t str),
 }
 
 /// A section with its lines.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
-    pub(super) head: Head,
+pub(super) struct Part<'t> {
+    pub(super) head: Head<'t>,
     /// Names and values, each with its line number.
-    pub(super) pairs: Vec<(usize, String, String)>,
+    pub(super) pairs: Vec<(usize, &'t str, &'t str)>,
 }
 
-impl Part {
+impl Part<'_> {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(_, known, _)| known == name).map(|(_, _, value)| value.as_str())
+        self.pairs.iter().find(|(_, known, _)| *known == name).map(|(_, _, value)| *value)
     }
 }
 
@@ -150,15 +150,17 @@ pub(super) fn parse(name: &str, text: &str, is_rewrite: bool) -> Result<Read, St
     Ok(Read { definition, assumed: None, warnings: Vec::new() })
 }
 
-fn read_part(definition: &mut ClusterDefinition, part: &Part) -> Result<(), String> {
-    let arguments: Vec<(String, String)> =
-        part.pairs.iter().map(|(_, name, value)| (name.clone(), value.clone())).collect();
-    match &part.head {
-        Head::Bucket(bucket) => definition.put_bucket(Some(bucket), &arguments).map_err(|refusal| refusal.to_string()),
+fn read_part(definition: &mut ClusterDefinition, part: &Part<'_>) -> Result<(), String> {
+    let arguments = || -> Vec<(String, String)> {
+        let read = part.pairs.iter().filter(|(_, name, _)| *name != "transport");
+        read.map(|(_, name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    match part.head {
+        Head::Bucket(bucket) => {
+            definition.put_bucket(Some(bucket), &arguments()).map_err(|refusal| refusal.to_string())
+        }
         Head::Backend(backend) => {
-            let is_read = |name: &str| name != "transport";
-            let arguments: Vec<_> = arguments.into_iter().filter(|(name, _)| is_read(name)).collect();
-            definition.add_backend(Some(backend), &arguments).map_err(|refusal| refusal.to_string())
+            definition.add_backend(Some(backend), &arguments()).map_err(|refusal| refusal.to_string())
         }
         Head::Director | Head::OnDemand | Head::Cache => {
             let scope = match part.head {
@@ -174,8 +176,8 @@ fn read_part(definition: &mut ClusterDefinition, part: &Part) -> Result<(), Stri
 }
 
 /// Splits the text.
-fn parts(text: &str) -> Result<Vec<Part>, String> {
-    let mut parts: Vec<Part> = Vec::new();
+fn parts(text: &str) -> Result<Vec<Part<'_>>, String> {
+    let mut parts: Vec<Part<'_>> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let (number, line) = (number + 1, line.trim());
         if line.is_empty() || line.starts_with(['#', ';']) {
@@ -191,11 +193,11 @@ fn parts(text: &str) -> Result<Vec<Part>, String> {
         }
         let (name, value) = line.split_once('=').ok_or_else(|| format!("line {number}: expected key=value"))?;
         let part = parts.last_mut().ok_or_else(|| format!("line {number}: a value stands before the first section"))?;
-        let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+        let (name, value) = (name.trim(), value.trim());
         if part.pairs.len() >= MAX_LINES {
             return Err(format!("line {number}: more than {MAX_LINES} values in a section"));
         }
-        if part.get(&name).is_some() {
+        if part.get(name).is_some() {
             return Err(format!("line {number}: {name} stands twice in its section"));
         }
         part.pairs.push((number, name, value));
@@ -203,13 +205,13 @@ fn parts(text: &str) -> Result<Vec<Part>, String> {
     if parts.is_empty() { Err("it has no section".to_owned()) } else { Ok(parts) }
 }
 
-fn read_head(text: &str) -> Option<Head> {
+fn read_head(text: &str) -> Option<Head<'_>> {
     match (text.trim(), text.split_once('=')) {
         ("director", _) => Some(Head::Director),
         ("ondemand", _) => Some(Head::OnDemand),
         ("cache", _) => Some(Head::Cache),
-        (_, Some(("bucket", name))) if !name.trim().is_empty() => Some(Head::Bucket(name.trim().into())),
-        (_, Some(("backend", name))) if !name.trim().is_empty() => Some(Head::Backend(name.trim().into())),
+        (_, Some(("bucket", name))) if !name.trim().is_empty() => Some(Head::Bucket(name.trim())),
+        (_, Some(("backend", name))) if !name.trim().is_empty() => Some(Head::Backend(name.trim())),
         _ => None,
     }
 }

@@ -20,10 +20,10 @@ enum Unit {
 }
 
 /// Parses a file of x0d. `is_rewrite`: only the rewrite uses a name like this file's.
-pub(super) fn read(name: &str, parts: &[Part], is_rewrite: bool) -> Result<Read, String> {
+pub(super) fn read(name: &str, parts: &[Part<'_>], is_rewrite: bool) -> Result<Read, String> {
     let director = || parts.iter().filter(|part| part.head == Head::Director);
     let has = |key: &str| director().any(|part| part.get(key).is_some());
-    let is_backend = |part: &&Part| matches!(part.head, Head::Backend(_));
+    let is_backend = |part: &&Part<'_>| matches!(part.head, Head::Backend(_));
     let lacks_role = parts.iter().filter(is_backend).any(|part| part.get("role").is_none());
     let is_rewrite = is_rewrite || has("health-check-success-threshold") || lacks_role;
     let unit = if has("scheduler") && !is_rewrite { Unit::Seconds } else { Unit::Milliseconds };
@@ -42,7 +42,7 @@ pub(super) fn read(name: &str, parts: &[Part], is_rewrite: bool) -> Result<Read,
     }
     // Backends come last, as x0d writes them: the rest is checked line by line, and there may be thousands of them.
     for part in parts {
-        match &part.head {
+        match part.head {
             Head::Director => reader.section(part, Scope::Director),
             Head::Cache => reader.section(part, Scope::Cache),
             Head::OnDemand => reader.section(part, Scope::OnDemand),
@@ -52,7 +52,7 @@ pub(super) fn read(name: &str, parts: &[Part], is_rewrite: bool) -> Result<Read,
     }
     let without_backends = reader.definition.clone();
     for part in parts {
-        if let Head::Backend(backend) = &part.head {
+        if let Head::Backend(backend) = part.head {
             reader.backend(part, backend, &without_backends);
         }
     }
@@ -68,8 +68,7 @@ pub(super) fn read(name: &str, parts: &[Part], is_rewrite: bool) -> Result<Read,
         assumed.push_str("; a backend with role=standby is a backup");
     }
     if is_rewrite && reader.definition.hostname.is_none() {
-        reader
-            .section(&Part { head: Head::OnDemand, pairs: vec![(0, "hostname".into(), name.into())] }, Scope::OnDemand);
+        reader.section(&Part { head: Head::OnDemand, pairs: vec![(0, "hostname", name)] }, Scope::OnDemand);
         assumed.push_str("; the cluster is for the host of its name");
     }
     Ok(Read { definition: reader.definition, assumed: Some(assumed), warnings: reader.warnings })
@@ -101,9 +100,9 @@ impl Reader {
         }
     }
 
-    fn section(&mut self, part: &Part, scope: Scope) {
+    fn section(&mut self, part: &Part<'_>, scope: Scope) {
         for (line, name, value) in &part.pairs {
-            if matches!(name.as_str(), "transfer-mode" | "health-check-success-threshold") {
+            if matches!(*name, "transfer-mode" | "health-check-success-threshold") {
                 self.warnings.push(format!("line {line}: {name} has no like here"));
                 continue;
             }
@@ -120,11 +119,12 @@ impl Reader {
         }
     }
 
-    fn bucket(&mut self, part: &Part, name: &str) {
-        let pairs = part.pairs.iter().map(|(_, name, value)| (name.clone(), value.clone()));
-        let pairs: Vec<_> = pairs
-            .map(|(name, value)| if name == "rate" || name == "ceil" { (name, rounded(&value)) } else { (name, value) })
-            .collect();
+    fn bucket(&mut self, part: &Part<'_>, name: &str) {
+        let value = |name: &str, value: &str| match name {
+            "rate" | "ceil" => rounded(value),
+            _ => value.to_owned(),
+        };
+        let pairs: Vec<_> = part.pairs.iter().map(|(_, name, text)| ((*name).to_owned(), value(name, text))).collect();
         let before = self.definition.clone();
         let added = self.definition.put_bucket(Some(name), &pairs).and_then(|()| self.definition.record().map(drop));
         if let Err(refusal) = added {
@@ -134,16 +134,16 @@ impl Reader {
     }
 
     /// Adds a backend, checked as the only one of its cluster, and against the addresses and names of the others.
-    fn backend(&mut self, part: &Part, name: &str, without_backends: &ClusterDefinition) {
+    fn backend(&mut self, part: &Part<'_>, name: &str, without_backends: &ClusterDefinition) {
         let (mut pairs, mut leaves) = (Vec::new(), false);
         for (_, key, value) in &part.pairs {
-            match (key.as_str(), value.as_str()) {
+            match (*key, *value) {
                 ("transport", _) => {}
-                ("role", "standby") if self.swaps_roles => pairs.push((key.clone(), "backup".to_owned())),
+                ("role", "standby") if self.swaps_roles => pairs.push(((*key).to_owned(), "backup".to_owned())),
                 ("role", "backup") if self.swaps_roles => leaves = true,
                 // An empty path next to an address is normal.
                 ("path", "") => {}
-                _ => pairs.push((key.clone(), self.value(key, value))),
+                _ => pairs.push(((*key).to_owned(), self.value(key, value))),
             }
         }
         match self.only_backend(name, &pairs, without_backends) {

@@ -12,9 +12,10 @@ use crate::directory::{Settings, Source};
 use ::redis::RedisResult;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 
@@ -248,18 +249,23 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 
 fn read_text(path: &Path) -> Result<Option<String>, Fault> {
     let unreadable = |error: io::Error| Fault::Unreadable(error.to_string());
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
+    // What is no file may block who opens it for its data.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut file = match opened {
+        Ok(file) => file,
         // A link that leads nowhere is no file that has gone.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
+    let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(Fault::Unreadable("it is no regular file".to_owned()));
     }
     if metadata.len() > MAX_BYTES {
         return Err(Fault::Damaged(format!("it has {} bytes, and {MAX_BYTES} are the most", metadata.len())));
     }
-    let text = String::from_utf8(fs::read(path).map_err(unreadable)?);
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    let text = String::from_utf8(bytes);
     text.map(Some).map_err(|error| Fault::Damaged(error.to_string()))
 }

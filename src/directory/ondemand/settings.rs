@@ -5,6 +5,7 @@
 use crate::cluster::{MAX_COUNT, MAX_TIME, Scheduler, read_whole};
 use serde_json::Value as Json;
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// The longest text.
@@ -131,14 +132,18 @@ pub(super) fn seconds(time: Duration) -> Json {
     if time.subsec_nanos() == 0 { time.as_secs().into() } else { time.as_secs_f64().into() }
 }
 
-/// The values of all settings.
+/// The values of all settings. Clusters with the same ones share them until they are changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Settings(Vec<Value>);
+pub(super) struct Settings(Arc<Vec<Value>>);
+
+static DEFAULTS: LazyLock<Settings> = LazyLock::new(|| {
+    let default = |key: &Key| read(key.kind, key.default).unwrap_or(Value::Flag(false));
+    Settings(Arc::new(KEYS.iter().map(default).collect()))
+});
 
 impl Default for Settings {
     fn default() -> Self {
-        let default = |key: &Key| read(key.kind, key.default).unwrap_or(Value::Flag(false));
-        Self(KEYS.iter().map(default).collect())
+        DEFAULTS.clone()
     }
 }
 
@@ -149,19 +154,31 @@ impl Settings {
     /// Sets the setting with this name. `None` if there is none.
     pub(super) fn set(&mut self, name: &str, text: &str) -> Option<Result<(), Expected>> {
         let place = KEYS.iter().position(|key| key.name == name || key.view == name && key.name == FCGI_SCRIPT)?;
-        let (key, slot) = (KEYS.get(place)?, self.0.get_mut(place)?);
-        Some(match read(key.kind, text) {
-            Some(value) => {
-                *slot = value;
-                Ok(())
-            }
-            None => Err(expected(key.kind)),
-        })
+        self.set_at(place, text)
+    }
+
+    /// Sets the setting with this name in the section `[cache]` of a file. `None` if there is none.
+    pub(super) fn set_in_cache(&mut self, name: &str, text: &str) -> Option<Result<(), Expected>> {
+        let place = KEYS.iter().position(|key| key.section == Section::Cache && key.view == name)?;
+        self.set_at(place, text)
+    }
+
+    fn set_at(&mut self, place: usize, text: &str) -> Option<Result<(), Expected>> {
+        let (key, known) = (KEYS.get(place)?, self.0.get(place)?);
+        // Most values of a file are the defaults.
+        if matches!(known, Value::Text(known) if **known == *text) {
+            return Some(Ok(()));
+        }
+        let Some(value) = read(key.kind, text) else { return Some(Err(expected(key.kind))) };
+        if *known != value {
+            *Arc::make_mut(&mut self.0).get_mut(place)? = value;
+        }
+        Some(Ok(()))
     }
 
     /// The settings with their values.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static Key, &Value)> {
-        KEYS.iter().zip(&self.0)
+        KEYS.iter().zip(&*self.0)
     }
 
     fn get(&self, name: &str) -> Option<&Value> {
@@ -199,7 +216,7 @@ impl Settings {
 
     /// Enables or disables the cluster.
     pub(super) fn set_enabled(&mut self, is_enabled: bool) {
-        if let Some(slot) = self.0.first_mut() {
+        if let Some(slot) = Arc::make_mut(&mut self.0).first_mut() {
             *slot = Value::Flag(is_enabled);
         }
     }
