@@ -37,7 +37,15 @@ pub struct ClusterDefinition {
 
 /// The options that were read last, and the cluster that they come from: most clusters have the same ones.
 #[derive(Debug, Default)]
-pub(super) struct KnownOptions(Option<(ClusterDefinition, Option<(HealthMode, Duration)>, Arc<Options>)>);
+pub(super) struct KnownOptions(Option<KnownCluster>);
+
+#[derive(Debug)]
+struct KnownCluster {
+    /// The cluster, without its backends.
+    like: ClusterDefinition,
+    monitor: Option<(HealthMode, Duration)>,
+    options: Arc<Options>,
+}
 
 /// A backend of an on-demand cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +161,7 @@ impl ClusterDefinition {
 
     fn read_options(&self, known: &mut KnownOptions) -> Result<Arc<Options>, Refusal> {
         let monitor = self.monitor();
-        if let Some((like, known_monitor, options)) = &known.0
+        if let Some(KnownCluster { like, monitor: known_monitor, options }) = &known.0
             && (&like.settings, &like.buckets, &like.options) == (&self.settings, &self.buckets, &self.options)
             && *known_monitor == monitor
         {
@@ -176,7 +184,7 @@ impl ClusterDefinition {
         }
         let options = Arc::new(options);
         let like = Self { backends: Vec::new(), ..self.clone() };
-        known.0 = Some((like, monitor, Arc::clone(&options)));
+        known.0 = Some(KnownCluster { like, monitor, options: Arc::clone(&options) });
         Ok(options)
     }
 
