@@ -17,6 +17,7 @@
 //! | 2 | [`shaper`] | fairness between classes of requests: tree of token buckets, queues, classification. Pure |
 //! | 2 | [`route`] | host-name ladder, per-core LRU of answers |
 //! | 3 | [`cluster`] | endpoint, member, cluster, route; options and attributes; admission: permit and queue |
+//! | 3 | [`disk`] | disk tier of the object cache: one thread, its files, and which of them there are |
 //! | 4 | [`balance`] | one scheduler a file: a function over a cluster and a view of the request |
 //! | 4 | [`haproxy`] | HAProxy configuration files: lexer, sections, rules; what is served of them, and the rules at work. Pure |
 //! | 5 | [`exchange`] | one request from head to last byte as an enum of states; no I/O, no clock |
@@ -56,6 +57,7 @@ pub mod route;
 pub mod shaper;
 
 pub mod cluster;
+pub mod disk;
 
 pub mod balance;
 

@@ -4,8 +4,14 @@ use super::query::Query;
 use super::{Response, Sources};
 use crate::cache::purge::{PurgeMode, Selector};
 use crate::cache::store::Store;
+use crate::cache::tier::TierCounts;
 use crate::directory::redis::purges::{self, Purged};
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How long the disk tier may take to purge.
+const DISK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Statistics of the cache; null if there is none.
 pub(super) fn summary(sources: &Sources) -> Value {
@@ -16,7 +22,16 @@ pub(super) fn summary(sources: &Sources) -> Value {
             "capacity_bytes": store.capacity(),
             "memory_bytes": store.memory(),
             "fills_in_flight": store.fills().under_way(),
+            "disk": store.tier().map(|tier| disk(&tier.counts)),
         })
+    })
+}
+
+fn disk(counts: &TierCounts) -> Value {
+    let TierCounts { bytes, files, hits, written, skipped, evicted, corrupt, failed } = counts;
+    json!({
+        "bytes": bytes, "files": files, "hits": hits, "written": written, "skipped": skipped, "evicted": evicted,
+        "corrupt": corrupt, "failed": failed.load(Relaxed) > 0,
     })
 }
 
@@ -30,7 +45,10 @@ pub(super) fn purge(query: &Query, sources: &Sources) -> Response {
         Err(problem) => return Response::problem(400, problem),
     };
     match query.get("nodes") {
-        None => Response::json(&json!({ "purged": store.purge(&selector, mode) })),
+        None => match purge_here(&selector, mode, store) {
+            Ok(purged) => Response::json(&json!({ "purged": purged })),
+            Err(problem) => Response::problem(504, &problem),
+        },
         Some("all") => purge_all(query, sources),
         Some(_) => Response::problem(400, "nodes= has to be all"),
     }
@@ -65,7 +83,18 @@ fn purge_all(query: &Query, sources: &Sources) -> Response {
 /// Purges the objects of a query that another node has received.
 pub fn purge_by_query(query: &str, store: &Store) -> Result<usize, String> {
     let (selector, mode) = read(&Query::parse(query))?;
-    Ok(store.purge(&selector, mode))
+    purge_here(&selector, mode, store)
+}
+
+/// Purges in memory and on the disk: the number of objects in memory.
+fn purge_here(selector: &Selector, mode: PurgeMode, store: &Store) -> Result<usize, String> {
+    let purged = store.purge(selector, mode);
+    match store.settle(DISK_TIMEOUT) {
+        true => Ok(purged),
+        false => Err(format!(
+            "{purged} objects were purged in memory; the disk tier has not followed within {DISK_TIMEOUT:?}"
+        )),
+    }
 }
 
 fn read(query: &Query) -> Result<(Selector, PurgeMode), &'static str> {

@@ -10,6 +10,7 @@ use crate::base::counters::{Counter, Counters, STATUS_CLASSES};
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
 use crate::cache::store::Store;
+use crate::cache::tier::TierCounts;
 use crate::shaper::BucketView;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, prometheus_text, text};
@@ -19,6 +20,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use std::fmt::Error;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// The greatest number of buckets with their own series, over all clusters with series.
@@ -229,7 +231,7 @@ impl Snapshot {
         ] {
             out.gauges(name, help, Some(&Unit::Bytes), [(NONE, signed(bytes))])?;
         }
-        Ok(())
+        store.tier().map_or(Ok(()), |tier| put_tier(&tier.counts, out))
     }
 
     fn put_clusters(&self, out: &mut Out<'_>) -> Result<(), Error> {
@@ -274,6 +276,25 @@ impl Snapshot {
         let waited = micros.map(|(labels, micros)| (labels, Duration::from_micros(micros).as_secs_f64()));
         out.seconds("bucket_waited", "The time that these waits took, of those that ended with a token.", waited)
     }
+}
+
+fn put_tier(counts: &TierCounts, out: &mut Out<'_>) -> Result<(), Error> {
+    let [bytes, files] = [&counts.bytes, &counts.files].map(|count| signed(count.load(Relaxed)));
+    let help = "What the files of the object cache take.";
+    out.gauges("cache_disk", help, Some(&Unit::Bytes), [(NONE, bytes)])?;
+    out.gauge("cache_disk_files", "Files of the object cache.", files)?;
+    let help = "1 once the disk has refused a file of the object cache: nothing more is written.";
+    out.gauge("cache_disk_failed", help, signed(counts.failed.load(Relaxed)))?;
+    for (name, help, count) in [
+        ("cache_disk_hits", "Objects read from files.", &counts.hits),
+        ("cache_disk_written", "Objects written to files.", &counts.written),
+        ("cache_disk_skipped", "Objects not written, as too many waited to be.", &counts.skipped),
+        ("cache_disk_evicted", "Files removed to make room.", &counts.evicted),
+        ("cache_disk_corrupt", "Files that were not what had been written, and were removed.", &counts.corrupt),
+    ] {
+        out.counter(name, help, count.load(Relaxed))?;
+    }
+    Ok(())
 }
 
 /// No labels.

@@ -5,6 +5,8 @@
 //! waiter calls [`Fills::leave`].
 
 use crate::base::clock::Moment;
+use quick_cache::DefaultHashBuilder;
+use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,8 +61,8 @@ pub trait UnderWay: Clone {
 /// The fills in progress. `W` identifies a waiting request, `L` is a response whose head has arrived.
 #[derive(Debug)]
 pub struct Fills<W, L> {
-    fills: HashMap<Arc<[u8]>, Fill<W, L>>,
-    uncacheable: HashMap<Arc<[u8]>, Moment>,
+    fills: HashMap<Arc<[u8]>, Fill<W, L>, DefaultHashBuilder>,
+    uncacheable: HashMap<Arc<[u8]>, Moment, DefaultHashBuilder>,
     uncacheable_order: VecDeque<Arc<[u8]>>,
     last: u64,
 }
@@ -77,7 +79,7 @@ struct Fill<W, L> {
 
 impl<W, L> Default for Fills<W, L> {
     fn default() -> Self {
-        Self { fills: HashMap::new(), uncacheable: HashMap::new(), uncacheable_order: VecDeque::new(), last: 0 }
+        Self { fills: HashMap::default(), uncacheable: HashMap::default(), uncacheable_order: VecDeque::new(), last: 0 }
     }
 }
 
@@ -86,13 +88,16 @@ impl<W: PartialEq, L: UnderWay> Fills<W, L> {
     /// `Vary`. `timeout` is `cache.updateLockTimeout`, counted from the start of the fill. A fill that takes longer is
     /// replaced by the next request's, unless bytes of its response have arrived within that time. A request that may
     /// not lead waits for a fill in progress, or asks a backend itself.
-    pub fn join(&mut self, key: &[u8], waiter: W, may_lead: bool, timeout: Duration, now: Moment) -> Joined<L> {
-        if self.is_uncacheable(key, now) {
+    pub fn join<K>(&mut self, key: K, waiter: W, may_lead: bool, timeout: Duration, now: Moment) -> Joined<L>
+    where
+        K: Borrow<[u8]> + Into<Arc<[u8]>>,
+    {
+        if self.is_uncacheable(key.borrow(), now) {
             return Joined::Pass;
         }
         let id = FillId(self.last + 1);
         let is_full = self.fills.len() >= MOST_FILLS;
-        match self.fills.get_mut(key) {
+        match self.fills.get_mut(key.borrow()) {
             None if is_full || !may_lead => return Joined::Pass,
             None => {
                 let fill = Fill { id, started: now, waiters: VecDeque::new(), live: None, failures: 0 };
@@ -192,6 +197,9 @@ impl<W: PartialEq, L: UnderWay> Fills<W, L> {
     }
 
     fn is_uncacheable(&mut self, key: &[u8], now: Moment) -> bool {
+        if self.uncacheable.is_empty() {
+            return false;
+        }
         match self.uncacheable.get(key) {
             Some(until) if now < *until => true,
             Some(_) => {

@@ -2,6 +2,7 @@
 
 use super::fields::{Fields, date, list, seconds, split_at_byte};
 use super::object::{ETag, Object};
+use crate::wire::put;
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,7 @@ const MOST_RANGES: usize = 16;
 
 /// The least time from the last change to the `Date` of a representation for its date to be a strong validator (RFC
 /// 9110 section 8.8.2.2).
-const STRONG_AFTER: Duration = Duration::from_secs(1);
+pub(super) const STRONG_AFTER: Duration = Duration::from_secs(1);
 
 /// The validators and the length of a representation.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +80,43 @@ pub fn evaluate(fields: Fields<'_>, is_head: bool, representation: &Representati
 /// Fields that are removed from a request that validates a stored response: these conditions are the client's, and the
 /// cache evaluates them itself.
 pub const CONDITIONS: [&str; 4] = ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"];
+
+/// The same of a request for what a stored response lacks.
+const CONDITIONS_AND_RANGES: [&str; 6] =
+    ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"];
+
+/// Lines of a request by which this node asks a backend, in place of those of the client.
+#[derive(Clone, Debug)]
+pub struct OwnConditions {
+    /// The lines.
+    pub lines: Box<[u8]>,
+    /// The names of the client's lines that are left out.
+    pub replaced: &'static [&'static str],
+}
+
+impl OwnConditions {
+    /// None at all: the whole is wanted.
+    pub fn none() -> Self {
+        Self { lines: [].into(), replaced: &CONDITIONS }
+    }
+
+    /// Those by which a backend tells whether an object is still good.
+    pub fn to_validate(object: &Object) -> Self {
+        let mut lines = Vec::new();
+        if let Some(etag) = &object.etag {
+            put(&mut lines, "If-None-Match", etag.as_bytes());
+        }
+        if let Some(modified) = object.last_modified {
+            put(&mut lines, "If-Modified-Since", httpdate::fmt_http_date(modified).as_bytes());
+        }
+        Self { lines: lines.into(), replaced: &CONDITIONS }
+    }
+
+    /// Lines that ask for a part, whatever the client has asked for.
+    pub(super) fn in_place_of_ranges(lines: Vec<u8>) -> Self {
+        Self { lines: lines.into(), replaced: &CONDITIONS_AND_RANGES }
+    }
+}
 
 /// RFC 9110 section 13.1.1: strong comparison.
 fn if_match(fields: Fields<'_>, representation: &Representation<'_>) -> bool {

@@ -3,12 +3,13 @@
 use super::fields::{Fields, list, seconds, split_at_byte, unquote};
 use super::structured::{self, Value};
 use crate::wire::is_token;
+use serde::{Deserialize, Serialize};
 
 /// The greatest number of field names of a directive. One with more applies to the whole response.
 const MOST_NAMES: usize = 64;
 
 /// The scope of a directive such as `no-cache` or `private`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
     /// The directive is absent.
     #[default]
@@ -61,7 +62,7 @@ fn field_names(names: &str) -> impl Iterator<Item = Box<str>> {
 }
 
 /// The directives of a response. Times are in seconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseDirectives {
     /// The response must not be stored.
     pub no_store: bool,

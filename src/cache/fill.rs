@@ -23,6 +23,8 @@ pub enum FillEnd {
     Streams(Arc<LiveFill>),
     /// There are more bytes to read, or readers have caught up.
     More,
+    /// What the disk tier has of the key is in the store, and what it was to take away is away.
+    Loaded,
     /// The object is stored.
     Stored,
     /// The response could not be stored: each request asks a backend itself.
@@ -80,18 +82,18 @@ impl SharedFills {
     /// Handles a request that found nothing to serve; see [`Fills::join`].
     pub fn join(
         self: &Arc<Self>,
-        key: &[u8],
+        key: &Arc<[u8]>,
         waiter: FillWaiter,
         may_lead: bool,
         timeout: Duration,
         now: Moment,
     ) -> FillStart {
-        let joined = self.lock().join(key, waiter.clone(), may_lead, timeout, now);
+        let joined = self.lock().join(Arc::clone(key), waiter.clone(), may_lead, timeout, now);
         match joined {
             Joined::Lead(id) => FillStart::Lead(self.lead(key, id, waiter)),
             Joined::Stream(live) => FillStart::Stream(live, waiter.sleeper()),
             Joined::Wait(until) => {
-                FillStart::Wait(FillWait { fills: Arc::clone(self), key: key.into(), waiter }, until)
+                FillStart::Wait(FillWait { fills: Arc::clone(self), key: Arc::clone(key), waiter }, until)
             }
             Joined::Pass => FillStart::Pass,
         }
@@ -102,8 +104,8 @@ impl SharedFills {
         self.lock().under_way()
     }
 
-    fn lead(self: &Arc<Self>, key: &[u8], id: FillId, waiter: FillWaiter) -> FillLead {
-        FillLead { fills: Arc::clone(self), key: key.into(), id: Some(id), waiter, is_published: false }
+    fn lead(self: &Arc<Self>, key: &Arc<[u8]>, id: FillId, waiter: FillWaiter) -> FillLead {
+        FillLead { fills: Arc::clone(self), key: Arc::clone(key), id: Some(id), waiter, is_published: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Fills<FillWaiter, Arc<LiveFill>>> {
@@ -115,7 +117,7 @@ impl SharedFills {
 #[derive(Debug)]
 pub struct FillWait {
     fills: Arc<SharedFills>,
-    key: Box<[u8]>,
+    key: Arc<[u8]>,
     waiter: FillWaiter,
 }
 
@@ -136,7 +138,7 @@ impl Drop for FillWait {
 #[derive(Debug)]
 pub struct FillLead {
     fills: Arc<SharedFills>,
-    key: Box<[u8]>,
+    key: Arc<[u8]>,
     id: Option<FillId>,
     /// The filling request.
     waiter: FillWaiter,

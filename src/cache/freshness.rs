@@ -3,13 +3,14 @@
 use super::directives::ResponseDirectives;
 use super::fields::{Fields, list, seconds};
 use super::options::Options;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 
 /// The greatest lifetime that is derived from `Last-Modified`.
 const LONGEST_HEURISTIC: Duration = Duration::from_secs(24 * 3600);
 
 /// The source of a lifetime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LifetimeSource {
     /// The response states it.
     Stated,
@@ -22,7 +23,7 @@ pub enum LifetimeSource {
 }
 
 /// The lifetime and the age of a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freshness {
     /// The lifetime in whole seconds.
     pub lifetime: Duration,
@@ -42,30 +43,21 @@ pub struct Times {
 }
 
 impl Freshness {
-    /// The freshness of a response.
+    /// Judges a response of this status and date.
     pub fn of(
-        status: u16,
+        (status, date): (u16, SystemTime),
         fields: Fields<'_>,
         directives: &ResponseDirectives,
         times: Times,
         options: &Options,
     ) -> Self {
-        let (lifetime, source) = lifetime(status, fields, directives, times, options);
-        Self { lifetime, source, initial_age: initial_age(fields, times), received_at: times.received_at }
+        let (lifetime, source) = lifetime((status, date), fields, directives, options);
+        Self { lifetime, source, initial_age: initial_age(date, fields, times), received_at: times.received_at }
     }
 
     /// The age on arrival, and the time of arrival.
     pub(super) fn parts(&self) -> (Duration, SystemTime) {
         (self.initial_age, self.received_at)
-    }
-
-    /// The freshness of a response with this age on arrival.
-    pub(super) fn of_parts(
-        (lifetime, source): (Duration, LifetimeSource),
-        initial_age: Duration,
-        received_at: SystemTime,
-    ) -> Self {
-        Self { lifetime, source, initial_age, received_at }
     }
 
     /// The age in whole seconds, as in `Age`.
@@ -92,16 +84,14 @@ impl Freshness {
 
 /// RFC 9111 section 4.2.1.
 fn lifetime(
-    status: u16,
+    (status, date): (u16, SystemTime),
     fields: Fields<'_>,
     directives: &ResponseDirectives,
-    times: Times,
     options: &Options,
 ) -> (Duration, LifetimeSource) {
     if let Some(seconds) = directives.s_maxage.or(directives.max_age) {
         return (Duration::from_secs(seconds), LifetimeSource::Stated);
     }
-    let date = fields.date("date").unwrap_or(times.received_at);
     if fields.has("expires") && !directives.is_targeted {
         // An invalid date, such as 0, is in the past (RFC 9111 section 5.3).
         let lifetime = fields.date("expires").and_then(|expires| expires.duration_since(date).ok());
@@ -122,8 +112,7 @@ fn lifetime(
 }
 
 /// RFC 9111 section 4.2.3, `corrected_initial_age`.
-fn initial_age(fields: Fields<'_>, times: Times) -> Duration {
-    let date = fields.date("date").unwrap_or(times.received_at);
+fn initial_age(date: SystemTime, fields: Fields<'_>, times: Times) -> Duration {
     let apparent = times.received_at.duration_since(date).unwrap_or_default();
     // If there are several ages, the first one counts (RFC 9111 section 5.1).
     let stated = fields.first("age").and_then(|value| list(value).next()).and_then(seconds).unwrap_or(0);

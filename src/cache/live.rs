@@ -132,60 +132,64 @@ impl State {
 
 /// The writer. If it is dropped without an end, the fill has failed.
 #[derive(Debug)]
-pub struct LiveWriter {
-    body: Arc<LiveBody>,
-    is_over: bool,
+pub struct LiveWriter(Written);
+
+/// A body is shared once it has readers to come: most come whole in one read, and have none.
+#[derive(Debug)]
+enum Written {
+    Alone(BodyBuilder),
+    Shared(Arc<LiveBody>),
+    Over,
 }
 
 impl LiveWriter {
     /// An empty body.
     pub fn new(builder: BodyBuilder) -> Self {
-        let (readers, writer) = (Vec::new(), None);
-        let state = State { builder, end: None, readers, count: 0, waiting: 0, is_passing: false, writer };
-        let body = LiveBody { state: Mutex::new(state), moved_at: AtomicU64::new(0) };
-        Self { body: Arc::new(body), is_over: false }
+        Self(Written::Alone(builder))
     }
 
     /// The view for waiting requests.
-    pub fn publish(&self, head: Object, ticket: Ticket, now: Moment) -> Arc<LiveFill> {
+    pub fn publish(&mut self, head: Object, ticket: Ticket, now: Moment) -> Arc<LiveFill> {
+        let body = match std::mem::replace(&mut self.0, Written::Over) {
+            Written::Alone(builder) => Arc::new(LiveBody::new(builder)),
+            Written::Shared(body) => body,
+            Written::Over => Arc::new(LiveBody::new(BodyBuilder::empty())),
+        };
+        self.0 = Written::Shared(Arc::clone(&body));
         // The arrival of the head counts too.
-        self.body.moved_at.fetch_max(now.as_micros(), Relaxed);
-        let len = self.body.lock().builder.stated();
-        Arc::new(LiveFill { head, len, ticket, body: Arc::clone(&self.body) })
+        body.moved_at.fetch_max(now.as_micros(), Relaxed);
+        let len = body.lock().builder.stated();
+        Arc::new(LiveFill { head, len, ticket, body })
     }
 
-    /// See [`BodyBuilder::limit_to`].
+    /// See [`BodyBuilder::limit_to`]. To be called before [`LiveWriter::publish`].
     pub fn limit_to(&mut self, bytes: u64, budget: &Arc<BodyBudget>) -> Result<(), BodyFault> {
-        self.body.lock().builder.limit_to(bytes, budget)
+        match &mut self.0 {
+            Written::Alone(builder) => builder.limit_to(bytes, budget),
+            Written::Shared(body) => body.lock().builder.limit_to(bytes, budget),
+            Written::Over => Ok(()),
+        }
     }
 
     /// Appends bytes. A fault is reported once: the body is not stored. Its readers, if any, get the bytes all the same
     /// ([`LiveWriter::has_readers`]).
     pub fn push(&mut self, bytes: &[u8], now: Moment) -> Result<(), BodyFault> {
-        self.body.moved_at.store(now.as_micros(), Relaxed);
-        let mut state = self.body.lock();
-        let before = state.builder.received();
-        let pushed = state.builder.push(bytes);
-        if pushed.is_err() && state.count > 0 && !state.is_passing {
-            state.is_passing = true;
-            state.builder.lift_limits();
-            let added = usize::try_from(state.builder.received() - before).unwrap_or(bytes.len());
-            // The only possible fault is an excess over the stated length, and there is none here.
-            let _ = state.builder.push(bytes.suffix(added.min(bytes.len())));
+        match &mut self.0 {
+            Written::Alone(builder) => builder.push(bytes),
+            Written::Shared(body) => body.push(bytes, now),
+            Written::Over => Ok(()),
         }
-        state.pass();
-        state.wake_readers();
-        pushed
     }
 
     /// Whether the body has readers.
     pub fn has_readers(&self) -> bool {
-        self.body.lock().count > 0
+        matches!(&self.0, Written::Shared(body) if body.lock().count > 0)
     }
 
     /// Whether readers have yet to catch up. If so, `sleeper` is woken once they have.
     pub fn is_held(&self, sleeper: Option<&Sleeper>) -> bool {
-        let mut state = self.body.lock();
+        let Written::Shared(body) = &self.0 else { return false };
+        let mut state = body.lock();
         let is_held = state.is_full();
         state.writer = sleeper.filter(|_| is_held).cloned();
         is_held
@@ -193,21 +197,52 @@ impl LiveWriter {
 
     /// Ends the body and returns it for storing.
     pub fn finish(mut self) -> Result<Body, BodyFault> {
-        let mut state = self.body.lock();
+        match std::mem::replace(&mut self.0, Written::Over) {
+            Written::Alone(mut builder) => builder.finish(),
+            Written::Shared(body) => body.finish(),
+            Written::Over => Err(BodyFault::Incomplete),
+        }
+    }
+}
+
+impl LiveBody {
+    fn new(builder: BodyBuilder) -> Self {
+        let (readers, writer) = (Vec::new(), None);
+        let state = State { builder, end: None, readers, count: 0, waiting: 0, is_passing: false, writer };
+        Self { state: Mutex::new(state), moved_at: AtomicU64::new(0) }
+    }
+
+    fn push(&self, bytes: &[u8], now: Moment) -> Result<(), BodyFault> {
+        self.moved_at.store(now.as_micros(), Relaxed);
+        let mut state = self.lock();
+        let before = state.builder.received();
+        let pushed = state.builder.push(bytes);
+        if pushed.is_err() && state.count > 0 && !state.is_passing {
+            state.is_passing = true;
+            state.builder.lift_limits();
+            let added = usize::try_from(state.builder.received() - before).unwrap_or(bytes.len());
+            // Only more bytes than the head states are refused now, and there are none.
+            let _ = state.builder.push(bytes.suffix(added.min(bytes.len())));
+        }
+        state.pass();
+        state.wake_readers();
+        pushed
+    }
+
+    fn finish(&self) -> Result<Body, BodyFault> {
+        let mut state = self.lock();
         let finished = if state.is_passing { Err(BodyFault::TooLarge) } else { state.builder.finish() };
         let is_whole = state.builder.stated().is_none_or(|stated| stated == state.builder.received());
         state.end = Some(if is_whole { LiveEnd::Whole } else { LiveEnd::Cut });
         state.wake_readers();
-        drop(state);
-        self.is_over = true;
         finished
     }
 }
 
 impl Drop for LiveWriter {
     fn drop(&mut self) {
-        if !self.is_over {
-            let mut state = self.body.lock();
+        if let Written::Shared(body) = &self.0 {
+            let mut state = body.lock();
             state.end = Some(LiveEnd::Cut);
             state.wake_readers();
         }

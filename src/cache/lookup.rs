@@ -74,6 +74,8 @@ pub enum Cause {
     UriMiss,
     /// Nothing is stored for the variant.
     VaryMiss,
+    /// A part of it is not stored.
+    Partial,
     /// It is stale.
     Stale,
     /// The request demands validation.
@@ -88,6 +90,7 @@ impl Cause {
         match self {
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
+            Self::Partial => "partial",
             Self::Stale => "stale",
             Self::Request => "request",
             Self::Bypass => "bypass",

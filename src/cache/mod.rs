@@ -39,6 +39,7 @@ pub mod live;
 pub mod lookup;
 pub mod object;
 pub mod options;
+pub mod parts;
 pub mod portable;
 pub mod purge;
 pub mod quota;
@@ -48,8 +49,10 @@ pub mod status;
 pub mod storability;
 pub mod store;
 mod structured;
+pub mod tier;
 mod unkeyed;
 pub mod vary;
+mod writes;
 
 #[cfg(test)]
 mod tests;

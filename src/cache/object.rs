@@ -8,6 +8,7 @@ use super::quota::Charge;
 use super::vary::Variant;
 use crate::base::clock::Moment;
 use crate::base::slice_ext::SliceExt;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -16,7 +17,7 @@ use std::time::{Duration, SystemTime};
 const OVERHEAD: usize = 512;
 
 /// An entity tag (RFC 9110 section 8.8.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ETag(Box<[u8]>);
 
 impl ETag {
@@ -50,7 +51,7 @@ impl ETag {
 }
 
 /// The origin of an object, for purges.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The frontend.
     pub frontend: Arc<str>,
@@ -60,8 +61,8 @@ pub struct Origin {
     pub target: Box<[u8]>,
 }
 
-/// A stored response.
-#[derive(Debug)]
+/// A stored response. It is written without its body ([`super::portable`]).
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Object {
     /// The status.
     pub status: u16,
@@ -69,9 +70,8 @@ pub struct Object {
     pub phrase: Box<str>,
     /// The lines common to every reuse, each with its CRLF; without `Age`, `Content-Length` and hop-by-hop fields.
     pub fields: Arc<[u8]>,
-    /// The subset for a 304 (RFC 9110 section 15.4.5).
-    pub not_modified_fields: Box<[u8]>,
     /// The content.
+    #[serde(skip)]
     pub body: Body,
     /// `ETag`.
     pub etag: Option<ETag>,
@@ -90,10 +90,12 @@ pub struct Object {
     /// Tags for purges (`Surrogate-Key`, `Cache-Tag`).
     pub tags: Box<[Box<[u8]>]>,
     /// Its share of the frontend's quota.
+    #[serde(skip)]
     pub(super) charge: Option<Arc<Charge>>,
     pub(super) hits: AtomicU64,
     pub(super) is_purged: AtomicBool,
     /// The time until which a request refreshes it, in microseconds.
+    #[serde(skip)]
     pub(super) refreshing_until: AtomicU64,
 }
 
@@ -103,8 +105,8 @@ impl Object {
         let tags: usize = self.tags.iter().map(|tag| 16 + tag.len()).sum();
         let origin = self.origin.host.len() + self.origin.target.len();
         let etag = self.etag.as_ref().map_or(0, |etag| etag.as_bytes().len());
-        let head = self.phrase.len() + self.fields.len() + self.not_modified_fields.len() + etag;
-        self.body.len() + (OVERHEAD + tags + origin + head + self.directives.size() + self.variant.size()) as u64
+        let head = self.phrase.len() + self.fields.len() + etag;
+        self.body.stored() + (OVERHEAD + tags + origin + head + self.directives.size() + self.variant.size()) as u64
     }
 
     /// Whether its age allows reuse without validation. A soft purge ends that.
@@ -146,10 +148,11 @@ impl Object {
 }
 
 /// Fields that are not stored: hop-by-hop fields (RFC 9111 section 3.1), and fields that every reuse sets anew.
-const LEFT_OUT: [&str; 14] = [
+const LEFT_OUT: [&str; 15] = [
     "age",
     "connection",
     "content-length",
+    "content-range",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authentication-info",
@@ -171,9 +174,12 @@ pub(super) fn is_stored(name: &str, all: Fields<'_>, directives: &ResponseDirect
     !(LEFT_OUT.iter().any(is_same) || is_same(&"x-director-cache") || is_named || is_qualified)
 }
 
-/// Whether a 304 has this field.
-pub(super) fn is_in_not_modified(name: &str) -> bool {
+/// Those of the lines that a 304 has (RFC 9110 section 15.4.5).
+pub(super) fn not_modified_lines(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     const FIELDS: [&str; 8] =
         ["cache-control", "cdn-cache-control", "content-location", "date", "etag", "expires", "last-modified", "vary"];
-    FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name))
+    lines.split_inclusive(|byte| *byte == b'\n').filter(|line| {
+        let name = line.prefix(memchr::memchr(b':', line).unwrap_or(0));
+        FIELDS.iter().any(|field| field.as_bytes().eq_ignore_ascii_case(name))
+    })
 }

@@ -1,10 +1,11 @@
 //! Selection of objects and fills by a purge.
 
-use super::object::Object;
+use super::object::{Object, Origin};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The objects that a purge selects.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Selector {
     /// All objects of a host.
     Host(Box<[u8]>),
@@ -32,8 +33,20 @@ pub enum Selector {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub(super) u64);
 
+impl Ticket {
+    /// The one of a fill that began behind the changes up to this epoch.
+    pub fn at(epoch: u64) -> Self {
+        Self(epoch)
+    }
+
+    /// The epoch at which the fill began.
+    pub fn epoch(self) -> u64 {
+        self.0
+    }
+}
+
 /// The effect of a purge on the selected objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PurgeMode {
     /// They are dropped.
     Hard,
@@ -44,12 +57,16 @@ pub enum PurgeMode {
 impl Selector {
     /// Whether an object is selected.
     pub fn has(&self, object: &Object) -> bool {
-        let origin = &object.origin;
+        self.selects(&object.origin, &object.tags)
+    }
+
+    /// Whether an object of this origin with these tags is one of them.
+    pub fn selects(&self, origin: &Origin, tags: &[Box<[u8]>]) -> bool {
         match self {
             Self::Host(host) => origin.host == *host,
             Self::Prefix { host, prefix } => origin.host == *host && origin.target.starts_with(prefix),
             Self::Tag { frontend, tag } => {
-                frontend.as_ref().is_none_or(|frontend| *frontend == origin.frontend) && object.tags.contains(tag)
+                frontend.as_ref().is_none_or(|frontend| *frontend == origin.frontend) && tags.contains(tag)
             }
             Self::Frontend(frontend) => *frontend == origin.frontend,
             Self::All => true,

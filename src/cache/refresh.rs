@@ -6,9 +6,8 @@ use super::fields::Fields;
 use super::key::CacheRequest;
 use super::object::Object;
 use super::options::Options;
-use super::storability::{CacheResponse, Refusal, admit};
+use super::storability::{CacheResponse, Refusal, admit_to_eligible};
 use crate::wire::body::BodyLength;
-use crate::wire::put;
 use httparse::Header;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -33,16 +32,6 @@ pub fn may_lead(request: &CacheRequest<'_>, options: &Options) -> bool {
 /// Whether a response with this status represents the target, for all clients.
 pub const fn is_of_target(status: u16) -> bool {
     matches!(status, 200 | 203 | 300..=303 | 305..=399 | 404 | 410)
-}
-
-/// Writes the conditions with which a backend validates an object.
-pub fn put_validators(object: &Object, out: &mut Vec<u8>) {
-    if let Some(etag) = &object.etag {
-        put(out, "If-None-Match", etag.as_bytes());
-    }
-    if let Some(modified) = object.last_modified {
-        put(out, "If-Modified-Since", httpdate::fmt_http_date(modified).as_bytes());
-    }
 }
 
 /// The effect of a 304, or of a response to HEAD, on an object.
@@ -91,7 +80,7 @@ pub fn refresh(
     };
     // The stored response was one to GET.
     let request = CacheRequest { method: b"GET", ..*request };
-    match admit(&request, &merged_response, options) {
+    match admit_to_eligible(&request, &merged_response, options) {
         Ok(pending) => {
             let updated = pending.with_body(object.body.clone());
             updated.hits.store(object.hits(), Relaxed);
@@ -143,7 +132,6 @@ fn copy_of(object: &Object) -> Object {
         status: object.status,
         phrase: object.phrase.clone(),
         fields: object.fields.clone(),
-        not_modified_fields: object.not_modified_fields.clone(),
         body: object.body.clone(),
         etag: object.etag.clone(),
         last_modified: object.last_modified,

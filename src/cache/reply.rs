@@ -2,7 +2,7 @@
 
 use super::conditional::{self, Outcome, Representation};
 use super::key::CacheRequest;
-use super::object::Object;
+use super::object::{self, Object};
 use super::status::Served;
 use crate::wire::put_number;
 use std::ops::Range;
@@ -93,7 +93,9 @@ impl<'a> Reply<'a> {
                 out.extend_from_slice(b"\r\n");
                 put_length(out, range.end.saturating_sub(range.start));
             }
-            Outcome::NotModified => out.extend_from_slice(&self.object.not_modified_fields),
+            Outcome::NotModified => {
+                object::not_modified_lines(&self.object.fields).for_each(|line| out.extend_from_slice(line));
+            }
             Outcome::PreconditionFailed => put_length(out, 0),
             Outcome::RangeNotSatisfiable => {
                 out.extend_from_slice(b"Content-Range: bytes */");

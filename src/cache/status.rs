@@ -43,7 +43,8 @@ pub struct Served {
     pub is_shadow: bool,
     /// The status of a backend's response: 304 if it validated the object, or the error.
     pub backend_status: Option<u16>,
-    /// The cause for forwarding the request, if it had not waited for another one's response.
+    /// Why the request would have been forwarded, if it had not waited for another one's response; or, beside the status of a
+    /// backend, why that was asked, which is staleness if nothing is said.
     pub waited: Option<Cause>,
     /// The number of this reuse.
     pub hits: u64,
@@ -54,6 +55,7 @@ impl Served {
     pub fn counter(&self) -> Counter {
         match (self.state, self.backend_status) {
             (State::Hit, _) => Counter::CacheHits,
+            (State::Miss, _) => Counter::CacheFills,
             (_, Some(304)) => Counter::CacheValidations,
             _ => Counter::CacheStale,
         }
@@ -65,8 +67,10 @@ impl Served {
         put_number(out, object.freshness.age(now).as_secs());
         out.extend_from_slice(b"\r\nCache-Status: sluice; ");
         match (self.backend_status, self.waited) {
-            (Some(status), _) => {
-                out.extend_from_slice(b"fwd=stale; fwd-status=");
+            (Some(status), cause) => {
+                out.extend_from_slice(b"fwd=");
+                out.extend_from_slice(cause.unwrap_or(Cause::Stale).name().as_bytes());
+                out.extend_from_slice(b"; fwd-status=");
                 put_number(out, u64::from(status));
             }
             (None, Some(cause)) => {

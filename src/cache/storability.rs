@@ -1,6 +1,7 @@
 //! The decision whether a response may be stored (RFC 9111 section 3), and the object made from it.
 
 use super::body::{Body, BodyBudget, BodyBuilder, BodyFault};
+use super::conditional::Representation;
 use super::directives::{RequestDirectives, ResponseDirectives};
 use super::fields::Fields;
 use super::freshness::{Freshness, LifetimeSource, Times, is_heuristically_cacheable};
@@ -9,11 +10,13 @@ use super::live::{LiveFill, LiveWriter, Sleeper};
 use super::lookup;
 use super::object::{self, ETag, Object, Origin};
 use super::options::Options;
+use super::parts::{self, Part};
 use super::purge::Ticket;
 use super::vary::{Variant, VaryFault};
 use crate::base::clock::Moment;
 use crate::wire::body::BodyLength;
 use crate::wire::put;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -50,7 +53,7 @@ pub enum Refusal {
     RequestNoStore,
     /// The response has `Set-Cookie`.
     SetCookie,
-    /// The status is not final, is 206 or 304, or has to be understood and is not.
+    /// The status is not final, is a 304 or a part of an unknown place, or is one that has to be understood and is not.
     Status,
     /// The response neither states nor implies that it may be reused.
     NotCacheable,
@@ -97,6 +100,10 @@ impl Refusal {
 pub struct PendingObject {
     head: Head,
     body: LiveWriter,
+    /// What it is a part of, where it is one.
+    part: Option<Part>,
+    /// The fields are those that its client lacks, who has an older part: it is good with a stored one alone.
+    only_joins: bool,
 }
 
 /// An object without its body.
@@ -104,8 +111,7 @@ pub struct PendingObject {
 struct Head {
     status: u16,
     phrase: Box<str>,
-    fields: Vec<u8>,
-    not_modified_fields: Vec<u8>,
+    fields: Arc<[u8]>,
     etag: Option<ETag>,
     last_modified: Option<SystemTime>,
     date: SystemTime,
@@ -125,17 +131,34 @@ pub fn admit(
     if lookup::bypass(request, options).is_some() || request.method != b"GET" {
         return Err(Refusal::Request);
     }
+    admit_to_eligible(request, response, options)
+}
+
+/// The same, where the request is a GET that the cache takes part in ([`lookup::bypass`]).
+pub fn admit_to_eligible(
+    request: &CacheRequest<'_>,
+    response: &CacheResponse<'_>,
+    options: &Options,
+) -> Result<PendingObject, Refusal> {
     let fields = response.fields;
     let directives = ResponseDirectives::read(fields);
-    check(request, response, &directives, options)?;
+    let part = if response.status == 206 { Some(Part::of(fields).ok_or(Refusal::Status)?) } else { None };
+    // A part is stored as what it is a part of.
+    let response = &match part {
+        Some(_) => CacheResponse { status: 200, phrase: "OK", ..*response },
+        None => *response,
+    };
+    check(request, response, part.is_some(), &directives, options)?;
     let variant = Variant::of(fields, request.fields).map_err(|fault| match fault {
         VaryFault::Any | VaryFault::TooMuch => Refusal::Vary,
         VaryFault::LongRequest => Refusal::LongSelection,
     })?;
-    let freshness = Freshness::of(response.status, fields, &directives, response.times, options);
+    let date = fields.date("date").unwrap_or(response.times.received_at);
+    let freshness = Freshness::of((response.status, date), fields, &directives, response.times, options);
     let etag = fields.only("etag").and_then(ETag::parse);
     let last_modified = fields.date("last-modified");
-    let can_be_validated = response.status == 200 && (etag.is_some() || last_modified.is_some());
+    let is_whole_200 = response.status == 200 && part.is_none();
+    let can_be_validated = is_whole_200 && (etag.is_some() || last_modified.is_some());
     let can_be_fresh = freshness.is_fresh(response.times.received_at) && !directives.no_cache.is_whole();
     let can_be_stale = freshness.source != LifetimeSource::Nothing && !directives.forbids_stale();
     if !(can_be_validated || can_be_fresh || can_be_stale) {
@@ -144,19 +167,21 @@ pub fn admit(
     let stated = match response.body {
         BodyLength::None => Some(0),
         BodyLength::Sized(len) => Some(len),
-        BodyLength::Chunked => None,
+        BodyLength::Chunked => part.as_ref().map(Part::bytes),
         BodyLength::UntilClose => return Err(Refusal::Framing),
     };
-    let body = BodyBuilder::new(options.max_object_bytes, stated).map_err(|_| Refusal::TooLarge)?;
-    let (lines, not_modified_fields) = stored_fields(response, &directives);
+    if part.as_ref().is_some_and(|part| stated != Some(part.bytes())) {
+        return Err(Refusal::Framing);
+    }
+    let mut body = BodyBuilder::new(options.max_object_bytes, stated).map_err(|_| Refusal::TooLarge)?;
+    part.iter().for_each(|part| body.set_part(part.range.start, part.whole));
     let head = Head {
         status: response.status,
         phrase: response.phrase.into(),
-        fields: lines,
-        not_modified_fields,
+        fields: stored_fields(response, &directives).into(),
         etag,
         last_modified,
-        date: fields.date("date").unwrap_or(response.times.received_at),
+        date,
         directives,
         freshness,
         variant,
@@ -167,19 +192,22 @@ pub fn admit(
         },
         tags: tags(fields),
     };
-    Ok(PendingObject { head, body: LiveWriter::new(body) })
+    // RFC 9110 section 15.3.7: such a 206 may leave out what the client has already.
+    let only_joins = part.is_some() && request.fields.has("if-range");
+    Ok(PendingObject { head, body: LiveWriter::new(body), part, only_joins })
 }
 
 /// RFC 9111 sections 3 and 3.5.
 fn check(
     request: &CacheRequest<'_>,
     response: &CacheResponse<'_>,
+    is_part: bool,
     directives: &ResponseDirectives,
     options: &Options,
 ) -> Result<(), Refusal> {
     let (status, fields) = (response.status, response.fields);
-    // Excluded are partial responses, and those that refer to a stored object.
-    if !(200..=599).contains(&status) || matches!(status, 206 | 304) || fields.has("content-range") {
+    // What only refers to an object that is stored, and a part that does not say so.
+    if !(200..=599).contains(&status) || status == 304 || (fields.has("content-range") && !is_part) {
         return Err(Refusal::Status);
     }
     // Section 5.2.2.3: with must-understand, no-store addresses caches that do not understand the status.
@@ -219,40 +247,62 @@ fn is_understood(status: u16) -> bool {
         | 500..=505)
 }
 
-/// The lines that are stored: all of them, and the subset for a 304.
-fn stored_fields(response: &CacheResponse<'_>, directives: &ResponseDirectives) -> (Vec<u8>, Vec<u8>) {
-    let (mut all, mut not_modified) = (Vec::new(), Vec::new());
+/// The lines that are stored.
+fn stored_fields(response: &CacheResponse<'_>, directives: &ResponseDirectives) -> Vec<u8> {
     let fields = response.fields;
+    let bytes: usize = fields.0.iter().map(|header| header.name.len() + header.value.len() + 4).sum();
+    let mut all = Vec::with_capacity(bytes + "Date: \r\n".len() + 29);
     for header in fields.0.iter().filter(|header| object::is_stored(header.name, fields, directives)) {
         put(&mut all, header.name, header.value);
-        if object::is_in_not_modified(header.name) {
-            put(&mut not_modified, header.name, header.value);
-        }
     }
     if !fields.has("date") {
         // RFC 9110 section 6.6.1: a cache records the arrival time of a response without a date.
         let date = httpdate::fmt_http_date(response.times.received_at);
         put(&mut all, "Date", date.as_bytes());
-        put(&mut not_modified, "Date", date.as_bytes());
     }
-    (all, not_modified)
+    all
 }
 
 /// Tags are separated by blanks in `Surrogate-Key` and by commas in `Cache-Tag`.
-pub(super) fn tags(fields: Fields<'_>) -> Box<[Box<[u8]>]> {
+fn tags(fields: Fields<'_>) -> Box<[Box<[u8]>]> {
     let keys = fields.values("surrogate-key").flat_map(|value| value.split(u8::is_ascii_whitespace));
     let tags = keys.chain(fields.members("cache-tag")).filter(|tag| !tag.is_empty());
     tags.take(MOST_TAGS).map(Into::into).collect()
 }
 
 impl PendingObject {
+    /// Whether it is a part of a response.
+    pub fn is_part(&self) -> bool {
+        self.part.is_some()
+    }
+
+    /// Whether it is the part that an object lacks.
+    pub fn completes(&self, object: &Object, missing: &Range<u64>) -> bool {
+        let Some(Part { range, whole }) = &self.part else { return false };
+        let Head { status, etag, last_modified, date, .. } = &self.head;
+        let representation = Representation {
+            status: *status,
+            etag: etag.as_ref(),
+            last_modified: *last_modified,
+            date: *date,
+            len: *whole,
+        };
+        let has_all = range.start <= missing.start && missing.end <= range.end;
+        has_all && parts::are_alike(&representation, &object.into())
+    }
+
+    /// Whether it is good only together with a stored part.
+    pub fn only_joins(&self) -> bool {
+        self.only_joins
+    }
+
     /// Appends bytes of the body. A fault is reported once, and readers get the bytes all the same.
     pub fn push(&mut self, bytes: &[u8], now: Moment) -> Result<(), BodyFault> {
         self.body.push(bytes, now)
     }
 
     /// The response for waiting requests.
-    pub fn publish(&self, ticket: Ticket, now: Moment) -> Arc<LiveFill> {
+    pub fn publish(&mut self, ticket: Ticket, now: Moment) -> Arc<LiveFill> {
         self.body.publish(self.head.clone().with(Body::default()), ticket, now)
     }
 
@@ -293,8 +343,7 @@ impl Head {
         Object {
             status: self.status,
             phrase: self.phrase,
-            fields: Arc::from(self.fields),
-            not_modified_fields: self.not_modified_fields.into(),
+            fields: self.fields,
             body,
             etag: self.etag,
             last_modified: self.last_modified,

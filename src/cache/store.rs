@@ -7,23 +7,23 @@ use super::body::BodyBudget;
 use super::fill::SharedFills;
 use super::object::Object;
 use super::options::Options;
+use super::parts;
 use super::portable::Change;
 use super::purge::{PurgeMode, Selector, Ticket};
-use super::quota::{self, Quota};
+use super::quota;
+use super::tier::Tier;
 use super::vary::RequestValues;
+use super::writes::Writes;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
-use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The greatest number of variants of one key; a further one replaces the oldest.
 const MOST_VARIANTS: usize = 32;
-
-/// The number of purges that are kept for fills in progress. A fill that began before the oldest of them is not stored.
-const REMEMBERED_PURGES: usize = 256;
 
 /// Number of cells with the time at which a key was last invalidated. Keys that share a cell can only lose a fill to
 /// each other.
@@ -34,9 +34,6 @@ const LEAST_SHARD: u64 = 32 << 20;
 
 /// The greatest number of shards.
 const MOST_SHARDS: u64 = 64;
-
-/// The number of quotas that are kept even if their frontends have no objects.
-const LEAST_QUOTAS: usize = 64;
 
 /// The mean size of an object, for the initial size of the map.
 const TYPICAL_OBJECT: u64 = 64 << 10;
@@ -78,18 +75,8 @@ pub struct Store {
     hasher: DefaultHashBuilder,
     invalidations: Box<[AtomicU64]>,
     writes: Mutex<Writes>,
-}
-
-#[derive(Debug, Default)]
-struct Writes {
-    quotas: HashMap<Arc<str>, Arc<Quota>>,
-    /// At this number of quotas, those of frontends without objects are dropped.
-    most_quotas: usize,
-    purges: VecDeque<(u64, Selector)>,
-    /// The epoch of the newest purge that is no longer kept.
-    forgotten: u64,
-    /// The receiver of changes.
-    follower: Option<Sender<Change>>,
+    /// What keeps objects on a disk.
+    tier: Option<Arc<Tier>>,
 }
 
 /// The result of a look-up.
@@ -101,6 +88,31 @@ pub struct Found {
     pub other: Option<Arc<Object>>,
 }
 
+/// An object that was not stored, and the reason.
+#[derive(Debug)]
+pub struct NotStored {
+    /// The reason.
+    pub reason: InsertError,
+    /// The object, for the request that has brought it.
+    pub object: Arc<Object>,
+}
+
+impl NotStored {
+    fn new(reason: InsertError, object: Object) -> Self {
+        Self { reason, object: Arc::new(object) }
+    }
+}
+
+/// What becomes of the object that is stored for the same variant.
+#[derive(Clone, Copy)]
+enum Known<'a> {
+    IsReplaced,
+    /// It is newer.
+    Stays,
+    /// It is joined with the new one, which is a part; whether that is good for nothing else.
+    IsJoined(&'a Options, bool),
+}
+
 /// Why an object was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InsertError {
@@ -110,13 +122,18 @@ pub enum InsertError {
     Purged,
     /// The store has evicted it at once.
     Evicted,
-    /// An object of its variant is stored already.
+    /// There is one of its variant already, or none that it could be joined with.
     Present,
 }
 
 impl Store {
     /// A store of this many bytes, heads, keys and overhead included.
     pub fn new(bytes: u64) -> Self {
+        Self::with_tier(bytes, None)
+    }
+
+    /// The same with a disk tier behind it.
+    pub fn with_tier(bytes: u64, tier: Option<Arc<Tier>>) -> Self {
         let shards = (bytes / LEAST_SHARD).clamp(1, MOST_SHARDS);
         // `quick_cache` takes the next power of two.
         let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
@@ -139,7 +156,21 @@ impl Store {
             hasher,
             invalidations: (0..INVALIDATION_CELLS).map(|_| AtomicU64::new(0)).collect(),
             writes: Mutex::default(),
+            tier,
         }
+    }
+
+    /// The disk tier.
+    pub fn tier(&self) -> Option<&Arc<Tier>> {
+        self.tier.as_ref()
+    }
+
+    /// Waits until the disk tier, where there is one, has done what was ordered before. Whether it has. It is for another thread
+    /// than a worker's.
+    pub fn settle(&self, timeout: Duration) -> bool {
+        let Some(tier) = &self.tier else { return true };
+        // Without a thread nothing on the disk is this process's.
+        tier.settle_thread().recv_timeout(timeout) != Err(RecvTimeoutError::Timeout)
     }
 
     /// The fills in progress.
@@ -209,52 +240,69 @@ impl Store {
     /// Stores an object, replacing one of its variant.
     pub fn insert(
         &self,
-        key: &[u8],
+        key: impl Into<Arc<[u8]>>,
         object: Object,
         ticket: Ticket,
         options: &Options,
-    ) -> Result<Arc<Object>, InsertError> {
-        self.insert_one(key, object, ticket, options.max_bytes, true)
+    ) -> Result<Arc<Object>, NotStored> {
+        self.insert_one(key.into(), object, ticket, options.max_bytes, Known::IsReplaced)
+    }
+
+    /// Stores a part of a response, together with what is stored of it. A whole response of another representation stays, and is
+    /// stale from now on; parts of another one are replaced, unless the new part `only_joins`.
+    pub fn insert_part(
+        &self,
+        key: impl Into<Arc<[u8]>>,
+        part: Object,
+        ticket: Ticket,
+        (options, only_joins): (&Options, bool),
+    ) -> Result<Arc<Object>, NotStored> {
+        self.insert_one(key.into(), part, ticket, options.max_bytes, Known::IsJoined(options, only_joins))
     }
 
     /// Stores an object of another process's store, unless this store has one of its variant, which is newer. The
     /// frontend's quota is enforced with its next object.
-    pub fn take_over(&self, key: &[u8], object: Object, ticket: Ticket) -> Result<Arc<Object>, InsertError> {
-        self.insert_one(key, object, ticket, 0, false)
+    pub fn take_over(&self, key: &[u8], object: Object, ticket: Ticket) -> Result<Arc<Object>, NotStored> {
+        self.insert_one(key.into(), object, ticket, 0, Known::Stays)
     }
 
     fn insert_one(
         &self,
-        key: &[u8],
-        mut object: Object,
+        key: Arc<[u8]>,
+        object: Object,
         ticket: Ticket,
         max_bytes: u64,
-        replaces: bool,
-    ) -> Result<Arc<Object>, InsertError> {
-        let size = object.size() + key.len() as u64;
-        let is_too_large = size > self.largest || (max_bytes > 0 && size > max_bytes);
-        if is_too_large {
-            return Err(InsertError::TooLarge);
-        }
+        rule: Known<'_>,
+    ) -> Result<Arc<Object>, NotStored> {
+        let is_new = !matches!(rule, Known::Stays);
         let mut writes = self.writes();
-        if self.was_purged(&writes, key, &object, ticket) {
-            return Err(InsertError::Purged);
+        if self.was_purged(&writes, &key, &object, ticket) {
+            return Err(NotStored::new(InsertError::Purged, object));
         }
-        let before = self.cache.peek(key);
-        let is_same = |known: &Arc<Object>| known.variant == object.variant;
-        if !replaces && before.as_ref().is_some_and(|variants| variants.iter().any(is_same)) {
-            return Err(InsertError::Present);
+        let before = self.cache.peek(&*key);
+        let same = before.as_ref().and_then(|known| known.iter().find(|known| known.variant == object.variant));
+        let mut object = match (same, rule) {
+            (Some(_), Known::Stays) => return Err(NotStored::new(InsertError::Present, object)),
+            (same, Known::IsJoined(options, only_joins)) => self.join(same, object, options, only_joins)?,
+            (_, Known::IsReplaced | Known::Stays) => object,
+        };
+        let size = object.size() + key.len() as u64;
+        if size > self.largest || (max_bytes > 0 && size > max_bytes) {
+            return Err(NotStored::new(InsertError::TooLarge, object));
         }
-        let key: Arc<[u8]> = key.into();
         let quota = writes.quota(&object.origin.frontend);
         let charge = quota.charge(&key, size);
         object.charge = Some(Arc::clone(&charge));
         let object = Arc::new(object);
-        let others = before.iter().flat_map(|variants| variants.iter());
-        let mut variants: Vec<_> = others.filter(|known| known.variant != object.variant).cloned().collect();
-        drop(before);
-        variants.push(Arc::clone(&object));
-        self.drop_surplus(&key, &mut variants);
+        let variants: Variants = match before {
+            None => Arc::new([Arc::clone(&object)]),
+            Some(before) => {
+                let others = before.iter().filter(|known| known.variant != object.variant);
+                let mut variants: Vec<_> = others.chain([&object]).cloned().collect();
+                self.drop_surplus(&key, &mut variants);
+                variants.into()
+            }
+        };
         self.put(Arc::clone(&key), variants);
         while max_bytes > 0
             && quota.used() > max_bytes
@@ -264,7 +312,32 @@ impl Store {
         }
         let stored = self.cache.peek(&key);
         let has_stayed = stored.is_some_and(|variants| variants.iter().any(|known| Arc::ptr_eq(known, &object)));
-        if has_stayed { Ok(object) } else { Err(InsertError::Evicted) }
+        if let Some(tier) = self.tier.as_ref().filter(|_| is_new) {
+            tier.keep(&key, &object, ticket);
+        }
+        if has_stayed { Ok(object) } else { Err(NotStored { reason: InsertError::Evicted, object }) }
+    }
+
+    /// What is stored of a part, beside the object of its variant.
+    fn join(
+        &self,
+        known: Option<&Arc<Object>>,
+        part: Object,
+        options: &Options,
+        only_joins: bool,
+    ) -> Result<Object, NotStored> {
+        match known {
+            Some(known) if parts::are_alike(&(&**known).into(), &(&part).into()) => {
+                parts::join(known, part, &self.budget, options)
+                    .map_err(|part| NotStored::new(InsertError::TooLarge, *part))
+            }
+            known => {
+                // It is not what the backend has now.
+                known.iter().for_each(|known| known.soft_purge());
+                let is_good = !only_joins && known.is_none_or(|known| !known.body.is_whole());
+                if is_good { Ok(part) } else { Err(NotStored::new(InsertError::Present, part)) }
+            }
+        }
     }
 
     /// Drops the oldest variants of a key beyond the limit of one key: a key must not fill a shard and so empty it.
@@ -279,9 +352,9 @@ impl Store {
     }
 
     /// Replaces the list of variants of a key.
-    fn put(&self, key: Arc<[u8]>, variants: Vec<Arc<Object>>) {
+    fn put(&self, key: Arc<[u8]>, variants: Variants) {
         quota::enter_all(&variants);
-        self.cache.insert(key, variants.into());
+        self.cache.insert(key, variants);
     }
 
     /// Removes all variants of a key. Returns whether there were any.
@@ -292,39 +365,49 @@ impl Store {
 
     /// The bytes that a frontend's objects take in the store.
     pub fn bytes_of(&self, frontend: &str) -> u64 {
-        self.writes().quotas.get(frontend).map_or(0, |quota| quota.used())
+        self.writes().bytes_of(frontend)
     }
 
     /// Drops all variants of a key, and prevents fills of it in progress from being stored: the target was changed (RFC
     /// 9111 section 4.4). Returns whether there was a variant.
     pub fn invalidate(&self, key: &[u8]) -> bool {
-        self.keep_fills_out(key);
         let writes = self.writes();
-        writes.tell(|| Change::Drop(key.into()));
+        let epoch = self.keep_fills_out(key);
+        self.tell(&writes, epoch, || Change::Drop(key.into()));
         self.take_out(key)
     }
 
     /// Makes all variants of a key stale at once, and prevents fills of it in progress from being stored. Returns
     /// whether there was a variant.
     pub fn make_stale(&self, key: &[u8]) -> bool {
-        self.keep_fills_out(key);
         let writes = self.writes();
-        writes.tell(|| Change::Stale(key.into()));
+        let epoch = self.keep_fills_out(key);
+        self.tell(&writes, epoch, || Change::Stale(key.into()));
         let variants = self.cache.peek(key);
         variants.inspect(|variants| variants.iter().for_each(|object| object.soft_purge())).is_some()
     }
 
     /// Requests of clients, however many, mark only their own key here.
-    fn keep_fills_out(&self, key: &[u8]) {
+    fn keep_fills_out(&self, key: &[u8]) -> u64 {
+        let epoch = self.epoch.fetch_add(1, SeqCst) + 1;
         if let Some(cell) = self.cell(key) {
-            cell.fetch_max(self.epoch.fetch_add(1, SeqCst) + 1, SeqCst);
+            cell.fetch_max(epoch, SeqCst);
+        }
+        epoch
+    }
+
+    /// Tells of a change at this epoch. The writes are locked, so changes are told in their order.
+    fn tell(&self, writes: &Writes, epoch: u64, change: impl Fn() -> Change) {
+        writes.tell(&change);
+        if let Some(tier) = &self.tier {
+            tier.change(epoch, change());
         }
     }
 
     /// Drops one object, if it is still stored.
     pub fn drop_object(&self, key: &[u8], object: &Arc<Object>) {
         let writes = self.writes();
-        writes.tell(|| Change::Drop(key.into()));
+        self.tell(&writes, self.epoch.load(SeqCst), || Change::Drop(key.into()));
         self.remove(key, |known| Arc::ptr_eq(known, object));
     }
 
@@ -340,13 +423,13 @@ impl Store {
     /// Reports all changes that remove objects from now on, until [`Store::end_changes`].
     pub fn changes(&self) -> Receiver<Change> {
         let (sender, changes) = channel();
-        self.writes().follower = Some(sender);
+        self.writes().follow(Some(sender));
         changes
     }
 
     /// Ends the reports.
     pub fn end_changes(&self) {
-        self.writes().follower = None;
+        self.writes().follow(None);
     }
 
     /// The stored objects, keys and variants, the oldest variant first. It takes a read lock of one shard at a time,
@@ -360,8 +443,9 @@ impl Store {
     /// it is for an administrator and not for the request path.
     pub fn purge(&self, selector: &Selector, mode: PurgeMode) -> usize {
         let mut writes = self.writes();
-        writes.remember(self.epoch.fetch_add(1, SeqCst) + 1, selector);
-        writes.tell(|| Change::Purge(selector.clone(), mode));
+        let epoch = self.epoch.fetch_add(1, SeqCst) + 1;
+        writes.remember(epoch, selector);
+        self.tell(&writes, epoch, || Change::Purge(selector.clone(), mode));
         drop(writes);
         self.cache.iter().map(|(key, _)| self.purge_key(&key, selector, mode)).sum()
     }
@@ -388,15 +472,13 @@ impl Store {
         match (removed, after.is_empty()) {
             (0, _) => {}
             (_, true) => drop(self.take_out(key)),
-            (_, false) => self.put(key.into(), after),
+            (_, false) => self.put(key.into(), after.into()),
         }
         removed
     }
 
     fn was_purged(&self, writes: &Writes, key: &[u8], object: &Object, ticket: Ticket) -> bool {
-        let is_invalid = self.cell(key).is_some_and(|cell| cell.load(SeqCst) > ticket.0);
-        let mut later = writes.purges.iter().filter(|(epoch, _)| *epoch > ticket.0);
-        is_invalid || writes.forgotten > ticket.0 || later.any(|(_, selector)| selector.has(object))
+        self.cell(key).is_some_and(|cell| cell.load(SeqCst) > ticket.0) || writes.was_purged(object, ticket)
     }
 
     fn cell(&self, key: &[u8]) -> Option<&AtomicU64> {
@@ -406,31 +488,5 @@ impl Store {
 
     fn writes(&self) -> MutexGuard<'_, Writes> {
         self.writes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Writes {
-    fn quota(&mut self, frontend: &Arc<str>) -> Arc<Quota> {
-        if self.quotas.len() >= self.most_quotas {
-            self.quotas.retain(|_, quota| !quota.is_idle());
-            self.most_quotas = 2 * self.quotas.len().max(LEAST_QUOTAS);
-        }
-        Arc::clone(self.quotas.entry(Arc::clone(frontend)).or_default())
-    }
-
-    fn tell(&self, change: impl FnOnce() -> Change) {
-        if let Some(follower) = &self.follower {
-            // A receiver that has ended need not be notified.
-            let _ = follower.send(change());
-        }
-    }
-
-    fn remember(&mut self, epoch: u64, selector: &Selector) {
-        if self.purges.len() == REMEMBERED_PURGES
-            && let Some((epoch, _)) = self.purges.pop_front()
-        {
-            self.forgotten = epoch;
-        }
-        self.purges.push_back((epoch, selector.clone()));
     }
 }

@@ -1,6 +1,7 @@
 //! `Vary`: the request fields by which a response was selected (RFC 9111 section 4.1).
 
 use super::fields::{Fields, list};
+use serde::{Deserialize, Serialize};
 
 /// The greatest number of fields of a `Vary`. A response that names more is not stored.
 pub const MOST_FIELDS: usize = 16;
@@ -10,13 +11,13 @@ pub const MOST_FIELDS: usize = 16;
 pub const MOST_BYTES: usize = 2048;
 
 /// The selecting fields of a stored response, with the values of its request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Variant {
     /// Names in lower case, sorted, each with the normalised value; `None` if the request lacked the field.
     fields: Box<[SelectingField]>,
 }
 
-pub(super) type SelectingField = (Box<str>, Option<Box<[u8]>>);
+type SelectingField = (Box<str>, Option<Box<[u8]>>);
 
 /// Why a response has no variant that can be selected again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,15 +84,9 @@ impl Variant {
         true
     }
 
-    /// The selecting fields, sorted by their names.
-    pub(super) fn fields(&self) -> &[SelectingField] {
-        &self.fields
-    }
-
-    /// The variant of these fields.
-    pub(super) fn of_fields(mut fields: Vec<SelectingField>) -> Self {
-        fields.sort_unstable();
-        Self { fields: fields.into() }
+    /// The fields as bytes: those of two variants are equal where the variants are.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).unwrap_or_default()
     }
 
     /// Memory in bytes.

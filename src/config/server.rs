@@ -275,7 +275,7 @@ fn read_access_log_format(field: &Field<'_>) -> access_log::Format {
 }
 
 /// Reads an optional path.
-fn read_path(field: &Field<'_>) -> Option<PathBuf> {
+pub(super) fn read_path(field: &Field<'_>) -> Option<PathBuf> {
     let path = field.read("a path, or false for none", |value| match (value.as_str(), value) {
         (Some(""), _) | (_, serde_json::Value::Bool(false)) => Some(None),
         (Some(path), _) => Some(Some(path.into())),

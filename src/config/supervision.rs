@@ -1,6 +1,8 @@
 //! `server`: supervision of the workers' memory and progress.
 
 use super::raw::Section;
+use super::server::read_path;
+use crate::disk;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ pub struct Supervision {
     pub memory_limit: Option<u64>,
     /// The limit of the object cache of all workers in bytes (`server.cacheBytes`); 0 disables it.
     pub cache_bytes: u64,
+    /// The disk tier of the object cache (`server.cacheDisk`); `None` for none.
+    pub cache_disk: Option<disk::Settings>,
     /// The interval of memory checks (`server.memoryCheckInterval`).
     pub memory_check_interval: Duration,
     /// Whether the process may be replaced if replacing its workers does not suffice (`server.memoryUpgrade`).
@@ -49,12 +53,40 @@ pub(super) fn read(server: &Section<'_>) -> Supervision {
     }
     Supervision {
         cache_bytes: cache.unwrap_or(DEFAULT_CACHE.min(limit_or_any / 4)),
+        cache_disk: read_disk(server, cache == Some(0)),
         memory_limit: limit,
         memory_check_interval: server.field("memoryCheckInterval").seconds().unwrap_or(Duration::from_secs(1)),
         memory_upgrade: server.field("memoryUpgrade").flag().unwrap_or(false),
         watchdog: server.field("watchdog").seconds().unwrap_or(Duration::from_secs(10)),
         lame_duck: server.field("lameDuck").seconds_or_zero().unwrap_or(Duration::ZERO),
         upgrade_timeout: server.field("upgradeTimeout").seconds().unwrap_or(Duration::from_secs(60)),
+    }
+}
+
+/// Both settings of the disk tier, or none. Without a cache in memory there is nothing to keep.
+fn read_disk(server: &Section<'_>, has_no_cache: bool) -> Option<disk::Settings> {
+    let section = server.field("cacheDisk").section();
+    let (path, bytes) = (section.field("path"), section.field("bytes"));
+    let expected = "a number of bytes from 1048576, or a text such as \"20GB\"";
+    let size = bytes.read(expected, read_bytes);
+    if size.is_some_and(|bytes| bytes < LEAST) {
+        bytes.refuse(expected);
+    }
+    match (read_path(&path), size) {
+        (Some(_), _) if has_no_cache => {
+            path.refuse("none where server.cacheBytes is 0: objects are kept on the disk behind the cache in memory");
+            None
+        }
+        (Some(path), Some(bytes)) => Some(disk::Settings { path, bytes }),
+        (Some(_), None) => {
+            bytes.lacks("no bytes", "a size for the folder of objects");
+            None
+        }
+        (None, Some(_)) => {
+            path.lacks("no path", "a folder for the objects");
+            None
+        }
+        (None, None) => None,
     }
 }
 

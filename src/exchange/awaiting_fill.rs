@@ -6,12 +6,12 @@ use super::caching::Caching;
 use super::events::{Effect, Input};
 use super::request_context::RequestContext;
 use super::step_context::StepContext;
+use super::store_request::StoreRequest;
 use super::transition::{Next, Step, Transition};
 use crate::cache::fill::{FillEnd, FillStart, FillWait};
 use crate::cache::live::{LiveFill, LiveReader, Sleeper};
 use crate::cluster::Route;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The number of times that a request joins a fill that fails before any of its response has been sent.
 const MOST_JOINS: u32 = 3;
@@ -25,17 +25,6 @@ pub(super) struct AwaitingFill {
     joins: u32,
 }
 
-/// The parameters with which a request joins a fill.
-#[derive(Debug)]
-pub struct FillRequest {
-    /// The key of the object, with the selection by the `Vary` of the object stored last.
-    pub key: Box<[u8]>,
-    /// Whether the request may be the one that fills.
-    pub may_lead: bool,
-    /// The limit of the wait for a fill.
-    pub timeout: Duration,
-}
-
 impl AwaitingFill {
     /// Makes the request join the fill.
     pub(super) fn start(
@@ -44,7 +33,7 @@ impl AwaitingFill {
         route: Arc<Route>,
         cx: &mut StepContext<'_>,
     ) -> Self {
-        cx.effect(Effect::JoinFill);
+        cx.effect(Effect::AskStore);
         cx.deadline_in(route.cluster.options.cache.update_lock_timeout);
         Self { context, caching, route, wait: None, joins: 1 }
     }
@@ -95,7 +84,7 @@ impl AwaitingFill {
             }
             None if self.joins < MOST_JOINS => {
                 self.joins += 1;
-                cx.effect(Effect::JoinFill);
+                cx.effect(Effect::AskStore);
                 cx.deadline_in(self.route.cluster.options.cache.update_lock_timeout);
                 Ok(Next::Stay(self))
             }
@@ -109,8 +98,8 @@ impl AwaitingFill {
         Ok(cache_lookup::forward(context, caching, route, cx)?.into())
     }
 
-    pub(super) fn request(&self) -> FillRequest {
+    pub(super) fn request(&self) -> StoreRequest {
         let timeout = self.route.cluster.options.cache.update_lock_timeout;
-        FillRequest { key: self.caching.selection(), may_lead: self.caching.may_lead(), timeout }
+        StoreRequest::Join { key: self.caching.selection(), may_lead: self.caching.may_lead(), timeout }
     }
 }

@@ -38,8 +38,8 @@ impl AwaitingResponse {
         if cx.common.options().is_some_and(Options::has_byte_rates) {
             cx.common.start_pacing(context.request.kept_len(), cx.core.now);
         }
-        let validators = context.caching.as_ref().and_then(|caching| caching.validators());
-        cx.core.output.upstream.make(|out| context.request.write(validators, out));
+        let conditions = context.caching.as_ref().and_then(|caching| caching.conditions());
+        cx.core.output.upstream.make(|out| context.request.write(conditions, out));
         if let Some(caching) = &mut context.caching {
             caching.note_sent(cx.core.wall_time());
         }

@@ -1,10 +1,11 @@
 //! The look-up of a request in the object cache: served from it, or sent to a backend.
 
 use super::cache_view::with_view;
-use super::caching::{Caching, Fetch};
+use super::caching::{Caching, Fetch, Selection};
 use super::local_reply::LocalReply;
 use super::request_context::RequestContext;
 use super::step_context::StepContext;
+use super::store_request::DiskWish;
 use super::transition::{Failure, Transition};
 use super::{affinity, choosing};
 use crate::base::clock::Moment;
@@ -13,11 +14,13 @@ use crate::cache::key::{self, CacheRequest};
 use crate::cache::lookup::{self, Bypass, Cause, Decision};
 use crate::cache::object::Object;
 use crate::cache::options::Options;
+use crate::cache::parts;
 use crate::cache::refresh;
 use crate::cache::status::{self, Served};
 use crate::cache::store::{Found, Store};
 use crate::cache::vary::RequestValues;
 use crate::cluster::Route;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +29,8 @@ enum Plan {
     Forward,
     Purge,
     Serve(Arc<Object>, status::State),
+    /// The disk may have what memory lacks.
+    Load,
     OnlyIfCached,
     Fetch(Fetch),
 }
@@ -67,6 +72,7 @@ pub(super) fn start(
         // The client names a backend to try, so other clients must not get the response.
         names_backend: affinity::named(request, &route.cluster, &cx.core.settings.forwarded).is_some(),
         may_purge: request.may_purge(),
+        asked_disk: context.asked_disk,
         key: &mut key,
     };
     // The ticket is taken before the look-up: a purge from now on prevents storing, since the look-up may have seen the
@@ -80,11 +86,12 @@ pub(super) fn start(
             let served = Served { state, is_shadow: false, backend_status: None, waited, hits };
             Ok(Transition::ServeCached(context, object, served))
         }
-        Plan::Purge => Ok(give(context, if store.make_stale(&key) { 200 } else { 404 }, cx)),
+        Plan::Load => Ok(Transition::AskDisk(context, route, DiskWish::Load(key.as_slice().into()))),
+        Plan::Purge => Ok(purge(context, route, (&store, &key), cx)),
         Plan::OnlyIfCached => Ok(give(context, 504, cx)),
         Plan::Fetch(fetch) => {
             let may_wait = fetch.selection.is_some() && context.waited.is_none();
-            let caching = Box::new(Caching::new(&key, ticket, fetch, cx.core.wall_time()));
+            let caching = Box::new(Caching::new(key.as_slice().into(), ticket, fetch, cx.core.wall_time()));
             match may_wait {
                 true => Ok(Transition::JoinFill(context, caching, route)),
                 false => forward(context, caching, route, cx),
@@ -117,6 +124,7 @@ struct Lookup<'a> {
     wall: SystemTime,
     names_backend: bool,
     may_purge: bool,
+    asked_disk: bool,
     key: &'a mut Vec<u8>,
 }
 
@@ -137,6 +145,7 @@ impl Lookup<'_> {
                     cause: Cause::Bypass,
                     stale: None,
                     validates: false,
+                    completion: None,
                     asks_for_whole: false,
                     selection: None,
                     may_lead: false,
@@ -147,6 +156,16 @@ impl Lookup<'_> {
         options.key.write(view, self.key);
         let mut values = RequestValues::of(view.fields);
         let Found { object, other } = self.store.get(self.key, &mut values);
+        // All variants of a key are loaded at once, and leave memory at once.
+        let is_unknown = object.is_none() && other.is_none() && !self.asked_disk;
+        if is_unknown && self.store.tier().is_some_and(|tier| tier.has(self.key)) {
+            return Plan::Load;
+        }
+        if let Some(object) = &object
+            && let Some(missing) = parts::missing(view, object)
+        {
+            return self.plan_for_part(view, (object, missing), &mut values);
+        }
         let decision = lookup::decide(view, object.as_deref(), other.is_some(), options, self.wall);
         let cause = match (decision, &object) {
             (Decision::OnlyIfCached, _) => return Plan::OnlyIfCached,
@@ -170,7 +189,30 @@ impl Lookup<'_> {
         let asks_for_whole = fills && (validates || !refresh::has_conditions(view));
         let selection = if fills { self.selection(object.as_ref().or(other.as_ref()), &mut values) } else { None };
         let may_lead = asks_for_whole && refresh::may_lead(view, options);
-        Plan::Fetch(Fetch { cause, stale: object, validates, asks_for_whole, selection, may_lead })
+        Plan::Fetch(Fetch { cause, stale: object, validates, completion: None, asks_for_whole, selection, may_lead })
+    }
+
+    /// What is stored is only a part of what the request wants. If that is fresh, a backend is asked for the rest.
+    #[cold]
+    fn plan_for_part(
+        &self,
+        view: &CacheRequest<'_>,
+        (object, missing): (&Arc<Object>, Range<u64>),
+        values: &mut RequestValues<'_>,
+    ) -> Plan {
+        let decide = |object| lookup::decide(view, object, false, self.options, self.wall);
+        if decide(None) == Decision::OnlyIfCached {
+            return Plan::OnlyIfCached;
+        }
+        let is_fresh = decide(Some(&**object)) == Decision::Hit;
+        let may_complete = is_fresh && parts::may_complete(view, object, &missing, self.options);
+        let completion = may_complete.then(|| (Arc::clone(object), missing));
+        let fills = refresh::fills(view);
+        let asks_for_whole = fills && (may_complete || !refresh::has_conditions(view));
+        let selection = if fills { self.selection(Some(object), values) } else { None };
+        let may_lead = asks_for_whole && refresh::may_lead(view, self.options);
+        let (cause, stale, validates) = (Cause::Partial, None, false);
+        Plan::Fetch(Fetch { cause, stale, validates, completion, asks_for_whole, selection, may_lead })
     }
 
     /// Whether another request refreshes the object; if not, this one does.
@@ -179,16 +221,33 @@ impl Lookup<'_> {
     }
 
     /// The key and selection under which other requests wait for the fill. `None` if the response will not be stored.
-    fn selection(&self, learned: Option<&Arc<Object>>, values: &mut RequestValues<'_>) -> Option<Box<[u8]>> {
+    fn selection(&self, learned: Option<&Arc<Object>>, values: &mut RequestValues<'_>) -> Option<Selection> {
+        let Some(learned) = learned else { return Some(Selection::Key) };
         let mut selection = self.key.clone();
-        let is_selectable = learned.is_none_or(|object| object.variant.write_selection(values, &mut selection));
-        is_selectable.then(|| selection.into())
+        let is_selectable = learned.variant.write_selection(values, &mut selection);
+        is_selectable.then(|| Selection::OfVariant(selection.into()))
+    }
+}
+
+/// Makes what there is of a key stale. The client is told once none of it is on the disk.
+#[cold]
+fn purge(
+    context: Box<RequestContext>,
+    route: Arc<Route>,
+    (store, key): (&Store, &[u8]),
+    cx: &mut StepContext<'_>,
+) -> Transition {
+    let was_on_disk = store.tier().is_some_and(|tier| tier.may_have(key));
+    let status = if store.make_stale(key) || was_on_disk { 200 } else { 404 };
+    match store.tier() {
+        Some(_) => Transition::AskDisk(context, route, DiskWish::Settle(status)),
+        None => give(context, status, cx),
     }
 }
 
 /// A local reply without a body.
 #[cold]
-fn give(context: Box<RequestContext>, status: u16, cx: &mut StepContext<'_>) -> Transition {
+pub(super) fn give(context: Box<RequestContext>, status: u16, cx: &mut StepContext<'_>) -> Transition {
     let uploaded = context.upload.is_done();
     let reply = LocalReply { status, fields: b"", retry_after: Duration::ZERO, error: None, body: b"" };
     reply.give(Some(context), uploaded, cx)

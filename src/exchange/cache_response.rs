@@ -1,12 +1,13 @@
 //! The part of the object cache in a backend's response, or in the lack of one.
 
-use super::cache_view::with_view;
+use super::cache_view::{view_without_fields, with_view};
 use super::caching::Verdict;
 use super::request_context::RequestContext;
 use super::step_context::StepContext;
 use super::transition::Transition;
 use crate::cache::fields::Fields;
 use crate::cache::freshness::Times;
+use crate::cache::key::CacheRequest;
 use crate::cache::lookup::{self, Failure};
 use crate::cache::object::Object;
 use crate::cache::status::{self, Served};
@@ -38,8 +39,12 @@ pub(super) fn take(
         times: Times { requested_at: caching.requested_at(), received_at: wall },
     };
     let options = &route.cluster.options.cache;
-    let verdict =
-        with_view(&context.request, &route, |view| caching.judge(view, &response, options, &store, (now, wall)));
+    let judges_without_fields = caching.judges_without_fields(&response);
+    let mut judge = |view: &CacheRequest<'_>| caching.judge(view, &response, options, &store, (now, wall));
+    let verdict = match judges_without_fields {
+        true => Some(judge(&view_without_fields(&context.request, &route))),
+        false => with_view(&context.request, &route, judge),
+    };
     match verdict {
         None | Some(Verdict::Forward) => {
             context.caching = Some(caching);
@@ -54,10 +59,17 @@ pub(super) fn take(
             Err(Transition::ServeCached(context, object, served))
         }
         Some(Verdict::Again) => {
-            let reuse = head.keep_alive && rest.is_empty() && !write_closed;
-            caching.ask_anew();
+            // What follows the head of another response than a 304 is not waited for.
+            let has_body = head.body != BodyLength::None || !rest.is_empty();
             context.caching = Some(caching);
-            Err(Transition::SendAgain { context, reuse })
+            Err(Transition::SendAgain { context, reuse: head.keep_alive && !has_body && !write_closed })
+        }
+        Some(Verdict::Gather) => {
+            cx.common.stats.end_wait(cx.core.now);
+            cx.observe(Observation::Responded { status: head.status, retry_after: head.retry_after });
+            context.caching = Some(caching);
+            let upstream_stays = head.keep_alive && head.idle_seconds != Some(0) && !write_closed;
+            Err(Transition::Gather { context, body: head.body, upstream_stays, head_len: head.len })
         }
     }
 }

@@ -33,6 +33,23 @@ pub(super) fn with_view<T>(request: &Request, route: &Route, read: impl FnOnce(&
     }))
 }
 
+/// The same without fields, and with the port of the scheme: for where neither matters.
+pub(super) fn view_without_fields<'a>(request: &'a Request, route: &'a Route) -> CacheRequest<'a> {
+    let is_https = request.is_secure();
+    CacheRequest {
+        frontend: &route.cluster.key,
+        app: &route.cluster.id,
+        method: request.method(),
+        is_https,
+        host: request.host().as_bytes(),
+        port: port(Fields::default(), is_https),
+        target: request.target(),
+        has_body: request.body() != BodyLength::None,
+        is_trusted: request.is_trusted(),
+        fields: Fields::default(),
+    }
+}
+
 /// The port in `Host`, or the default port of the scheme.
 fn port(fields: Fields<'_>, is_https: bool) -> u16 {
     let stated = fields.first("host").and_then(|host| std::str::from_utf8(split_port(host).1?).ok()?.parse().ok());

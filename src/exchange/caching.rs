@@ -1,10 +1,9 @@
 //! The part of the object cache in a forwarded request: fill, validation, stale responses and invalidation.
 
-use super::output_queue::{ByteSink, OutputQueue};
 use super::request::Request;
 use crate::base::clock::Moment;
-use crate::base::slice_ext::SliceExt;
 use crate::cache::body::BodyFault;
+use crate::cache::conditional::OwnConditions;
 use crate::cache::fill::FillLead;
 use crate::cache::invalidation;
 use crate::cache::key::{self, CacheRequest};
@@ -12,11 +11,12 @@ use crate::cache::live::{LiveFill, Sleeper};
 use crate::cache::lookup::{self, Cause, Decision, Failure};
 use crate::cache::object::Object;
 use crate::cache::options::Options;
+use crate::cache::parts;
 use crate::cache::purge::Ticket;
 use crate::cache::refresh::{self, Refresh};
 use crate::cache::status::{self, Forwarded, Served};
-use crate::cache::storability::{CacheResponse, PendingObject, Refusal, admit};
-use crate::cache::store::{InsertError, Store};
+use crate::cache::storability::{CacheResponse, PendingObject, Refusal, admit_to_eligible};
+use crate::cache::store::{InsertError, NotStored, Store};
 use crate::cache::vary::RequestValues;
 use crate::cluster::Route;
 use std::ops::Range;
@@ -26,7 +26,7 @@ use std::time::SystemTime;
 /// The cache's part of a forwarded request.
 #[derive(Debug)]
 pub(super) struct Caching {
-    key: Box<[u8]>,
+    key: Arc<[u8]>,
     ticket: Ticket,
     cause: Cause,
     /// The stored response that is being validated, or that may replace an error.
@@ -34,7 +34,9 @@ pub(super) struct Caching {
     /// The backend is asked to validate `stale`.
     validates: bool,
     /// The validators sent in place of the client's conditions; `None` to send the client's.
-    validators: Option<Box<[u8]>>,
+    conditions: Option<OwnConditions>,
+    /// The stored response of which the backend is asked for a part, and the part.
+    completion: Option<Completion>,
     /// The backend is asked for the whole response, without the client's conditions.
     asks_for_whole: bool,
     requested_at: SystemTime,
@@ -49,19 +51,32 @@ pub(super) struct Caching {
     /// The handle with which readers wake this request.
     sleeper: Option<Sleeper>,
     /// The key and selection under which other requests wait for the fill.
-    selection: Box<[u8]>,
+    selection: Arc<[u8]>,
     may_lead: bool,
 }
+
+/// A stored response, and the places of its body that it lacks for a request.
+pub(super) type Completion = (Arc<Object>, Range<u64>);
 
 /// A request to a backend.
 pub(super) struct Fetch {
     pub(super) cause: Cause,
     pub(super) stale: Option<Arc<Object>>,
     pub(super) validates: bool,
+    /// What is asked for a part alone.
+    pub(super) completion: Option<Completion>,
     pub(super) asks_for_whole: bool,
     /// The key and selection under which other requests wait for the fill; `None` if none may.
-    pub(super) selection: Option<Box<[u8]>>,
+    pub(super) selection: Option<Selection>,
     pub(super) may_lead: bool,
+}
+
+/// What a fill is waited for by.
+pub(super) enum Selection {
+    /// The key alone: no variant is known.
+    Key,
+    /// The key, and the values of the fields that a variant was selected by.
+    OfVariant(Arc<[u8]>),
 }
 
 /// The verdict on a response.
@@ -69,26 +84,33 @@ pub(super) enum Verdict {
     Forward,
     /// The client gets this object in place of the response.
     Serve(Arc<Object>, Served),
-    /// The request is sent again without validators.
+    /// The request is sent again: the backend has something else than what is stored.
     Again,
+    /// The body is gathered, as it is the part that a stored response lacks.
+    Gather,
 }
 
 impl Caching {
     /// The part for a request with this key.
-    pub(super) fn new(key: &[u8], ticket: Ticket, fetch: Fetch, wall: SystemTime) -> Self {
-        let Fetch { cause, stale, validates, asks_for_whole, selection, may_lead } = fetch;
-        let validators = stale.as_ref().filter(|_| validates).map(|stale| {
-            let mut lines = Vec::new();
-            refresh::put_validators(stale, &mut lines);
-            lines.into()
-        });
+    pub(super) fn new(key: Arc<[u8]>, ticket: Ticket, fetch: Fetch, wall: SystemTime) -> Self {
+        let Fetch { cause, stale, validates, completion, asks_for_whole, selection, may_lead } = fetch;
+        let conditions = match (&stale, &completion) {
+            (_, Some((object, missing))) => Some(parts::ask_for(object, missing)),
+            (Some(stale), None) if validates => Some(OwnConditions::to_validate(stale)),
+            _ => None,
+        };
         Self {
-            key: key.into(),
+            selection: match selection {
+                Some(Selection::OfVariant(selection)) => selection,
+                Some(Selection::Key) | None => Arc::clone(&key),
+            },
+            key,
             ticket,
             cause,
             stale,
             validates,
-            validators,
+            conditions,
+            completion,
             asks_for_whole,
             requested_at: wall,
             pending: None,
@@ -97,7 +119,6 @@ impl Caching {
             stored: Err(Refusal::Request),
             lead: None,
             sleeper: None,
-            selection: selection.unwrap_or_default(),
             may_lead,
         }
     }
@@ -119,13 +140,20 @@ impl Caching {
     }
 
     /// The validators that a backend gets in place of the client's conditions; `None` to send the client's.
-    pub(super) fn validators(&self) -> Option<&[u8]> {
-        self.validators.as_deref()
+    pub(super) fn conditions(&self) -> Option<&OwnConditions> {
+        self.conditions.as_ref()
     }
 
     /// The stored response does not match the backend's: the whole response is requested.
-    pub(super) fn ask_anew(&mut self) {
-        (self.stale, self.validates, self.validators) = (None, false, Some([].into()));
+    fn ask_anew(&mut self) -> Verdict {
+        (self.stale, self.validates, self.conditions) = (None, false, Some(OwnConditions::none()));
+        Verdict::Again
+    }
+
+    /// What is stored cannot be completed: the backend is asked for what the client wants.
+    #[cold]
+    pub(super) fn ask_as_client(&mut self) {
+        (self.completion, self.pending, self.conditions, self.asks_for_whole) = (None, None, None, false);
     }
 
     /// The stored response that may replace an error.
@@ -151,8 +179,14 @@ impl Caching {
     }
 
     /// The key and selection under which other requests wait for the fill.
-    pub(super) fn selection(&self) -> Box<[u8]> {
-        self.selection.clone()
+    pub(super) fn selection(&self) -> Arc<[u8]> {
+        Arc::clone(&self.selection)
+    }
+
+    /// Whether nothing of the request's fields has a say in what is done with this response.
+    pub(super) fn judges_without_fields(&self, response: &CacheResponse<'_>) -> bool {
+        let is_first = self.stale.is_none() && self.completion.is_none();
+        self.may_lead && is_first && response.status != 206 && !response.fields.has("vary")
     }
 
     /// Decides about the response of a backend.
@@ -168,6 +202,9 @@ impl Caching {
             invalidate(view, response, options, store);
             return Verdict::Forward;
         }
+        if let Some(verdict) = self.judge_completion(view, response, options, store) {
+            return verdict;
+        }
         if let Some(stale) = &self.stale {
             let serve = |object: Arc<Object>, is_shadow| {
                 let hits = object.count_hit();
@@ -177,10 +214,19 @@ impl Caching {
             if response.status == 304 && self.validates {
                 return match refresh::refresh(stale, view, response, options) {
                     Refresh::Good(object) => {
-                        let stored = store.insert(&self.key, object, self.ticket, options);
-                        let is_fresh = stored.as_ref().is_ok_and(|object| object.is_fresh(wall));
-                        end_fill(self.lead.take(), is_fresh, now);
-                        serve(stored.unwrap_or_else(|_| Arc::clone(stale)), false)
+                        let object = match store.insert(Arc::clone(&self.key), object, self.ticket, options) {
+                            Ok(object) => {
+                                end_fill(self.lead.take(), object.is_fresh(wall), now);
+                                object
+                            }
+                            // A purge since the look-up stands: the object is good for this request alone.
+                            Err(NotStored { reason, object }) => {
+                                end_unstored(self.lead.take(), reason, now);
+                                object
+                            }
+                        };
+                        // It may be that the conditions ask for more now.
+                        if parts::missing(view, &object).is_some() { self.ask_anew() } else { serve(object, false) }
                     }
                     Refresh::GoodOnce(object, refusal) => {
                         if !refusal.is_of_request() {
@@ -191,7 +237,7 @@ impl Caching {
                     }
                     Refresh::Other => {
                         store.drop_object(&self.key, stale);
-                        Verdict::Again
+                        self.ask_anew()
                     }
                 };
             }
@@ -203,11 +249,9 @@ impl Caching {
             self.update_by_head(view, response, options, store);
             return Verdict::Forward;
         }
-        let admitted = admit(view, response, options).and_then(|mut pending| {
-            pending.limit_to(store.largest(), store.budget()).map_err(|_| Refusal::TooLarge)?;
-            Ok(pending)
-        });
-        match admitted {
+        // A part that nothing has asked for stands for nothing.
+        let is_unasked = response.status == 206 && !view.fields.has("range");
+        match if is_unasked { Err(Refusal::Status) } else { admit_within(view, response, options, store) } {
             Ok(pending) => {
                 // An object that must be validated each time is of no use to waiting requests.
                 if !pending.can_be_fresh(wall) {
@@ -218,6 +262,51 @@ impl Caching {
             Err(refusal) => self.note_refusal(refusal, response.status, store, now),
         }
         Verdict::Forward
+    }
+
+    /// What is done with the response to a request for a part alone. `None` where it is a response like others.
+    fn judge_completion(
+        &mut self,
+        view: &CacheRequest<'_>,
+        response: &CacheResponse<'_>,
+        options: &Options,
+        store: &Store,
+    ) -> Option<Verdict> {
+        let (stored, missing) = self.completion.as_ref()?;
+        if !matches!(response.status, 206 | 304 | 416) {
+            self.completion = None;
+            return None;
+        }
+        let admitted = admit_within(view, response, options, store).ok().filter(|_| response.status == 206);
+        if let Some(pending) = admitted.filter(|pending| pending.completes(stored, missing)) {
+            self.pending = Some(pending);
+            return Some(Verdict::Gather);
+        }
+        store.drop_object(&self.key, stored);
+        self.ask_as_client();
+        Some(Verdict::Again)
+    }
+
+    /// The part that a stored response lacks has come: the response as a whole. `None` where they cannot be joined.
+    pub(super) fn join(&mut self, store: &Store, options: &Options, now: Moment) -> Option<(Arc<Object>, Served)> {
+        let (stored, missing) = self.completion.take()?;
+        let part = self.pending.take()?.finish().ok()?;
+        let joined = parts::join(&stored, part, store.budget(), options).ok()?;
+        if joined.body.missing(missing).is_some() {
+            return None;
+        }
+        let object = match store.insert(Arc::clone(&self.key), joined, self.ticket, options) {
+            Ok(object) => {
+                end_fill(self.lead.take(), true, now);
+                object
+            }
+            Err(NotStored { reason, object }) => {
+                end_unstored(self.lead.take(), reason, now);
+                object
+            }
+        };
+        let (state, waited, hits) = (status::State::Miss, Some(Cause::Partial), object.count_hit());
+        Some((object, Served { state, is_shadow: false, backend_status: Some(206), waited, hits }))
     }
 
     /// Records that the response is not stored. The refusal is remembered for other requests only if the response
@@ -237,7 +326,7 @@ impl Caching {
     fn update_by_head(&self, view: &CacheRequest<'_>, response: &CacheResponse<'_>, options: &Options, store: &Store) {
         let Some(stale) = self.stale.as_ref().filter(|_| response.status == 200) else { return };
         match refresh::update_by_head(stale, view, response, options) {
-            Refresh::Good(object) => drop(store.insert(&self.key, object, self.ticket, options)),
+            Refresh::Good(object) => drop(store.insert(Arc::clone(&self.key), object, self.ticket, options)),
             Refresh::GoodOnce(_, refusal) if !refusal.is_of_request() => store.drop_object(&self.key, stale),
             Refresh::GoodOnce(..) => {}
             Refresh::Other => stale.soft_purge(),
@@ -259,14 +348,17 @@ impl Caching {
     /// The response is complete. Returns whether it is stored now: an object that is too large, or was purged
     /// meanwhile, was only forwarded.
     pub(super) fn complete(self, store: &Store, options: &Options, now: Moment) -> bool {
-        let Some(Ok(object)) = self.pending.map(PendingObject::finish) else { return false };
-        let stored = store.insert(&self.key, object, self.ticket, options);
+        let Some(pending) = self.pending else { return false };
+        let (is_part, only_joins) = (pending.is_part(), pending.only_joins());
+        let Ok(object) = pending.finish() else { return false };
+        let stored = match is_part {
+            true => store.insert_part(Arc::clone(&self.key), object, self.ticket, (options, only_joins)),
+            false => store.insert(Arc::clone(&self.key), object, self.ticket, options),
+        };
         let is_stored = stored.is_ok();
-        match (self.lead, stored) {
-            (lead, Ok(_)) => end_fill(lead, true, now),
-            (lead, Err(InsertError::TooLarge)) => end_fill(lead, false, now),
-            (Some(lead), Err(InsertError::Purged | InsertError::Evicted | InsertError::Present)) => lead.release(),
-            (None, Err(_)) => {}
+        match stored {
+            Ok(_) => end_fill(self.lead, true, now),
+            Err(NotStored { reason, .. }) => end_unstored(self.lead, reason, now),
         }
         is_stored
     }
@@ -293,7 +385,7 @@ impl Caching {
 
     /// The rest of the body is slow to arrive: waiting requests start to read the part that has arrived.
     pub(super) fn publish(&mut self, now: Moment) {
-        if let (Some(pending), Some(lead)) = (&self.pending, &mut self.lead)
+        if let (Some(pending), Some(lead)) = (&mut self.pending, &mut self.lead)
             && !lead.is_published()
         {
             lead.publish(&pending.publish(self.ticket, now));
@@ -332,7 +424,7 @@ impl Caching {
     }
 
     /// Collects a part of the body.
-    fn collect(&mut self, bytes: &[u8], now: Moment) {
+    pub(super) fn collect(&mut self, bytes: &[u8], now: Moment) {
         let Some(pending) = &mut self.pending else { return };
         if let Err(fault) = pending.push(bytes, now) {
             self.is_passing = pending.has_readers();
@@ -352,12 +444,35 @@ impl Caching {
     }
 }
 
+/// Judges a response, and takes room for its body.
+fn admit_within(
+    view: &CacheRequest<'_>,
+    response: &CacheResponse<'_>,
+    options: &Options,
+    store: &Store,
+) -> Result<PendingObject, Refusal> {
+    let mut pending = admit_to_eligible(view, response, options)?;
+    pending.limit_to(store.largest(), store.budget()).map_err(|_| Refusal::TooLarge)?;
+    Ok(pending)
+}
+
 /// Tells waiting requests that the cache can serve them, or that no fill can for a while.
 fn end_fill(lead: Option<FillLead>, is_stored: bool, now: Moment) {
     match lead {
         Some(lead) if is_stored => lead.stored(),
         Some(lead) => lead.uncacheable(now),
         None => {}
+    }
+}
+
+/// Tells those who wait for a fill that its object was not stored: each asks a backend.
+#[cold]
+fn end_unstored(lead: Option<FillLead>, reason: InsertError, now: Moment) {
+    match (lead, reason) {
+        // So will be the next one.
+        (lead, InsertError::TooLarge) => end_fill(lead, false, now),
+        (Some(lead), InsertError::Purged | InsertError::Evicted | InsertError::Present) => lead.release(),
+        (None, _) => {}
     }
 }
 
@@ -369,24 +484,5 @@ fn invalidate(view: &CacheRequest<'_>, response: &CacheResponse<'_>, options: &O
         key.clear();
         options.key.write(&CacheRequest { method: b"GET", target: &target, ..*view }, &mut key);
         store.invalidate(&key);
-    }
-}
-
-/// Forwards a body and collects it.
-pub(super) struct Tee<'a> {
-    pub(super) queue: &'a mut OutputQueue,
-    pub(super) caching: &'a mut Caching,
-    pub(super) now: Moment,
-}
-
-impl ByteSink for Tee<'_> {
-    /// These bytes are chunk sizes and trailers, not the body.
-    fn make(&mut self, maker: impl FnOnce(&mut Vec<u8>)) {
-        self.queue.make(maker);
-    }
-
-    fn pass(&mut self, input: &[u8], part: Range<usize>) {
-        self.caching.collect(input.slice(part.clone()), self.now);
-        self.queue.pass(input, part);
     }
 }

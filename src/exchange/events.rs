@@ -60,7 +60,7 @@ pub enum Input<'a> {
     Granted(Permit),
     /// The queued request gets a token and may now take a slot.
     GrantedToken(HeldToken),
-    /// The role of the request in the fill of its object ([`Effect::JoinFill`]).
+    /// The part of the request in the fill of its object ([`Effect::AskStore`]).
     Fill(FillStart),
     /// An event of the fill that the request waits for or reads, or that reads the request's response.
     FillEnded(FillEnd),
@@ -105,9 +105,9 @@ pub enum Effect {
         /// Open a new connection: pooled ones seem to be stale.
         fresh: bool,
     },
-    /// Make the request join the fill of [`Exchange::fill_request`](super::Exchange::fill_request) and report it with
-    /// [`Input::Fill`].
-    JoinFill,
+    /// Do what [`Exchange::store_request`](super::Exchange::store_request) says: have the request join a fill and say it by
+    /// [`Input::Fill`], or have the disk tier say it by [`Input::FillEnded`].
+    AskStore,
     /// Make the request join a queue ([`Exchange::join_queue`](super::Exchange::join_queue)) and report it with
     /// [`Input::Enqueued`], [`Input::EnqueuedUntil`], [`Input::Granted`], [`Input::GrantedToken`], [`Input::QueueFull`]
     /// or [`Input::Notice`].

@@ -1,7 +1,8 @@
 //! The state in which the head of the response was sent, so it cannot be replaced.
 
-use super::caching::Tee;
+use super::caching::Caching;
 use super::events::{Input, Side};
+use super::output_queue::{ByteSink, OutputQueue};
 use super::request_context::RequestContext;
 use super::settings::Settings;
 use super::step_context::{CommonState, StepContext};
@@ -9,7 +10,9 @@ use super::transition::{Failure, Next, Remains, ResponseCourse, ResponseEnd, Ste
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::reason::FailureReason;
+use crate::base::slice_ext::SliceExt;
 use crate::wire::chunked::ChunkFault;
+use std::ops::Range;
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -279,5 +282,24 @@ impl ForwardingResponse {
         } else {
             Err(self.cut(FailureReason::UpstreamStalled))
         }
+    }
+}
+
+/// Passes a body on and collects it.
+struct Tee<'a> {
+    queue: &'a mut OutputQueue,
+    caching: &'a mut Caching,
+    now: Moment,
+}
+
+impl ByteSink for Tee<'_> {
+    /// These are chunk sizes and trailers, not the body.
+    fn make(&mut self, maker: impl FnOnce(&mut Vec<u8>)) {
+        self.queue.make(maker);
+    }
+
+    fn pass(&mut self, input: &[u8], part: Range<usize>) {
+        self.caching.collect(input.slice(part.clone()), self.now);
+        self.queue.pass(input, part);
     }
 }

@@ -25,9 +25,11 @@
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
 mod affinity;
+mod awaiting_disk;
 mod awaiting_fill;
 mod awaiting_response;
 mod body_forwarder;
+mod cache_events;
 mod cache_lookup;
 mod cache_response;
 mod cache_view;
@@ -41,6 +43,7 @@ mod elsewhere;
 mod events;
 mod flushing_response;
 mod forwarding_response;
+mod gathering_part;
 mod head_field;
 mod local_reply;
 mod local_service;
@@ -65,12 +68,12 @@ mod serving_live;
 mod settings;
 mod state;
 mod step_context;
+mod store_request;
 mod transition;
 mod transitions;
 mod tunnel;
 mod worker_context;
 
-pub use awaiting_fill::FillRequest;
 pub use events::{Disposition, Effect, Effects, Input, Side};
 pub use origin::Origin;
 pub use output_queue::{Flushed, OutputQueue, PendingWrite};
@@ -80,6 +83,7 @@ pub use request_context::RequestPool;
 pub use request_stats::RequestStats;
 pub use service::{RuledPage, ServiceBody, ServiceRequest, ServiceResponse, ServiceStream, StreamWatch};
 pub use settings::{KeepAlive, OnClientAbort, Redirect, Settings};
+pub use store_request::StoreRequest;
 pub use worker_context::{Output, WorkerContext};
 
 use crate::base::buffer::{BufferPool, BufferUsage};
@@ -309,11 +313,13 @@ impl Exchange {
             State::ReadingHead(_) => side == Side::Client,
             State::AwaitingResponse(state) => state.wants(side),
             State::ForwardingResponse(state) => state.wants(side),
+            State::GatheringPart(_) => side == Side::Upstream,
             State::Tunnel(state) => state.wants(side),
             State::LocalService(state) => state.wants(side),
             State::ResolvingRoute(_)
             | State::Queued(_)
             | State::Connecting(_)
+            | State::AwaitingDisk(_)
             | State::AwaitingFill(_)
             | State::ServingCached(_)
             | State::ServingLive(_)
@@ -424,19 +430,6 @@ impl Exchange {
             (State::Queued(state), Some(route)) => Some(state.join_queue(route, &self.common, sink, exchange, core)),
             _ => None,
         }
-    }
-
-    /// The cache fill that the request joins or waits for.
-    pub fn fill_request(&self) -> Option<FillRequest> {
-        match &self.state {
-            State::AwaitingFill(state) => Some(state.request()),
-            _ => None,
-        }
-    }
-
-    /// Whether events of a fill matter: the request waits for it, reads it, or is read.
-    pub fn heeds_fill(&self) -> bool {
-        matches!(&self.state, State::AwaitingFill(_) | State::ServingLive(_) | State::ForwardingResponse(_))
     }
 
     /// Whether a slot or a token granted to this ticket is still needed.

@@ -5,7 +5,7 @@ use crate::access_log::TEXT_LIMIT_BYTES;
 use crate::base::buffer::{BufferPool, FRESH_CAPACITY};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
-use crate::cache::conditional::CONDITIONS;
+use crate::cache::conditional::OwnConditions;
 use crate::wire::Version;
 use crate::wire::body::BodyLength;
 use crate::wire::forwarded::{Mode, Peer, Policy, TlsPeer, client_of};
@@ -325,24 +325,24 @@ impl Request {
 
     /// Writes the head for a backend, and the part of the body that was sent so far. `validators` are lines that
     /// replace the client's conditions.
-    pub(super) fn write(&self, validators: Option<&[u8]>, out: &mut Vec<u8>) {
-        match validators {
+    pub(super) fn write(&self, conditions: Option<&OwnConditions>, out: &mut Vec<u8>) {
+        match conditions {
             None => out.extend_from_slice(self.buffer.suffix(self.spans.head.start())),
-            Some(lines) => {
-                self.write_head_with(lines, out);
+            Some(conditions) => {
+                self.write_head_with(conditions, out);
                 out.extend_from_slice(self.buffer.suffix(self.spans.head.end()));
             }
         }
     }
 
     #[cold]
-    fn write_head_with(&self, validators: &[u8], out: &mut Vec<u8>) {
+    fn write_head_with(&self, conditions: &OwnConditions, out: &mut Vec<u8>) {
         for line in self.head().split_inclusive(|byte| *byte == b'\n') {
             let name = line.prefix(memchr::memchr(b':', line).unwrap_or(0));
             if line == b"\r\n" {
-                out.extend_from_slice(validators);
+                out.extend_from_slice(&conditions.lines);
             }
-            if !CONDITIONS.iter().any(|condition| name.eq_ignore_ascii_case(condition.as_bytes())) {
+            if !conditions.replaced.iter().any(|replaced| name.eq_ignore_ascii_case(replaced.as_bytes())) {
                 out.extend_from_slice(line);
             }
         }

@@ -49,6 +49,8 @@ pub(super) struct RequestContext {
     pub(super) wait_left: Option<Duration>,
     /// The cause for forwarding it, if it has waited for a cache fill of another request.
     pub(super) waited: Option<Cause>,
+    /// The disk tier of the cache was asked for what it wants.
+    pub(super) asked_disk: bool,
     /// The cache's part of it, if any.
     pub(super) caching: Option<Box<Caching>>,
     /// The compressor of the response's body, if rules set one.
@@ -99,6 +101,7 @@ impl RequestContext {
             ticket,
             wait_left,
             waited,
+            asked_disk,
             caching,
             compressor,
             upload_rate,
@@ -108,7 +111,7 @@ impl RequestContext {
         tried.clear();
         (*connections, *received_bytes) = (0, 0);
         (*resolves, *continued, *informational_responses, *failure) = (0, false, 0, None);
-        (*named, *wanted) = (None, None);
+        (*named, *wanted, *asked_disk) = (None, None, false);
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());
     }
 

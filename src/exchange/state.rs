@@ -4,8 +4,8 @@ use super::events::Side;
 use super::request_context::RequestContext;
 use super::transition::ResponseEnd;
 use super::{
-    awaiting_fill, awaiting_response, connecting, flushing_response, forwarding_response, local_service, queued,
-    reading_head, resolving_route, serving_cached, serving_live, tunnel,
+    awaiting_disk, awaiting_fill, awaiting_response, connecting, flushing_response, forwarding_response,
+    gathering_part, local_service, queued, reading_head, resolving_route, serving_cached, serving_live, tunnel,
 };
 use crate::base::buffer::BufferPool;
 
@@ -24,10 +24,14 @@ pub(super) enum State {
     AwaitingResponse(awaiting_response::AwaitingResponse),
     /// The head of the response was sent and cannot be replaced.
     ForwardingResponse(forwarding_response::ForwardingResponse),
+    /// The part comes that a stored response lacks.
+    GatheringPart(gathering_part::GatheringPart),
     /// Bytes of another protocol pass in both directions.
     Tunnel(tunnel::Tunnel),
     /// A request to this node: another thread makes the response, which is sent from memory.
     LocalService(local_service::LocalService),
+    /// The disk tier of the cache has something to do first.
+    AwaitingDisk(Box<awaiting_disk::AwaitingDisk>),
     /// Another request fills the cache.
     AwaitingFill(Box<awaiting_fill::AwaitingFill>),
     /// A stored response is being sent.
@@ -44,7 +48,8 @@ impl State {
     /// Whether the exchange waits for a backend, or for a path to one, and bytes of the client are of no use.
     pub(super) fn awaits_backend(&self) -> bool {
         match self {
-            Self::ResolvingRoute(_) | Self::Queued(_) | Self::AwaitingFill(_) | Self::Connecting(_) => true,
+            Self::ResolvingRoute(_) | Self::Queued(_) | Self::AwaitingDisk(_) | Self::AwaitingFill(_) => true,
+            Self::Connecting(_) | Self::GatheringPart(_) => true,
             Self::AwaitingResponse(state) => !state.wants(Side::Client),
             _ => false,
         }
@@ -55,8 +60,10 @@ impl State {
         match self {
             Self::ResolvingRoute(_)
             | Self::Queued(_)
+            | Self::AwaitingDisk(_)
             | Self::AwaitingFill(_)
             | Self::Connecting(_)
+            | Self::GatheringPart(_)
             | Self::AwaitingResponse(_) => true,
             Self::LocalService(state) => !state.is_sending(),
             _ => false,
@@ -82,7 +89,9 @@ impl State {
             Self::Connecting(state) => Some(&state.context),
             Self::AwaitingResponse(state) => Some(&state.context),
             Self::ForwardingResponse(state) => Some(&state.context),
+            Self::GatheringPart(state) => Some(&state.context),
             Self::LocalService(state) => Some(&state.context),
+            Self::AwaitingDisk(state) => Some(&state.context),
             Self::AwaitingFill(state) => Some(&state.context),
             Self::ServingCached(state) => Some(&state.context),
             Self::ServingLive(state) => Some(&state.context),
@@ -100,7 +109,9 @@ impl State {
             Self::Connecting(state) => Some(&mut state.context),
             Self::AwaitingResponse(state) => Some(&mut state.context),
             Self::ForwardingResponse(state) => Some(&mut state.context),
+            Self::GatheringPart(state) => Some(&mut state.context),
             Self::LocalService(state) => Some(&mut state.context),
+            Self::AwaitingDisk(state) => Some(&mut state.context),
             Self::AwaitingFill(state) => Some(&mut state.context),
             Self::ServingCached(state) => Some(&mut state.context),
             Self::ServingLive(state) => Some(&mut state.context),
@@ -117,8 +128,10 @@ impl State {
             Self::Connecting(state) => Some(state.context),
             Self::AwaitingResponse(state) => Some(state.context),
             Self::ForwardingResponse(state) => Some(state.context),
+            Self::GatheringPart(state) => Some(state.context),
             Self::Tunnel(state) => Some(state.to_context(buffers)),
             Self::LocalService(state) => Some(state.context),
+            Self::AwaitingDisk(state) => Some(state.context),
             Self::AwaitingFill(state) => Some(state.context),
             Self::ServingCached(state) => Some(state.context),
             Self::ServingLive(state) => Some(state.context),

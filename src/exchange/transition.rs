@@ -4,6 +4,7 @@ use super::caching::Caching;
 use super::events::Disposition;
 use super::request_context::RequestContext;
 use super::service::ServiceRequest;
+use super::store_request::DiskWish;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
 use crate::cache::live::LiveReader;
@@ -58,10 +59,20 @@ pub(super) enum Transition {
     },
     /// The head of its response, of this length, was forwarded.
     Forward { context: Box<RequestContext>, course: ResponseCourse, head_len: usize },
+    /// The part that a stored response lacks comes, with this length behind a head of this length.
+    Gather {
+        context: Box<RequestContext>,
+        body: BodyLength,
+        /// The backend's connection may carry the next request.
+        upstream_stays: bool,
+        head_len: usize,
+    },
     /// A 101 was forwarded.
     Tunnel { context: Box<RequestContext>, is_websocket: bool },
     /// This node serves the request itself; its body has this length.
     Serve(Box<RequestContext>, Box<ServiceRequest>, BodyLength),
+    /// The disk tier of the cache is asked first.
+    AskDisk(Box<RequestContext>, Arc<Route>, DiskWish),
     /// Another request may be filling the cache with the object it asks for.
     JoinFill(Box<RequestContext>, Box<Caching>, Arc<Route>),
     /// A stored response is sent.

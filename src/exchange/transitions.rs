@@ -1,11 +1,13 @@
 //! The transitions between states: the only file that constructs states, and the retry policy.
 
+use super::awaiting_disk::AwaitingDisk;
 use super::awaiting_fill::AwaitingFill;
 use super::awaiting_response::AwaitingResponse;
 use super::connecting::Connecting;
 use super::events::{Disposition, Effect, Input, Side};
 use super::flushing_response::FlushingResponse;
 use super::forwarding_response::ForwardingResponse;
+use super::gathering_part::GatheringPart;
 use super::local_service::LocalService;
 use super::queued::Queued;
 use super::request_context::RequestContext;
@@ -48,8 +50,10 @@ impl State {
             Self::Connecting(state) => settle(state.step(input, cx), Self::Connecting, bytes, cx),
             Self::AwaitingResponse(state) => settle(state.step(input, cx), Self::AwaitingResponse, bytes, cx),
             Self::ForwardingResponse(state) => settle(state.step(input, cx), Self::ForwardingResponse, bytes, cx),
+            Self::GatheringPart(state) => settle(state.step(input, cx), Self::GatheringPart, bytes, cx),
             Self::Tunnel(state) => settle(state.step(input, cx), Self::Tunnel, bytes, cx),
             Self::LocalService(state) => settle(state.step(input, cx), Self::LocalService, bytes, cx),
+            Self::AwaitingDisk(state) => settle(state.step(input, cx), Self::AwaitingDisk, bytes, cx),
             Self::AwaitingFill(state) => settle(state.step(input, cx), Self::AwaitingFill, bytes, cx),
             Self::ServingCached(state) => settle(state.step(input, cx), Self::ServingCached, bytes, cx),
             Self::ServingLive(state) => settle(state.step(input, cx), Self::ServingLive, bytes, cx),
@@ -63,7 +67,7 @@ impl State {
     #[cold]
     fn client_left(self, cx: &mut StepContext<'_>) -> Self {
         let is_queued = match &self {
-            Self::Queued(_) | Self::AwaitingFill(_) => true,
+            Self::Queued(_) | Self::AwaitingDisk(_) | Self::AwaitingFill(_) => true,
             Self::Connecting(state) => state.queued,
             _ => false,
         };
@@ -141,11 +145,18 @@ fn perform(transition: Transition, bytes: &[u8], cx: &mut StepContext<'_>) -> St
             let rest = (bytes.suffix(head_len.min(bytes.len())), head_len);
             settle(ForwardingResponse::start(context, course, rest, cx), State::ForwardingResponse, bytes, cx)
         }
+        Transition::Gather { context, body, upstream_stays, head_len } => {
+            let rest = (bytes.suffix(head_len.min(bytes.len())), head_len);
+            settle(GatheringPart::start(context, (body, upstream_stays), rest, cx), State::GatheringPart, bytes, cx)
+        }
         Transition::Tunnel { context, is_websocket } => {
             settle(Tunnel::start(context, is_websocket, cx), State::Tunnel, bytes, cx)
         }
         Transition::Serve(context, request, body) => {
             settle(LocalService::start(context, request, body, cx), State::LocalService, bytes, cx)
+        }
+        Transition::AskDisk(context, route, wish) => {
+            State::AwaitingDisk(Box::new(AwaitingDisk::start(context, route, wish, cx)))
         }
         Transition::JoinFill(context, caching, route) => {
             State::AwaitingFill(Box::new(AwaitingFill::start(context, caching, route, cx)))

@@ -32,7 +32,6 @@ pub use upgrade::{Predecessor, order as order_upgrade};
 use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
 use crate::cache::purge::{PurgeMode, Selector};
-use crate::cache::store::Store;
 use crate::cluster::set_session_secret;
 use crate::config::{Origin, Settings};
 use crate::directory::{Inherited, Membership, Refusal, State};
@@ -41,7 +40,7 @@ use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::tls::DAY;
 use crate::page::Pages;
 use crate::worker::{PlainClient, WorkerCommand};
-use crate::{access_log, directory};
+use crate::{access_log, directory, disk};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, never, select, tick};
 use haproxy::HaproxyManager;
 use listeners::Listeners;
@@ -61,6 +60,9 @@ use worker_pool::{WorkerDeps, WorkerPool};
 /// The least age at which a process is replaced for its memory, in intervals of `server.memoryCheckInterval`: ten
 /// minutes by default.
 const LEAST_AGE: u32 = 600;
+
+/// How long the objects that are to be on the disk may take at the end.
+const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The interval at which a successor checks whether the source of routes is available.
 const WARM_UP_LOOK: Duration = Duration::from_millis(5);
@@ -225,7 +227,8 @@ impl Supervisor {
         let directory = directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?;
         directory.set_ports(Arc::new(admin::PortsByEvent(events.clone())));
         let roster = Arc::new(Roster::new(clock.now()));
-        let cache = Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0).map(Store::new).map(Arc::new);
+        let cache_bytes = Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0);
+        let cache = cache_bytes.map(|bytes| disk::store(bytes, settings.supervision.cache_disk.as_ref()));
         if let Some(store) = cache.clone() {
             // The next cluster of its name may be another application.
             directory.on_cluster_removed(move |name| {
@@ -452,9 +455,15 @@ impl Supervisor {
     fn shutdown(mut self) {
         self.stop_probes();
         let (counters, accepted) = (self.pool.counters(), self.pool.accepted());
+        let cache = self.pool.deps.cache.clone();
         self.membership = None;
         self.pool.deps.directory.stop();
         drop(self.pool);
+        if let Some(store) = &cache
+            && !store.settle(DISK_TIMEOUT)
+        {
+            log::warn!("server.cacheDisk: not all objects were written within {DISK_TIMEOUT:?}");
+        }
         self.upgrade_state.finish();
         report::tell_totals("stopped", &counters, &accepted, self.log.stop());
     }

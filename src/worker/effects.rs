@@ -20,7 +20,7 @@ impl Worker {
             Effect::Resolve => self.resolve(job),
             Effect::AskService => self.ask_service(job),
             Effect::Enqueue => self.enqueue(job),
-            Effect::JoinFill => self.join_fill(job),
+            Effect::AskStore => self.ask_store(job),
             Effect::Connect { fresh } => self.connect(job, fresh),
             Effect::MarkedDead { member, why } => self.note_mark(job, member, why),
             Effect::Revived { member } => self.note_revival(job, member),

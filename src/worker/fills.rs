@@ -3,9 +3,9 @@
 use super::Worker;
 use crate::base::clock::{Clock, Moment};
 use crate::base::gen_slab::SlotKey;
-use crate::cache::fill::{FillStart, FillWaiter};
+use crate::cache::fill::{FillEnd, FillStart, FillWaiter};
 use crate::cache::store::Store;
-use crate::exchange::{self, FillRequest, Input, WorkerContext};
+use crate::exchange::{self, Input, StoreRequest, WorkerContext};
 use crate::page::Pages;
 use std::sync::Arc;
 
@@ -23,17 +23,27 @@ pub(super) fn context(
 }
 
 impl Worker {
-    /// Adds a request to the waiters for the fill of its object.
-    pub(super) fn join_fill(&mut self, job_key: SlotKey) {
-        let Some(request) = self.jobs.get(job_key).and_then(|job| job.exchange.fill_request()) else { return };
+    /// Has the store do what a request wants of it.
+    pub(super) fn ask_store(&mut self, job_key: SlotKey) {
+        let Some(request) = self.jobs.get(job_key).and_then(|job| job.exchange.store_request()) else { return };
         let waiter = FillWaiter { sink: self.request_mail.fills(), exchange: job_key.pack() };
-        let start = match &self.core.cache {
-            Some(store) => {
-                let FillRequest { key, may_lead, timeout } = request;
-                store.fills().join(&key, waiter, may_lead, timeout, self.core.now)
+        let store = self.core.cache.as_ref();
+        let tier = store.and_then(|store| store.tier());
+        let (input, is_asked) = match request {
+            StoreRequest::Join { key, may_lead, timeout } => {
+                let join = |store: &Arc<Store>| store.fills().join(&key, waiter, may_lead, timeout, self.core.now);
+                (Input::Fill(store.map_or(FillStart::Pass, join)), false)
             }
-            None => FillStart::Pass,
+            StoreRequest::Load(key) => {
+                (Input::FillEnded(FillEnd::Loaded), tier.is_some_and(|tier| tier.load(key, waiter)))
+            }
+            StoreRequest::Settle => {
+                (Input::FillEnded(FillEnd::Loaded), tier.map(|tier| tier.settle_request(waiter)).is_some())
+            }
         };
-        self.step_only(job_key, Input::Fill(start));
+        // The disk tier tells the request itself.
+        if !is_asked {
+            self.step_only(job_key, input);
+        }
     }
 }

@@ -220,6 +220,46 @@ fn unsafe_methods_and_purges_take_objects_away() {
     assert_eq!(backend.heads(), heads + 1, "the backend's to judge");
 }
 
+/// A validation that is under way while its object is purged does not bring that back, whatever the backend says: its client,
+/// who asked before the purge, gets the object, and nobody after it.
+#[test]
+fn a_304_does_not_undo_a_purge() {
+    let purges: [&dyn Fn(&Proxy); 2] = [&|proxy| assert_eq!(ask(proxy, "PURGE", "/", "").status(), 200), &|proxy| {
+        assert_eq!(proxy.client().exchange(canned::post(HOST, "/", "x")).status(), 200)
+    }];
+    for purge in purges {
+        let gate = Arc::new(Gate::default());
+        let held = Arc::clone(&gate);
+        let backend = Backend::serve(move |request, conn| {
+            let fields = "Cache-Control: max-age=600\r\nETag: \"a\"\r\n";
+            if request.head.get("X-First").is_some() {
+                return conn.send(with_fields("200 OK", "Cache-Control: max-age=0\r\nETag: \"a\"\r\n", "old"));
+            }
+            match request.head.get("If-None-Match") {
+                Some(_) => {
+                    held.pass();
+                    conn.send(format!("HTTP/1.1 304 Not Modified\r\n{fields}X-Turn: 2\r\n\r\n"));
+                }
+                None => conn.send(with_fields("200 OK", fields, "new")),
+            }
+        });
+        let proxy = proxy_of(&backend, json!({})).set("trustedNetworks", json!(["127.0.0.0/8"])).start();
+        expect(&ask(&proxy, "GET", "/", "X-First: 1\r\n"), 200, Some("miss"), "old");
+        let mut client = proxy.client();
+        client.send(canned::get(HOST, "/"));
+        backend.until_heads(2);
+        purge(&proxy);
+        gate.open();
+        let response = client.response_to("GET");
+        expect(&response, 200, Some("stale"), "old");
+        assert_eq!(response.head.get("X-Turn"), Some("2"), "with the fields of the 304");
+        let heads = backend.heads();
+        let lookup = proxy.client().get(HOST, "/").head.get("X-Cache-Lookup").map(str::to_owned);
+        assert_ne!(lookup.as_deref(), Some("hit"));
+        assert_eq!(backend.heads(), heads + 1, "the next one asks the backend");
+    }
+}
+
 /// Has this many clients ask for one path, and returns what they get, once `release` has run while all of them wait.
 fn ask_at_once(proxy: &Proxy, clients: usize, release: impl FnOnce()) -> Vec<Response> {
     thread::scope(|scope| {

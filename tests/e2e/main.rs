@@ -6,6 +6,8 @@
 mod admin;
 mod bulk;
 mod cache;
+mod cache_disk;
+mod cache_parts;
 mod clients;
 mod clusters;
 mod departures;

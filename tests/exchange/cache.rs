@@ -7,8 +7,8 @@ use sluice::cache::fill::{FillEnd, FillSink, FillWaiter};
 use sluice::cache::live::Wake;
 use sluice::cache::store::Store;
 use sluice::cluster::{Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Options, Route};
-use sluice::exchange::Output;
 use sluice::exchange::drive::{self, Driver};
+use sluice::exchange::{Output, StoreRequest};
 use std::sync::Mutex;
 
 /// A worker that remembers what it is told.
@@ -72,10 +72,9 @@ impl Stage {
     }
 
     fn join(&self, scene: &mut Scene) {
-        if let Some(request) = scene.exchange.fill_request() {
+        if let Some(StoreRequest::Join { key, may_lead, timeout }) = scene.exchange.store_request() {
             let waiter = FillWaiter { sink: Arc::clone(&self.mail) as Arc<dyn FillSink>, exchange: 0 };
-            let fills = self.store.fills();
-            let start = fills.join(&request.key, waiter, request.may_lead, request.timeout, scene.core.now);
+            let start = self.store.fills().join(&key, waiter, may_lead, timeout, scene.core.now);
             scene.tell(Input::Fill(start));
         }
     }
@@ -154,7 +153,7 @@ fn a_route_that_is_asked_for_again_starts_no_second_fill() {
     let mut scene = stage.ask(GET, &Stage::route("a", "site"));
     lose_route(&mut scene);
     scene.tell(Input::Route(Ok(Stage::route_to(2, "a", "site"))));
-    assert!(scene.exchange.fill_request().is_none(), "it would wait for itself");
+    assert!(scene.exchange.store_request().is_none(), "it would wait for itself");
     assert!(sent(&mut scene).contains("If-None-Match: \"a\"\r\n"));
     // The validators were this node's, so the client gets the whole.
     let got = respond(&mut scene, "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n");
@@ -190,7 +189,7 @@ fn a_response_that_is_the_clients_doing_keeps_nobody_from_waiting() {
         assert!(got.starts_with(&format!("HTTP/1.1 {refused}")), "{got}");
         let (mut leader, _) = stage.forward(GET);
         let waiter = stage.ask(GET, &Stage::route("a", "site"));
-        assert!(waiter.exchange.fill_request().is_some(), "{fields}: it waits");
+        assert!(waiter.exchange.store_request().is_some(), "{fields}: it waits");
         respond(&mut leader, &response(FRESH, "x"));
         assert!(matches!(*stage.mail.take(), [FillEnd::Stored]), "{fields}");
     }
@@ -218,7 +217,7 @@ fn an_object_that_cannot_be_fresh_lets_all_go_at_its_head() {
         leader.tell(Input::Bytes(Side::Upstream, head_of(&response(fields, "0123456789")).as_bytes()));
         assert!(matches!(*stage.mail.take(), [FillEnd::Released]), "{fields}");
         let next = stage.ask(GET, &Stage::route("a", "site"));
-        assert!(next.exchange.fill_request().is_none(), "{fields}: nobody waits for a while");
+        assert!(next.exchange.store_request().is_none(), "{fields}: nobody waits for a while");
     }
 }
 
@@ -246,6 +245,19 @@ fn the_age_of_an_object_counts_from_when_its_request_was_sent() {
     let later = Stage { now: scene.core.now, ..stage };
     let got = later.get("");
     assert!(got.contains("\r\nAge: 3\r\n"), "{got}");
+}
+
+/// Early hints pass while a response fills the cache, and are no part of what is stored (RFC 8297).
+#[test]
+fn early_hints_pass_and_are_not_stored() {
+    let stage = Stage::new();
+    let (mut leader, _) = stage.forward(GET);
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+    let got = respond(&mut leader, hints);
+    assert!(got.starts_with("HTTP/1.1 103 Early Hints\r\n") && got.contains("rel=preload"), "{got}");
+    assert!(respond(&mut leader, &response(FRESH, "ab")).ends_with("\r\n\r\nab"));
+    let got = stage.get("");
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.ends_with("\r\n\r\nab") && !got.contains("Link"), "{got}");
 }
 
 #[test]

@@ -31,22 +31,22 @@ fn lead(joined: Joined<Live>) -> FillId {
 #[test]
 fn one_fills_and_the_others_get_it() {
     let mut fills = TestFills::default();
-    let id = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
+    let id = lead(fills.join(&b"k"[..], 0, true, TIMEOUT, at(0)));
     for waiter in 1..=3 {
-        assert_eq!(fills.join(b"k", waiter, true, TIMEOUT, at(waiter)), Joined::Wait(at(10)));
+        assert_eq!(fills.join(&b"k"[..], waiter, true, TIMEOUT, at(waiter)), Joined::Wait(at(10)));
     }
     fills.leave(b"k", &2);
     assert_eq!(fills.end(b"k", id), [1, 3]);
     assert_eq!(fills.under_way(), 0);
-    lead(fills.join(b"k", 5, true, TIMEOUT, at(5)));
+    lead(fills.join(&b"k"[..], 5, true, TIMEOUT, at(5)));
 }
 
 #[test]
 fn a_fill_that_dies_hands_over_and_three_release() {
     let mut fills = TestFills::default();
-    let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
+    let first = lead(fills.join(&b"k"[..], 0, true, TIMEOUT, at(0)));
     for waiter in 1..=4 {
-        assert_eq!(fills.join(b"k", waiter, true, TIMEOUT, at(0)), Joined::Wait(at(10)));
+        assert_eq!(fills.join(&b"k"[..], waiter, true, TIMEOUT, at(0)), Joined::Wait(at(10)));
     }
     let Handover::Next(1, second) = fills.failed(b"k", first) else { panic!("the next one fills") };
     // Later reports of the dead fill are ignored.
@@ -61,43 +61,43 @@ fn a_fill_that_dies_hands_over_and_three_release() {
 #[test]
 fn a_fill_that_was_handed_over_begins_anew() {
     let mut fills = TestFills::default();
-    let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
-    fills.join(b"k", 1, true, TIMEOUT, at(0));
+    let first = lead(fills.join(&b"k"[..], 0, true, TIMEOUT, at(0)));
+    fills.join(&b"k"[..], 1, true, TIMEOUT, at(0));
     let Handover::Next(1, second) = fills.failed(b"k", first) else { panic!("the next one fills") };
     fills.begin(b"k", first, at(7));
     fills.begin(b"k", second, at(8));
-    assert_eq!(fills.join(b"k", 2, true, TIMEOUT, at(17)), Joined::Wait(at(18)));
+    assert_eq!(fills.join(&b"k"[..], 2, true, TIMEOUT, at(17)), Joined::Wait(at(18)));
 }
 
 /// A request whose response may differ from others waits, but others do not wait for it.
 #[test]
 fn a_request_that_may_not_lead_waits_or_goes_by_itself() {
     let mut fills = TestFills::default();
-    assert_eq!(fills.join(b"k", 0, false, TIMEOUT, at(0)), Joined::Pass);
-    let id = lead(fills.join(b"k", 1, true, TIMEOUT, at(0)));
-    assert_eq!(fills.join(b"k", 2, false, TIMEOUT, at(1)), Joined::Wait(at(10)));
-    assert_eq!(fills.join(b"k", 3, false, TIMEOUT, at(10)), Joined::Pass, "it replaces no fill");
+    assert_eq!(fills.join(&b"k"[..], 0, false, TIMEOUT, at(0)), Joined::Pass);
+    let id = lead(fills.join(&b"k"[..], 1, true, TIMEOUT, at(0)));
+    assert_eq!(fills.join(&b"k"[..], 2, false, TIMEOUT, at(1)), Joined::Wait(at(10)));
+    assert_eq!(fills.join(&b"k"[..], 3, false, TIMEOUT, at(10)), Joined::Pass, "it replaces no fill");
     assert_eq!(fills.end(b"k", id), [2]);
 }
 
 #[test]
 fn an_uncacheable_response_releases_all_and_ends_waiting_for_a_while() {
     let mut fills = TestFills::default();
-    let id = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
-    fills.join(b"k", 1, true, TIMEOUT, at(0));
+    let id = lead(fills.join(&b"k"[..], 0, true, TIMEOUT, at(0)));
+    fills.join(&b"k"[..], 1, true, TIMEOUT, at(0));
     assert_eq!(fills.uncacheable(b"k", id, at(1)), [1]);
-    assert_eq!(fills.join(b"k", 2, true, TIMEOUT, at(10)), Joined::Pass);
-    lead(fills.join(b"other", 3, true, TIMEOUT, at(10)));
-    lead(fills.join(b"k", 4, true, TIMEOUT, at(11)));
+    assert_eq!(fills.join(&b"k"[..], 2, true, TIMEOUT, at(10)), Joined::Pass);
+    lead(fills.join(&b"other"[..], 3, true, TIMEOUT, at(10)));
+    lead(fills.join(&b"k"[..], 4, true, TIMEOUT, at(11)));
 }
 
 #[test]
 fn a_fill_that_never_ends_is_replaced() {
     let mut fills = TestFills::default();
-    let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
-    assert_eq!(fills.join(b"k", 1, true, TIMEOUT, at(9)), Joined::Wait(at(10)));
-    let second = lead(fills.join(b"k", 2, true, TIMEOUT, at(10)));
-    assert_eq!(fills.join(b"k", 3, true, TIMEOUT, at(10)), Joined::Wait(at(20)));
+    let first = lead(fills.join(&b"k"[..], 0, true, TIMEOUT, at(0)));
+    assert_eq!(fills.join(&b"k"[..], 1, true, TIMEOUT, at(9)), Joined::Wait(at(10)));
+    let second = lead(fills.join(&b"k"[..], 2, true, TIMEOUT, at(10)));
+    assert_eq!(fills.join(&b"k"[..], 3, true, TIMEOUT, at(10)), Joined::Wait(at(20)));
     assert!(fills.end(b"k", first).is_empty());
     fills.leave(b"k", &1);
     assert_eq!(fills.end(b"k", second), [3]);
@@ -106,16 +106,17 @@ fn a_fill_that_never_ends_is_replaced() {
 #[test]
 fn waiters_and_marks_are_bounded() {
     let mut fills = TestFills::default();
-    lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
-    let passed = (1..5000).filter(|waiter| fills.join(b"k", *waiter, true, TIMEOUT, at(0)) == Joined::Pass).count();
+    lead(fills.join(&b"k"[..], 0, true, TIMEOUT, at(0)));
+    let passed =
+        (1..5000).filter(|waiter| fills.join(&b"k"[..], *waiter, true, TIMEOUT, at(0)) == Joined::Pass).count();
     assert_eq!(passed, 4999 - 4096);
     for number in 0..10_000_u64 {
         let key = number.to_le_bytes();
-        let id = lead(fills.join(&key, number, true, TIMEOUT, at(0)));
+        let id = lead(fills.join(&key[..], number, true, TIMEOUT, at(0)));
         fills.uncacheable(&key, id, at(0));
     }
     let remembered = (0..10_000_u64)
-        .filter(|number| matches!(fills.join(&number.to_le_bytes(), 0, true, TIMEOUT, at(1)), Joined::Pass))
+        .filter(|number| matches!(fills.join(&number.to_le_bytes()[..], 0, true, TIMEOUT, at(1)), Joined::Pass))
         .count();
     assert_eq!(remembered, 4096);
 }
@@ -125,19 +126,19 @@ fn waiters_and_marks_are_bounded() {
 #[test]
 fn a_response_under_way_is_read() {
     let mut fills = TestFills::default();
-    let first = lead(fills.join(b"k", 0, true, TIMEOUT, at(0)));
-    fills.join(b"k", 1, true, TIMEOUT, at(0));
+    let first = lead(fills.join(&b"k"[..], 0, true, TIMEOUT, at(0)));
+    fills.join(&b"k"[..], 1, true, TIMEOUT, at(0));
     assert_eq!(fills.publish(b"k", first, Live(1)), [1]);
     assert!(fills.publish(b"k", FillId::default(), Live(1)).is_empty(), "another fill's");
-    assert_eq!(fills.join(b"k", 2, false, TIMEOUT, at(10)), Joined::Stream(Live(1)));
+    assert_eq!(fills.join(&b"k"[..], 2, false, TIMEOUT, at(10)), Joined::Stream(Live(1)));
     // It has stalled: another fill replaces it, and its failure has no effect.
-    assert_eq!(fills.join(b"k", 3, false, TIMEOUT, at(11)), Joined::Pass);
-    let second = lead(fills.join(b"k", 3, true, TIMEOUT, at(11)));
+    assert_eq!(fills.join(&b"k"[..], 3, false, TIMEOUT, at(11)), Joined::Pass);
+    let second = lead(fills.join(&b"k"[..], 3, true, TIMEOUT, at(11)));
     assert_eq!(fills.failed(b"k", first), Handover::Release(vec![]));
-    assert_eq!(fills.join(b"k", 4, true, TIMEOUT, at(12)), Joined::Wait(at(21)));
+    assert_eq!(fills.join(&b"k"[..], 4, true, TIMEOUT, at(12)), Joined::Wait(at(21)));
     fills.publish(b"k", second, Live(13));
     assert_eq!(fills.failed(b"k", second), Handover::Release(vec![]));
-    lead(fills.join(b"k", 5, true, TIMEOUT, at(13)));
+    lead(fills.join(&b"k"[..], 5, true, TIMEOUT, at(13)));
 }
 
 /// The present action of a request in the simulation.
@@ -190,7 +191,7 @@ fn step(
     if someone.is_empty() || random.u8(0..10) < 6 {
         *next += 1;
         let key = random.u8(0..3);
-        match fills.join(&[key], *next, random.u8(0..8) > 0, TIMEOUT, at(now)) {
+        match fills.join(&[key][..], *next, random.u8(0..8) > 0, TIMEOUT, at(now)) {
             Joined::Lead(id) => drop(doing.insert(*next, (key, Doing::Fills(id)))),
             Joined::Wait(until) => drop(doing.insert(*next, (key, Doing::Waits(until)))),
             Joined::Stream(_) | Joined::Pass => {}

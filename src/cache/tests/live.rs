@@ -202,7 +202,7 @@ impl World {
     fn join(&mut self, request: u64, since: u64, joins: u32) {
         let waiter = FillWaiter { sink: Arc::clone(&self.mail) as Arc<dyn FillSink>, exchange: request };
         let ticket = self.store.ticket();
-        match self.store.fills().join(b"k", waiter, true, TIMEOUT, Moment::ZERO) {
+        match self.store.fills().join(&b"k"[..].into(), waiter, true, TIMEOUT, Moment::ZERO) {
             FillStart::Lead(lead) => self.lead(request, since, lead, ticket),
             FillStart::Wait(wait, _) => drop(self.doing.insert(request, (since, Doing::Waits(wait)))),
             FillStart::Stream(fill, _) => self.read(request, since, fill, joins),
@@ -335,7 +335,7 @@ impl World {
         if is_over {
             self.ends[2] += 1;
         } else if at == len {
-            let stored = pending.finish().map(|object| self.store.insert(b"k", object, ticket, &options()));
+            let stored = pending.finish().map(|object| self.store.insert(&b"k"[..], object, ticket, &options()));
             match (lead, stored) {
                 (Some(lead), Ok(Ok(_))) => lead.stored(),
                 (Some(lead), _) => lead.release(),

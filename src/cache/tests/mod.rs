@@ -4,6 +4,7 @@ mod collapse;
 mod conditional;
 mod live;
 mod oracle;
+mod parts;
 mod refresh;
 mod reuse;
 mod storability;

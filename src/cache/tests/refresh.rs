@@ -1,6 +1,7 @@
 use super::*;
+use crate::cache::conditional::OwnConditions;
 use crate::cache::invalidation::targets;
-use crate::cache::refresh::{Refresh, fills, put_validators, refresh, update_by_head};
+use crate::cache::refresh::{Refresh, fills, refresh, update_by_head};
 
 fn not_modified(stored: &Object, lines: &str, received: u64) -> Refresh {
     let fields = parse(lines);
@@ -77,8 +78,7 @@ fn a_head_updates_or_contradicts() {
 fn validators_and_the_requests_that_fill() {
     let modified = http_date(-10);
     let stored = object(&format!("Cache-Control: max-age=60\nETag: W/\"a\"\nLast-Modified: {modified}"));
-    let mut out = Vec::new();
-    put_validators(&stored, &mut out);
+    let out = OwnConditions::to_validate(&stored).lines.into_vec();
     let expected = format!("If-None-Match: W/\"a\"\r\nIf-Modified-Since: {modified}\r\n");
     assert_eq!(String::from_utf8(out).expect("text"), expected);
     let range = parse("Range: bytes=0-1");

@@ -35,7 +35,7 @@ impl Item<'_> {
     }
 
     fn put(&self, store: &Store, options: &Options) -> Result<Arc<Object>, InsertError> {
-        store.insert(&self.key(), self.object(), store.ticket(), options)
+        store.insert(self.key(), self.object(), store.ticket(), options).map_err(|refused| refused.reason)
     }
 
     fn is_in(&self, store: &Store) -> bool {
@@ -202,7 +202,9 @@ fn a_fill_that_began_before_a_purge_is_not_stored() {
     let store = Store::new(64 * MIB);
     let item = Item::default();
     let other = Item { target: "/other", ..Item::default() };
-    let insert = |item: &Item<'_>, ticket| store.insert(&item.key(), item.object(), ticket, &options()).err();
+    let insert = |item: &Item<'_>, ticket| {
+        store.insert(item.key(), item.object(), ticket, &options()).err().map(|refused| refused.reason)
+    };
     let ticket = store.ticket();
     assert!(!store.make_stale(&item.key()));
     assert_eq!((insert(&item, ticket), insert(&other, ticket)), (Some(InsertError::Purged), None));
@@ -250,7 +252,7 @@ fn no_old_version_outlives_its_purge() {
                     let ticket = store.ticket();
                     let lines = format!("Cache-Control: max-age=60\nX-Version: {}", version.load(SeqCst));
                     let object = Item { lines: &lines, ..Item::default() }.object();
-                    let _ = store.insert(&key, object, ticket, &options());
+                    let _ = store.insert(&key[..], object, ticket, &options());
                     let least = purged.load(SeqCst);
                     if let Some(object) = store.get(&key, &mut RequestValues::of(Fields::default())).object {
                         let text = String::from_utf8_lossy(&object.fields).into_owned();

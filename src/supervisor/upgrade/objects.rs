@@ -7,7 +7,7 @@
 
 use crate::base::clock::Clock;
 use crate::cache::body::{BodyBuilder, BodyFault};
-use crate::cache::portable::{self, Change, MAGIC, PREFIX, PortableObject, Record};
+use crate::cache::portable::{self, Change, MAGIC, Message, PREFIX, PortableObject};
 use crate::cache::purge::Ticket;
 use crate::cache::store::Store;
 use crate::net::fd_passing::{stream_of_parent, stream_to_child};
@@ -78,6 +78,8 @@ impl ObjectSender {
     /// Starts the thread once the successor serves.
     pub(super) fn start(self) -> Option<Sending> {
         let Self { store, stream } = self;
+        // What the disk has is the successor's, and what is taken away here is told to it.
+        store.tier().into_iter().for_each(|tier| tier.end());
         let changes = store.changes();
         let own = Arc::clone(&store);
         let run = move || {
@@ -130,8 +132,8 @@ fn send(
             );
             break;
         }
-        let Some(record) = portable::encode_object(&key, &object) else { continue };
-        out.write_all(&record)?;
+        let Some(message) = portable::encode_object(&key, &object) else { continue };
+        out.write_all(&message)?;
         object.body.slices(0..object.body.len()).try_for_each(|slice| out.write_all(slice))?;
         *count += 1;
     }
@@ -145,9 +147,9 @@ fn send(
     Ok(())
 }
 
-fn put(out: &mut impl Write, record: Option<Vec<u8>>) -> io::Result<()> {
-    match record {
-        Some(record) => out.write_all(&record),
+fn put(out: &mut impl Write, message: Option<Vec<u8>>) -> io::Result<()> {
+    match message {
+        Some(message) => out.write_all(&message),
         // The successor would go on serving a purged object.
         None => Err(io::Error::new(ErrorKind::InvalidInput, "a purge is too long to be told")),
     }
@@ -197,17 +199,17 @@ fn receive_all(store: &Store, ticket: Ticket, stream: impl Read, received: &mut 
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
             read => read?,
         }
-        let (kind, len) = portable::prefix(prefix).ok_or_else(|| bad("a record is too long"))?;
+        let len = portable::prefix(prefix).ok_or_else(|| bad("a message is too long"))?;
         let mut rest = vec![0; len as usize];
         input.read_exact(&mut rest)?;
-        match portable::decode(kind, &rest).ok_or_else(|| bad("a record cannot be understood"))? {
-            Record::Object(object, len) => {
-                let is_stored = receive_object(store, ticket, (*object, len), &mut input, &mut room)?;
+        match portable::decode(&rest).ok_or_else(|| bad("a message cannot be understood"))? {
+            Message::Object(object) => {
+                let is_stored = receive_object(store, ticket, *object, &mut input, &mut room)?;
                 received.stored += u64::from(is_stored);
                 received.left_out += u64::from(!is_stored);
             }
-            Record::Change(change) => store.follow(&change),
-            Record::End => {
+            Message::Change(change) => store.follow(&change),
+            Message::End => {
                 let Received { stored, left_out } = received;
                 log::info!("upgrade: {stored} objects of the cache were taken over, {left_out} left out");
             }
@@ -219,10 +221,11 @@ fn receive_all(store: &Store, ticket: Ticket, stream: impl Read, received: &mut 
 fn receive_object(
     store: &Store,
     ticket: Ticket,
-    (object, len): (PortableObject, u64),
+    object: PortableObject,
     input: &mut impl Read,
     room: &mut [u8],
 ) -> io::Result<bool> {
+    let len = object.len;
     let mut builder = BodyBuilder::new(0, Some(len)).and_then(|mut builder| {
         builder.limit_to(store.largest(), store.budget())?;
         Ok(builder)
@@ -351,9 +354,9 @@ mod tests {
 
     /// The facts about an object that the rules depend on.
     fn told(object: &Object) -> String {
-        let Object { status, phrase, fields, not_modified_fields, etag, last_modified, date, .. } = object;
+        let Object { status, phrase, fields, etag, last_modified, date, .. } = object;
         let Object { directives, freshness, variant, origin, tags, .. } = object;
-        let head = (status, phrase, fields, not_modified_fields, etag, last_modified, date);
+        let head = (status, phrase, fields, etag, last_modified, date);
         format!("{head:?} {:?}", (directives, freshness, variant, origin, tags))
     }
 

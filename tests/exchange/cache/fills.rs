@@ -29,7 +29,7 @@ fn a_fill_goes_as_fast_as_its_backend() {
     let stage = Stage::new();
     let (mut leader, _) = stage.forward(GET);
     let mut waiter = stage.ask(GET, &Stage::route("a", "site"));
-    assert!(waiter.exchange.fill_request().is_some());
+    assert!(waiter.exchange.store_request().is_some());
     let body = "x".repeat(200_000);
     let whole = response(FRESH, &body);
     leader.tell(Input::Bytes(Side::Upstream, head_of(&whole).as_bytes()));
@@ -56,7 +56,7 @@ fn a_response_under_way_keeps_to_the_rate_of_its_frontend() {
     let stage = Stage::new();
     let (mut leader, _) = stage.forward(GET);
     let mut waiter = stage.ask(GET, &paced_route());
-    assert!(waiter.exchange.fill_request().is_some());
+    assert!(waiter.exchange.store_request().is_some());
     let body = "x".repeat(60_000);
     leader.tell(Input::Bytes(Side::Upstream, head_of(&response(FRESH, &body)).as_bytes()));
     deliver(&stage, &mut waiter);
@@ -86,7 +86,7 @@ fn a_slow_client_that_would_cost_too_much_memory_has_another_request_fill() {
     assert!(parts > 20, "{parts}");
     deliver(&stage, &mut waiter);
     assert!(take_all(&mut waiter).ends_with("x"));
-    assert!(stage.ask(GET, &Stage::route("a", "site")).exchange.fill_request().is_none(), "it fills");
+    assert!(stage.ask(GET, &Stage::route("a", "site")).exchange.store_request().is_none(), "it fills");
     assert!(leader.exchange.stats().reason.is_none() && waiter.exchange.stats().reason.is_none());
     // Who reads already gets the rest as the slow client takes it.
     for _ in parts..200 {
@@ -170,7 +170,7 @@ fn nobody_is_cut_who_has_nothing_yet() {
     leader.exchange.recycle(&mut leader.core.buffers, &mut leader.core.request_pool);
     waiter.core.output.effects.clear();
     deliver(&stage, &mut waiter);
-    assert!(matches!(*waiter.core.output.effects, [Effect::JoinFill]));
+    assert!(matches!(*waiter.core.output.effects, [Effect::AskStore]));
     stage.join(&mut waiter);
     sent(&mut waiter);
     assert!(respond(&mut waiter, &response(FRESH, "ab")).ends_with("\r\n\r\nab"));
@@ -240,5 +240,5 @@ fn a_body_that_is_not_stored_waits_for_those_who_read_it() {
     got += &take_all(&mut waiter);
     assert_eq!(got.matches('x').count(), 10_000_000 + 1, "and one of the head");
     assert!(got.ends_with("\r\n0\r\n\r\n"));
-    assert!(stage.ask(GET, &Stage::route("a", "site")).exchange.fill_request().is_none(), "nothing is stored");
+    assert!(stage.ask(GET, &Stage::route("a", "site")).exchange.store_request().is_none(), "nothing is stored");
 }

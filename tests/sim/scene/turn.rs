@@ -240,7 +240,7 @@ impl Driver for World {
             // It is for the pool alone: how many slow uploads there are at a backend.
             Effect::Uploaded => {}
             Effect::Enqueue => panic!("no member has a capacity"),
-            Effect::JoinFill => panic!("no frontend has a cache"),
+            Effect::AskStore => panic!("no frontend has a cache"),
             Effect::Connect { fresh } => self.connect(fresh),
             Effect::Revived { .. } => {}
             Effect::Ejected { .. } => panic!("no frontend has rules of outlier detection"),

@@ -1,0 +1,115 @@
+//! Which files there are: the variants of each key, what a purge may take them by, and which key was of use last.
+
+use super::file::{FileName, taken};
+use crate::cache::object::{Object, Origin};
+use crate::cache::purge::Selector;
+use lru::LruCache;
+
+/// The memory that a file takes beside its texts, roughly, in bytes.
+const OVERHEAD: usize = 200;
+
+/// A file.
+#[derive(Debug)]
+struct Entry {
+    variant: u64,
+    /// What it takes of the disk.
+    bytes: u64,
+    origin: Origin,
+    tags: Box<[Box<[u8]>]>,
+}
+
+impl Entry {
+    /// The memory that it takes.
+    fn memory(&self) -> usize {
+        let tags: usize = self.tags.iter().map(|tag| 16 + tag.len()).sum();
+        OVERHEAD + tags + self.origin.frontend.len() + self.origin.host.len() + self.origin.target.len()
+    }
+}
+
+/// The files of a folder.
+#[derive(Debug)]
+pub(super) struct Index {
+    keys: LruCache<u128, Vec<Entry>>,
+    bytes: u64,
+    files: u64,
+    memory: usize,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { keys: LruCache::unbounded(), bytes: 0, files: 0, memory: 0 }
+    }
+}
+
+impl Index {
+    /// What all files take of the disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The number of files.
+    pub(super) fn files(&self) -> u64 {
+        self.files
+    }
+
+    /// The memory that the index takes, roughly, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Whether there are files of a key.
+    pub(super) fn has(&self, key: u128) -> bool {
+        self.keys.contains(&key)
+    }
+
+    /// A file of this length was written in the place of the one of its name. Its key was of use just now.
+    pub(super) fn insert(&mut self, name: FileName, object: &Object, len: u64) {
+        self.remove(name);
+        let (origin, tags) = (object.origin.clone(), object.tags.clone());
+        let entry = Entry { variant: name.variant, bytes: taken(len), origin, tags };
+        self.bytes += entry.bytes;
+        self.files += 1;
+        self.memory += entry.memory();
+        self.keys.get_or_insert_mut(name.key, Vec::new).push(entry);
+    }
+
+    /// The files of a key, oldest first. It was of use just now.
+    pub(super) fn of_use(&mut self, key: u128) -> Vec<FileName> {
+        let entries = self.keys.get(&key);
+        entries.into_iter().flatten().map(|entry| FileName { key, variant: entry.variant }).collect()
+    }
+
+    /// Takes a file out. Whether it was there.
+    pub(super) fn remove(&mut self, name: FileName) -> bool {
+        let Some(entries) = self.keys.peek_mut(&name.key) else { return false };
+        let Some(place) = entries.iter().position(|entry| entry.variant == name.variant) else { return false };
+        let entry = entries.remove(place);
+        if entries.is_empty() {
+            self.keys.pop(&name.key);
+        }
+        self.forget(&entry);
+        true
+    }
+
+    /// Takes the key out that was of no use for the longest time, and gives its files.
+    pub(super) fn pop_oldest(&mut self) -> Option<(u128, Vec<FileName>)> {
+        let (key, entries) = self.keys.pop_lru()?;
+        entries.iter().for_each(|entry| self.forget(entry));
+        Some((key, entries.iter().map(|entry| FileName { key, variant: entry.variant }).collect()))
+    }
+
+    fn forget(&mut self, entry: &Entry) {
+        self.bytes -= entry.bytes;
+        self.files -= 1;
+        self.memory -= entry.memory();
+    }
+
+    /// The files that a purge takes.
+    pub(super) fn select(&self, selector: &Selector) -> Vec<FileName> {
+        let of_key = |(key, entries): (&u128, &Vec<Entry>)| {
+            let taken = entries.iter().filter(|entry| selector.selects(&entry.origin, &entry.tags));
+            taken.map(|entry| FileName { key: *key, variant: entry.variant }).collect::<Vec<_>>()
+        };
+        self.keys.iter().flat_map(of_key).collect()
+    }
+}
