@@ -65,7 +65,7 @@ fn every_word_is_told_with_its_place_and_the_status_is_the_verdict() {
             "  tiemout client 5s\n",
             &["--lossy"],
             1,
-            &["f.cfg:5:3: wrong tiemout: ", "cannot take it: 1 words are wrong"],
+            &["f.cfg:5:3: wrong tiemout: ", "cannot serve it: 1 keywords are wrong"],
         ),
         ("  timeout client \x1b[31m\n", &[], 1, &["f.cfg:5:18: wrong timeout client", "\\u{1b}"]),
     ];

@@ -89,10 +89,7 @@ impl Write for Output {
             match self.write_some(bytes) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if !self.reopens.is_empty() {
-                        return Err(io::Error::new(
-                            ErrorKind::TimedOut,
-                            "it took nothing until it was to be opened again",
-                        ));
+                        return Err(io::Error::new(ErrorKind::TimedOut, "it accepted nothing until it was reopened"));
                     }
                     let mut ready = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
                     // An error of the output appears at the next write.

@@ -101,7 +101,7 @@ impl Control {
         let Some(Running { reopen, ended, thread }) = self.running else { return };
         drop(reopen);
         if ended.recv_timeout(limit).is_err_and(|error| error.is_timeout()) {
-            log::warn!("access log: its output takes nothing; the last lines are lost");
+            log::warn!("access log: its output accepts nothing; the last lines are lost");
         } else if thread.join().is_err() {
             log::error!("access log: its thread ended in a panic");
         }

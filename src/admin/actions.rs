@@ -83,7 +83,7 @@ fn order(action: Action, service: &Service) -> Response {
     match answers.recv_timeout(PATIENCE) {
         Ok(Ok(what)) => accepted(&what),
         Ok(Err(why)) => Response::problem(409, &why),
-        Err(_) => accepted("it is done once the supervisor has finished what it does now"),
+        Err(_) => accepted("the supervisor does it after its present task"),
     }
 }
 
@@ -103,7 +103,7 @@ fn flush(host: &str, service: &Service) -> Response {
         Some(false) => {
             Response::problem(404, &format!("{host} is not in use here: no request has asked for it lately"))
         }
-        None => Response::problem(503, "the source of routes has too much to do").with_field("Retry-After: 1"),
+        None => Response::problem(503, "the source of routes is overloaded").with_field("Retry-After: 1"),
     }
 }
 
@@ -126,11 +126,11 @@ fn treat(key: &str, verb: &str, query: &Query, service: &Service) -> Response {
     let what = format!("{verb} {} of {key}", name_of(member));
     match verb {
         "disable" if !service.directory.set_out_of_service(&cluster, member, true, now) => {
-            return Response::problem(409, "too many backends are out of service already: enable some of them");
+            return Response::problem(409, "too many backends are disabled already: enable some of them");
         }
         "disable" => cluster.serve(now),
         "enable" if member.attributes.is_disabled => {
-            return Response::problem(409, "the list says that this backend is disabled: it has to be changed there");
+            return Response::problem(409, "the list disables this backend: change the list");
         }
         "enable" => {
             service.directory.set_out_of_service(&cluster, member, false, now);
@@ -200,7 +200,7 @@ fn mark_alive(cluster: &Cluster, member: &Member, (what, now): (&str, Moment), s
     Response::problem(
         409,
         &format!(
-            "for {} of {hosts} hosts the mark stands in Redis, and what stands there counts: remove it there, from {}",
+            "for {} of {hosts} hosts the mark stands in Redis, and it takes precedence: remove it there, from {}",
             kept.len(),
             named.join(", ")
         ),

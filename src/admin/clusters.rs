@@ -67,13 +67,13 @@ pub(super) fn state_of(cluster: &Cluster, marks: &HostMarks, up: u64) -> &'stati
 pub(super) fn health_of(member: &Member, marks: &MemberMarks, now: Moment) -> Health {
     let state = &member.state;
     if state.is_removed() {
-        Health::new("removed", "list", "it has left the list")
+        Health::new("removed", "list", "it was removed from the list")
     } else if member.attributes.is_disabled {
-        Health::new("disabled", "list", "the list says so")
+        Health::new("disabled", "list", "the list disables it")
     } else if state.is_disabled() {
         match state.known_health().is_some_and(MemberHealth::is_kept_disabled) {
             true => Health::new("disabled", "probes", "it was down, and waits for an operator (health.stickyOffline)"),
-            false => Health::new("disabled", "operator", "an operator has taken it out of service"),
+            false => Health::new("disabled", "operator", "an operator has disabled it"),
         }
     } else if state.is_down() {
         let fault = state.known_health().and_then(MemberHealth::fault);

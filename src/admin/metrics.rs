@@ -140,22 +140,22 @@ impl Snapshot {
         out.gauges("build_info", "The version of sluice; always 1.", None, [(version, 1_i64)])?;
         out.gauge("ready", "Whether the process is ready for requests (1) or not (0).", self.is_ready.into())?;
         let uptime = [(NONE, self.uptime.as_secs_f64())];
-        out.gauges("uptime", "How long the process has run.", Some(&Unit::Seconds), uptime)?;
+        out.gauges("uptime", "Uptime of the process.", Some(&Unit::Seconds), uptime)?;
         out.counter("log_lost_lines", "Lines of the access log that were lost.", self.lost_log_lines)?;
         let replaced = self.replaced_workers.iter().map(|(cause, count)| ([("cause", cause.name())], *count));
         out.counters("replaced_workers", "Workers that a successor has replaced.", replaced)?;
-        out.counter("admin_refusals", "Requests to the admin service refused for who asked.", self.refusals)?;
+        out.counter("admin_refusals", "Requests to the admin service refused for lack of access.", self.refusals)?;
         let (streams, gatherings) = self.events;
         out.gauge("admin_event_streams", "Streams of /v1/events that are open.", streams as i64)?;
         out.counter("admin_event_gatherings", "Gatherings for all streams of /v1/events together.", gatherings)?;
         if let Some(bytes) = self.resident_bytes {
             let bytes = [(NONE, signed(bytes))];
-            out.gauges("resident_memory", "Memory that the process holds.", Some(&Unit::Bytes), bytes)?;
+            out.gauges("resident_memory", "Resident memory of the process.", Some(&Unit::Bytes), bytes)?;
         }
         let (certificates, first_end) = self.certificates;
         out.gauge("certificates", "Certificates in use.", signed(certificates as u64))?;
         if let Some(end) = first_end {
-            let help = "When the first of the certificates in use ends, in seconds since 1970.";
+            let help = "First expiry of a certificate in use, in seconds since 1970.";
             out.gauges("certificate_first_expiry_timestamp", help, Some(&Unit::Seconds), [(NONE, end)])?;
         }
         self.open_files.map_or(Ok(()), |count| out.gauge("open_files", "Open files of the process.", signed(count)))
@@ -166,12 +166,12 @@ impl Snapshot {
         out.counters("responses", "Requests that ended, by the class of the status that the client got.", classes)?;
         let reasons = FailureReason::ALL.iter();
         let reasons = reasons.map(|reason| ([("reason", reason.name())], self.totals.get_reason(*reason)));
-        out.counters("failures", "Requests that ended otherwise than by a backend's response.", reasons)?;
+        out.counters("failures", "Requests that ended without a complete response of a backend.", reasons)?;
         for counter in Counter::ALL.iter().filter(|counter| !STATUS_CLASSES.iter().any(|(_, class)| class == *counter))
         {
             out.counter(counter.name(), counter.help().trim().trim_end_matches('.'), self.totals.get(*counter))?;
         }
-        let help = "The time of requests, by the part of their way.";
+        let help = "Time of requests, by phase.";
         let mut family = out.0.encode_descriptor("request_phase", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for phase in Phase::ALL {
             let histogram = self.totals.latency(phase);
@@ -192,13 +192,13 @@ impl Snapshot {
         let connections = each(|worker| worker.stats.usage().clients);
         out.gauges("client_connections", "Open connections of clients.", None, connections)?;
         let requests = each(|worker| worker.stats.usage().requests);
-        out.gauges("requests_in_flight", "Requests and tunnels under way.", None, requests)?;
+        out.gauges("requests_in_flight", "Requests and tunnels in progress.", None, requests)?;
         let upstreams = each(|worker| worker.stats.usage().upstreams);
         out.gauges("upstream_connections", "Open connections to backends.", None, upstreams)?;
         let bytes = each(|worker| worker.stats.usage().bytes);
-        out.gauges("worker_memory", "Memory that the worker holds, about.", Some(&Unit::Bytes), bytes)?;
+        out.gauges("worker_memory", "Approximate memory of the worker.", Some(&Unit::Bytes), bytes)?;
         let leaving = each(|worker| worker.is_leaving.into());
-        out.gauges("worker_draining", "Whether the worker finishes what is under way, and no more.", None, leaving)?;
+        out.gauges("worker_draining", "Whether the worker drains (1) or not (0).", None, leaving)?;
         let seconds = |read: fn(&WorkerEntry) -> Duration| {
             self.workers.iter().map(move |worker| ([("worker", worker.label())], read(worker).as_secs_f64()))
         };
@@ -211,23 +211,23 @@ impl Snapshot {
 
     fn put_source(&self, out: &mut Out<'_>) -> Result<(), Error> {
         let mode = [([("mode", self.source_mode)], 1_i64)];
-        out.gauges("route_source_mode", "How changes of routes are learned of; always 1.", None, mode)?;
+        out.gauges("route_source_mode", "How changes of routes are noticed; always 1.", None, mode)?;
         out.counter("route_source_losses", "Times that the source of routes was lost.", self.source_losses)?;
-        let help = "Hosts that served on although the source came back without them.";
+        let help = "Hosts that stayed in service although the source came back without them.";
         out.counter("route_source_held_hosts", help, self.source_held)?;
         let age = [(NONE, self.source_age.as_secs_f64())];
-        out.gauges("route_table_age", "For how long the source of routes has been away.", Some(&Unit::Seconds), age)
+        out.gauges("route_table_age", "Time for which the source of routes has been away.", Some(&Unit::Seconds), age)
     }
 
     fn put_cache(&self, out: &mut Out<'_>) -> Result<(), Error> {
         let Some(store) = &self.cache else { return Ok(()) };
         out.gauge("cache_keys", "Keys in the object cache.", signed(store.len() as u64))?;
         let fills = signed(store.fills().under_way() as u64);
-        out.gauge("cache_fills_in_flight", "Requests that others wait for to fill the cache.", fills)?;
+        out.gauge("cache_fills_in_flight", "Cache fills that other requests wait for.", fills)?;
         for (name, help, bytes) in [
             ("cache_stored", "Memory of the objects in the cache.", store.bytes()),
-            ("cache_capacity", "Memory that the objects in the cache may take.", store.capacity()),
-            ("cache_memory", "The same with objects that are filled, or still sent.", store.memory()),
+            ("cache_capacity", "Memory limit of the objects in the cache.", store.capacity()),
+            ("cache_memory", "Memory of the objects in the cache, being filled, or still being sent.", store.memory()),
         ] {
             out.gauges(name, help, Some(&Unit::Bytes), [(NONE, signed(bytes))])?;
         }
@@ -244,9 +244,9 @@ impl Snapshot {
         };
         let help = "Requests of the cluster that ended.";
         out.counters("cluster_requests", help, each(|load| load.requests))?;
-        out.counters("cluster_failures", "Those of them that failed.", each(|load| load.failures))?;
+        out.counters("cluster_failures", "Requests of the cluster that failed.", each(|load| load.failures))?;
         out.counters("cluster_queued", "Requests that waited for a slot.", each(|load| load.queued))?;
-        out.counters("cluster_dropped", "Requests that found no place in the queue.", each(|load| load.dropped))?;
+        out.counters("cluster_dropped", "Requests that were refused for a full queue.", each(|load| load.dropped))?;
         let gauge = |read| each(read).map(|(labels, value)| (labels, signed(value)));
         out.gauges("cluster_in_flight", "Requests that hold a slot.", None, gauge(|load| load.in_flight))?;
         out.gauges("cluster_waiting", "Requests that wait for a slot.", None, gauge(|load| load.waiting))?;
@@ -268,13 +268,13 @@ impl Snapshot {
         out.gauges("bucket_ceil", "The greatest number of tokens.", None, gauge(|view| view.ceil.into()))?;
         out.gauges("bucket_in_flight", "Tokens in use.", None, gauge(|view| view.held.into()))?;
         out.gauges("bucket_waiting", "Requests that wait for a token.", None, gauge(|view| view.queued.into()))?;
-        out.counters("bucket_tokens", "Tokens that requests of the bucket took.", each(|view| view.taken))?;
+        out.counters("bucket_tokens", "Tokens taken by requests of the bucket.", each(|view| view.taken))?;
         out.counters("bucket_queued", "Requests that waited for a token.", each(|view| view.queued_total))?;
-        let help = "Requests that found no place in the queue, or waited for too long.";
+        let help = "Requests that were refused for a full queue, or waited too long.";
         out.counters("bucket_dropped", help, each(super::buckets::dropped))?;
         let micros = each(|view| u64::try_from(view.waited.as_micros()).unwrap_or(u64::MAX));
         let waited = micros.map(|(labels, micros)| (labels, Duration::from_micros(micros).as_secs_f64()));
-        out.seconds("bucket_waited", "The time that these waits took, of those that ended with a token.", waited)
+        out.seconds("bucket_waited", "Total time of waits that ended with a token.", waited)
     }
 }
 

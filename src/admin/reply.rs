@@ -6,7 +6,7 @@ use crate::worker::ServiceCall;
 
 /// The refusal of a request for which there is no room.
 pub(super) fn busy() -> Response {
-    Response::problem(503, "the admin service has too much to do").with_field("Retry-After: 1")
+    Response::problem(503, "the admin service is overloaded").with_field("Retry-After: 1")
 }
 
 /// Sends a response. Each action is logged with its outcome.

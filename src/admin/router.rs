@@ -49,7 +49,7 @@ pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &S
             service.state.count_refusal();
             if let Some(untold) = warnings.admit(service.clock.now()) {
                 let who = access::who(&call.request);
-                let more = if untold > 0 { format!(" ({untold} more were not told)") } else { String::new() };
+                let more = if untold > 0 { format!(" ({untold} more were suppressed)") } else { String::new() };
                 log::warn!("admin: {} was refused: {} for {who}{more}", asked(&call.request), refusal.status);
             }
             answer(call, refusal, service);

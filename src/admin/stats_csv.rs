@@ -89,7 +89,7 @@ pub(super) fn statistics(query: &str, service: &Service) -> Response {
     let words: String = query.replace(';', "&");
     let scope = Query::parse(&words).get("scope").unwrap_or_default().to_owned();
     if !service.state.has_room_for(1) {
-        return Response::problem(503, "too many large responses are on their way").with_field("Retry-After: 1");
+        return Response::problem(503, "too many large responses are being sent").with_field("Retry-After: 1");
     }
     let mut kept = service.state.statistics();
     let known = kept.as_ref().filter(|known| !known.is_old(now) && known.scope == scope);

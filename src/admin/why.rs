@@ -60,7 +60,7 @@ fn put_steps(steps: &mut Vec<Value>, asked: &Asked<'_>, cluster: &Cluster, (mark
     let options = &cluster.options;
     steps.push(step("list", format!("the list of {}, of {} backends", cluster.key, cluster.members.len())));
     match options.https_redirect {
-        Some(true) => steps.push(step("redirect", "without encryption it is redirected to https")),
+        Some(true) => steps.push(step("redirect", "over plain HTTP it is redirected to https")),
         Some(false) => steps.push(step("redirect", "never, by the option httpsRedirect")),
         None => {}
     }
@@ -72,7 +72,7 @@ fn put_steps(steps: &mut Vec<Value>, asked: &Asked<'_>, cluster: &Cluster, (mark
         let finding = if may {
             "it may be served from the cache, and its response may be stored"
         } else {
-            "its method passes by"
+            "its method bypasses the cache"
         };
         steps.push(step("cache", finding));
     }

@@ -69,7 +69,7 @@ reasons! {
     /// The body is larger than `server.maxBodyBytes`.
     BodyTooLarge = 413, "body_too_large", "The body of the request is too large.";
     /// The chunk extensions are longer than `server.maxChunkExtensionBytes` allows.
-    ExtensionsTooLarge = 413, "chunk_extensions_too_large", "The body of the request is made of too much but data.";
+    ExtensionsTooLarge = 413, "chunk_extensions_too_large", "The body of the request has too long chunk extensions.";
     /// The client has as many requests as the frontend's option `maxRequestsPerClient` allows.
     ClientLimit = 429, "client_limit", "There are too many requests from your address at once.";
     /// The target is longer than `server.maxUriBytes`.
@@ -81,7 +81,7 @@ reasons! {
     /// The head is larger than `server.maxHeadBytes`.
     HeadTooLarge = 431, "head_too_large", "The header of the request is too large.";
     /// An `Expect` other than one `100-continue` (RFC 9110 section 10.1.1).
-    ExpectationFailed = 417, "expectation_failed", "What the request expects cannot be promised.";
+    ExpectationFailed = 417, "expectation_failed", "The expectation of the request cannot be met.";
     /// The method is CONNECT (this is no forward proxy), a known method in another case, or too long for a method.
     MethodRefused = 501, "method_refused", "The method of the request is not supported.";
     /// The request loops: its `Via` has this node's mark, so a backend of its frontend leads back to this node (RFC

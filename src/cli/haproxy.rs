@@ -129,13 +129,13 @@ fn report(loaded: &Loaded, check: &Check) -> String {
         text,
         "{}",
         match loaded.verdict(check.lossy) {
-            Verdict::Whole => "sluice serves it whole".to_owned(),
+            Verdict::Whole => "sluice serves it without losses".to_owned(),
             Verdict::WithLosses(losses) => format!("sluice serves it with {losses} losses, each named above"),
             Verdict::Not { wrong: 0, refused } => format!(
-                "sluice cannot take it: {refused} words decide who gets in or where requests go, and are refused; --lossy \
-             leaves them out"
+                "sluice cannot serve it: {refused} keywords decide about access or routing, and are refused; --lossy \
+                 leaves them out"
             ),
-            Verdict::Not { wrong, .. } => format!("sluice cannot take it: {wrong} words are wrong"),
+            Verdict::Not { wrong, .. } => format!("sluice cannot serve it: {wrong} keywords are wrong"),
         }
     );
     text

@@ -110,7 +110,7 @@ impl Service {
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n")?;
         let mut response = Vec::new();
         stream.take(MAX_RESPONSE).read_to_end(&mut response)?;
-        let no_http = || io::Error::new(io::ErrorKind::InvalidData, "what came is no response of HTTP");
+        let no_http = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not an HTTP response");
         let end = memchr::memmem::find(&response, b"\r\n\r\n").ok_or_else(no_http)?;
         let status = response.get(9..12).and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
         let status = status.filter(|_| response.starts_with(b"HTTP/1.")).ok_or_else(no_http)?;
@@ -121,7 +121,7 @@ impl Service {
 /// Prints the state of the node. The status is 1 if it is not ready.
 pub(super) fn status(node: &Node, file: &Path) -> ExitCode {
     let told = Service::find(node, file).and_then(|service| {
-        let status = service.view("/v1/status")?.ok_or("this is no admin service of sluice")?;
+        let status = service.view("/v1/status")?.ok_or("this is not an admin service of sluice")?;
         let source = service.view("/v1/redis")?.unwrap_or_default();
         let trouble = service.view(&format!("/v1/frontends?trouble=1&per_page={MAX_NAMED}"))?.unwrap_or_default();
         Ok((status["ready"] == true, status_text(&status, &source, &trouble)))
@@ -228,7 +228,7 @@ fn status_text(status: &Value, source: &Value, trouble: &Value) -> String {
         );
     }
     if count > 0 {
-        let _ = writeln!(out, "sluice why HOST tells more of one of them");
+        let _ = writeln!(out, "sluice why HOST shows details of one of them");
     }
     out
 }

@@ -115,7 +115,7 @@ impl Place {
                 target.password = Some(password.reveal().to_owned());
             }
             (None, Some(_)) => eprintln!(
-                "sluice: warning: everybody on this system sees the password of --driver in the list of processes; use \
+                "sluice: warning: every user of this system can see the password of --driver in the list of processes; use \
                  --config, --password-file or {PASSWORD_VARIABLE} instead"
             ),
             (None, None) => {
@@ -235,7 +235,7 @@ pub(super) fn wait(arguments: &Wait, config: &Path) -> ExitCode {
 pub(super) fn upgrade(pid: u32) -> ExitCode {
     match supervisor::order_upgrade(pid) {
         Ok(successor) => {
-            println!("process {successor} serves in the place of process {pid}");
+            println!("process {successor} has replaced process {pid}");
             ExitCode::SUCCESS
         }
         Err(problem) => fail(&problem),

@@ -107,7 +107,7 @@ macro_rules! attributes {
 
 attributes! {
     "capacity", capacity, LIMIT, "Requests in flight at this backend, over all cores of a node; 0 for any number";
-    "weight", weight, WEIGHT, "Share of requests; 0 for those alone that name the backend";
+    "weight", weight, WEIGHT, "Share of requests; 0 for only those that name the backend";
     "role", role, ROLE, "When it serves: always, in an overload, in an outage";
     "slowStart", slow_start, TIME_OR_ZERO, "How long share and capacity take to rise; the frontend's slowStart where absent";
     "disabled", is_disabled, FLAG, "It gets no new requests";

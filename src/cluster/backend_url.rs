@@ -175,7 +175,7 @@ impl fmt::Display for BackendUrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoScheme => "expected http://host:port or https://host:port",
-            Self::ControlCharacter => "a control character, such as the end of a line, stands in it",
+            Self::ControlCharacter => "it contains a control character, such as a line break",
             Self::UnknownScheme => "expected the scheme http:// or https://",
             Self::UserInfo => "a user name or password is not supported here",
             Self::BadHost => "the host is neither a name nor an address (an IPv6 address stands in brackets)",

@@ -223,7 +223,7 @@ pub(super) fn read_backend_tls(server: &Section<'_>, folder: &Path) -> TlsToBack
         (false, paths) => Verification::Authorities(read_authorities(&section.field("ca"), paths)),
     };
     if is_insecure {
-        section.field("ca").warn_no_effect("server.backendTls.insecure believes everybody");
+        section.field("ca").warn_no_effect("server.backendTls.insecure accepts every certificate");
         authorities.clear();
     }
     TlsToBackends { settings: BackendSettings { verification, credentials }, authorities, own }

@@ -149,13 +149,13 @@ impl fmt::Display for Warning {
             Self::OldKey { path, new } => write!(f, "{path}: an old name, use {new} instead"),
             Self::OldKeyIgnored { path, new } => write!(f, "{path}: an old name, ignored because {new} is set too"),
             Self::NoEffect { path, why } => write!(f, "{path}: has no effect: {why}"),
-            Self::Instead { path, found, holds } => write!(f, "{path}: {found} is not to be had; instead: {holds}"),
+            Self::Instead { path, found, holds } => write!(f, "{path}: {found} is not supported; instead: {holds}"),
             Self::OpenKey { path, key } => {
                 let key = key.display();
                 write!(f, "{path}: any user of this system can read {key}; take that away with: chmod o= {key}")
             }
-            Self::Open { path, what } => write!(f, "{path}: is open to everybody: {what}"),
-            Self::Twice { path } => write!(f, "{path}: stands more than once; the last one counts"),
+            Self::Open { path, what } => write!(f, "{path}: is open to everyone: {what}"),
+            Self::Twice { path } => write!(f, "{path}: occurs more than once; the last one counts"),
         }
     }
 }

@@ -148,7 +148,7 @@ impl Connection {
         let fields = format!("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n");
         self.stream.write_all(format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n").as_bytes())?;
         let mut socket = WebSocket::from_partially_read(self.stream, self.unread, Role::Server, None);
-        socket.send(Message::text(format!("Hello from backend {}. I say again what I hear.", self.name)))?;
+        socket.send(Message::text(format!("Hello from backend {}. I echo your messages.", self.name)))?;
         loop {
             let message = socket.read()?;
             if message.is_text() || message.is_binary() {

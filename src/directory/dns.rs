@@ -215,7 +215,7 @@ impl ResolverState {
             failure => {
                 let what = failure.err().map_or_else(|| "no address".to_owned(), |error| error.to_string());
                 let known = backend.addresses();
-                let note = if matches!(known, Addresses::Known(_)) { "; what was known is used on" } else { "" };
+                let note = if matches!(known, Addresses::Known(_)) { "; known addresses stay in use" } else { "" };
                 log::warn!("looking up {host} of the backend {}: {what}{note}", backend.endpoint());
                 if backend.set_addresses(Addresses::NotFound) {
                     self.subscribers.tell_all(&RouteEvent::Addresses { backend: backend.id() });

@@ -35,7 +35,7 @@ pub(super) fn write(exports: &Receiver<Export>, out: &mut impl Write, patience: 
     match exports.recv_timeout(patience) {
         Ok(export) => export(out).map_err(|error| error.to_string()),
         Err(RecvTimeoutError::Disconnected) => Ok(()),
-        Err(RecvTimeoutError::Timeout) => Err(format!("the directory has not answered within {patience:?}")),
+        Err(RecvTimeoutError::Timeout) => Err(format!("the directory has not replied within {patience:?}")),
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn read<T: SnapshotEntry>(file: Option<File>, what: &str) -> Option<S
     let mut bytes = Vec::new();
     let result = file.rewind().and_then(|()| file.read_to_end(&mut bytes)).and_then(|_| file.set_len(0));
     if let Err(error) = result {
-        log::error!("upgrade: reading the {what} that the process before knew: {error}; they are not used");
+        log::error!("upgrade: reading the {what} of the predecessor: {error}; they are not used");
         return None;
     }
     if bytes.is_empty() {
@@ -57,7 +57,7 @@ pub(super) fn read<T: SnapshotEntry>(file: Option<File>, what: &str) -> Option<S
             Some(snapshot)
         }
         Err(fault) => {
-            log::error!("upgrade: the {what} that the process before knew: {fault}; they are not used");
+            log::error!("upgrade: the {what} of the predecessor: {fault}; they are not used");
             None
         }
     }

@@ -442,7 +442,7 @@ impl Directory {
         let _ = self.commands.send_timeout(SourceCommand::Stop, MAX_STOP);
         let _ = self.certificate_commands.send_timeout(certificates::CertificateCommand::Stop, MAX_STOP);
         if self.ended.recv_timeout(MAX_STOP) == Err(RecvTimeoutError::Timeout) {
-            log::warn!("the directory did not end within {MAX_STOP:?}; it is left behind");
+            log::warn!("the directory did not end within {MAX_STOP:?}; the process ends without it");
             return;
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));

@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
                 Some("certificates") => certificates = Some(value),
                 Some("options") if options.is_some() => self.fault(key, "options", "stands twice"),
                 Some("options") => options = Some(value),
-                Some(name) => self.warn(key, &shown(name), "is not known here and means nothing"),
+                Some(name) => self.warn(key, &shown(name), "is unknown and ignored"),
                 None => self.fault(key, "", "found a name that is not Unicode text"),
             }
         }

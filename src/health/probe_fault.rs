@@ -60,8 +60,8 @@ impl fmt::Display for ProbeFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NameNotResolved => "its name was not found",
-            Self::ConnectFailed => "it took no connection",
-            Self::ConnectTimeout => "it took no connection within health.timeout",
+            Self::ConnectFailed => "it did not accept the connection",
+            Self::ConnectTimeout => "it did not accept the connection within health.timeout",
             Self::TlsFailed => "the TLS handshake failed",
             Self::ResponseTimeout => "it did not respond within health.timeout",
             Self::Closed => "it closed the connection before its response was complete",

@@ -68,14 +68,14 @@ impl Listener {
     pub fn await_first_bytes(&self, awaits: bool) {
         let seconds = if awaits { SILENCE_SECONDS } else { 0 };
         if let Err(error) = sys::defer_accept(&self.socket, seconds) {
-            log::info!("when a listening socket hands out connections is left to the system: {error}");
+            log::info!("setting deferAccept of a listening socket: {error}; the system's setting stays");
         }
     }
 
     /// Sets the limits after which accepted connections end because their peer does not respond.
     pub fn set_liveness(&self, liveness: &Liveness) {
         if let Err(error) = liveness.set(&self.socket) {
-            log::warn!("when connections of clients that have vanished are given up is left to the system: {error}");
+            log::warn!("setting the liveness limits of a listening socket: {error}; the system's settings stay");
         }
     }
 

@@ -72,8 +72,8 @@ pub fn start(config: ProbeConfig) -> io::Result<Probes> {
         for _ in 0..MAX_RESTARTS {
             match catch_unwind(AssertUnwindSafe(|| prober.run())) {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => log::error!("health probes: {error}; beginning anew"),
-                Err(_) => log::error!("health probes: the thread panicked; beginning anew"),
+                Ok(Err(error)) => log::error!("health probes: {error}; restarting"),
+                Err(_) => log::error!("health probes: the thread panicked; restarting"),
             }
             prober.restart();
         }

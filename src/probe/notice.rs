@@ -42,7 +42,7 @@ impl Notice {
     }
 
     pub(super) fn unwatched(cluster: &Cluster, member: &Member) -> Self {
-        Self::new(false, cluster, member, "was down and serves again: it is probed no longer")
+        Self::new(false, cluster, member, "was down and serves again: probes are off")
     }
 
     pub(super) fn foreign(cluster: &Cluster, member: &Member) -> Self {

@@ -177,7 +177,7 @@ impl Prober {
         }
         let Some(untold) = self.lines.admit(now) else { return };
         let more =
-            if untold == 0 { String::new() } else { format!("; {untold} more lines of this kind were left out") };
+            if untold == 0 { String::new() } else { format!("; {untold} more lines of this kind were suppressed") };
         let level = if *is_warning { log::Level::Warn } else { log::Level::Info };
         log::log!(level, "{text}{more}");
     }

@@ -80,14 +80,14 @@ impl Supervisor {
     /// Performs an operator's action, or returns why it cannot.
     pub(super) fn act(&mut self, action: &Action) -> ActionResult {
         if self.upgrade_state.is_replaced() {
-            return Err("another process has taken this one's place: ask that one".to_owned());
+            return Err("another process has replaced this one: ask that one".to_owned());
         }
         let writes_file = matches!(self.pool.deps.settings.access_log, Target::File(_));
         match action {
             Action::ReopenLogs if !writes_file => Err("no access log is written to a file".to_owned()),
             Action::ReopenLogs => {
                 self.reopen_log();
-                Ok("the access log is opened anew".to_owned())
+                Ok("the access log is reopened".to_owned())
             }
             Action::Reload => {
                 self.reload();

@@ -90,9 +90,7 @@ impl Listeners {
             match result {
                 Ok(()) => opened += 1,
                 Err(problem) => {
-                    log::error!(
-                        "HAProxy's files: listening on {address}: {problem}; it is tried again every now and then"
-                    );
+                    log::error!("HAProxy's files: listening on {address}: {problem}; it is retried periodically");
                 }
             }
         }
@@ -157,7 +155,7 @@ impl Listeners {
         for port in ports.collect::<BTreeSet<_>>() {
             if let Err(problem) = self.add_port(port, settings, inherited) {
                 log::error!(
-                    "clusters on demand at port {port} are not reached there: {problem}; it is tried again every now and then"
+                    "clusters on demand at port {port} are not reached there: {problem}; it is retried periodically"
                 );
                 self.missing.insert(port);
             }

@@ -288,8 +288,7 @@ impl Supervisor {
         // It fails only after the supervisor has ended.
         let take = move |client| drop(events.send(Event::Client(client)));
         let predecessor_link = is_there.then(|| predecessor.follow(take)).transpose();
-        let predecessor_link =
-            predecessor_link.map_err(|error| Error::System("following the process before", error))?;
+        let predecessor_link = predecessor_link.map_err(|error| Error::System("following the predecessor", error))?;
         if let Err(error) = self.pool.listeners.iter().try_for_each(Listeners::listen) {
             // The upgrade cannot be undone, and the available sockets are served.
             log::error!("{error}");
@@ -309,7 +308,7 @@ impl Supervisor {
             let written = PidFile::write(path, Account::default()).map_err(Error::pid_file(path));
             self.pid_file = written.inspect_err(|error| log::error!("{error}")).ok();
         }
-        log::info!("upgrade: taking the place of process {}", predecessor.pid());
+        log::info!("upgrade: replacing process {}", predecessor.pid());
         self.pool.deps.roster.note_ready();
         match &predecessor_link {
             Some(predecessor_link) => predecessor_link.say_serving(),
@@ -333,7 +332,7 @@ impl Supervisor {
                     log::warn!("upgrade: process {} has ended; this one serves at once", predecessor.pid());
                     break false;
                 }
-                return Err(Error::Predecessor("the process before has given the upgrade up".to_owned()));
+                return Err(Error::Predecessor("the predecessor has cancelled the upgrade".to_owned()));
             }
             match events.recv_timeout(WARM_UP_LOOK) {
                 Ok(Event::Signal(signal)) if is_end(signal) => {
@@ -367,7 +366,7 @@ impl Supervisor {
                 recv(lame_duck) -> _ => self.end_lame_duck(),
                 recv(events) -> event => match event {
                     Ok(Event::Signal(signal)) if is_end(signal) && self.is_ordered_to_stop => {
-                        log::warn!("told to stop a second time: not waiting any longer");
+                        log::warn!("told to stop a second time: stopping at once");
                         self.is_hurried = true;
                         return;
                     }

@@ -16,18 +16,18 @@ pub(super) fn log_them() {
         let name = thread::current().name().unwrap_or("a thread").to_owned();
         log::error!("{name}: {info}");
         if IS_BUSY.swap(true, Ordering::AcqRel) {
-            return log::error!("{name}: what has led to it is not looked up, for another panic's sake");
+            return log::error!("{name}: no backtrace, because another panic is being resolved");
         }
         let trace = Backtrace::force_capture();
         let tell = move || {
             // The addresses are resolved here, and not while other threads wait to write to the log.
             let trace = trace.to_string();
             IS_BUSY.store(false, Ordering::Release);
-            log::error!("{name}: this has led to the panic:\n{trace}");
+            log::error!("{name}: backtrace of the panic:\n{trace}");
         };
         if let Err(error) = thread::Builder::new().name("backtrace".into()).spawn(tell) {
             IS_BUSY.store(false, Ordering::Release);
-            log::error!("what has led to the panic cannot be looked up: {error}");
+            log::error!("the backtrace of the panic cannot be resolved: {error}");
         }
     }));
 }

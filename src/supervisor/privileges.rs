@@ -34,10 +34,7 @@ impl fmt::Display for Fault {
             Self::NoGroup(name) => write!(f, "group: there is no group {name} here; name one that exists"),
             Self::Refused(what, error) => write!(f, "{what}: {error}"),
             Self::Kept(what, found) => {
-                write!(
-                    f,
-                    "root's rights were to be given up, and this process still has {what} {found}; not serving so"
-                )
+                write!(f, "dropping root's rights failed: this process still has {what} {found}; not serving with them")
             }
         }
     }
@@ -75,11 +72,11 @@ impl Account {
         let refused = |what| move |error| Fault::Refused(what, error);
         if let Some(gid) = self.group {
             // Root's supplementary groups would stay.
-            setgroups(&[gid]).map_err(refused("giving up groups"))?;
-            setgid(gid).map_err(refused("taking on the group"))?;
+            setgroups(&[gid]).map_err(refused("dropping groups"))?;
+            setgid(gid).map_err(refused("switching the group"))?;
         }
         if let Some(uid) = self.user {
-            setuid(uid).map_err(refused("taking on the user"))?;
+            setuid(uid).map_err(refused("switching the user"))?;
         }
         self.verify()
     }

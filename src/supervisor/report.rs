@@ -41,8 +41,8 @@ impl fmt::Display for ReplaceReason {
             Self::Memory { resident, limit } => {
                 write!(f, "the process holds {} MiB of {} MiB", resident / MIB, limit / MIB)
             }
-            Self::Ordered => f.write_str("an operator has it replaced"),
-            Self::Stuck => f.write_str("it had stopped turning"),
+            Self::Ordered => f.write_str("an operator ordered it"),
+            Self::Stuck => f.write_str("it made no progress"),
             Self::Failed(how) => f.write_str(how),
         }
     }
@@ -110,8 +110,8 @@ pub(super) fn tell_changed_settings(origin: &Origin) {
 pub(super) fn tell_back_in_service(backends: &[String]) {
     if !backends.is_empty() {
         log::warn!(
-            "upgrade: operators have taken these backends out of service, and the new process serves from them again until it \
-             is told: {}",
+            "upgrade: operators have disabled these backends, and the new process serves from them until they are \
+             disabled again: {}",
             backends.join(", ")
         );
     }

@@ -21,9 +21,9 @@ impl Supervisor {
         let deps = &self.pool.deps;
         let age = deps.clock.now().since(self.started);
         if age < deps.settings.supervision.memory_check_interval * LEAST_AGE {
-            log::warn!("the process has been up for {age:?} alone: it is not renewed (server.memoryUpgrade)");
+            log::warn!("the process has been up for only {age:?}: it is not replaced (server.memoryUpgrade)");
         } else {
-            log::warn!("the process is renewed for the sake of its memory (server.memoryUpgrade)");
+            log::warn!("the process is replaced for its memory (server.memoryUpgrade)");
             self.upgrade();
         }
     }
@@ -59,7 +59,7 @@ impl Supervisor {
                 self.passes_on_until = Some(self.pool.deps.clock.now() + grace.max(upgrade::HANDOFF_TIMEOUT));
             }
             SuccessorEvent::Gone if self.upgrade_state.is_replaced() && !self.has_ended() => {
-                log::warn!("upgrade: the new process takes no clients any more; those that are here end here");
+                log::warn!("upgrade: the new process accepts no more clients; the remaining ones end here");
                 self.predecessor_link.iter().for_each(PredecessorLink::hang_up);
                 self.pool.stop();
             }

@@ -265,7 +265,7 @@ impl Worker {
         let ip = address.ip().to_canonical();
         let awaits_header = match proxies.as_ref().map(|proxies| header_use(proxies, ip)) {
             Some(None) => {
-                log::debug!("{ip}: may not say who its clients are");
+                log::debug!("{ip}: is in no network that may send a PROXY header");
                 return self.counters.count(Counter::UntrustedProxies);
             }
             None | Some(Some(HeaderUse::Ignored)) => None,

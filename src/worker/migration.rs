@@ -48,10 +48,7 @@ impl Worker {
         if !connections.is_empty()
             && let Err(connections) = drain_target.send(connections)
         {
-            log::warn!(
-                "worker {}: there is nobody to hand over to; its clients stay until they have ended",
-                self.number
-            );
+            log::warn!("worker {}: the drain target is gone; its clients stay until they have ended", self.number);
             self.import(connections);
             return self.begin_drain(None);
         }

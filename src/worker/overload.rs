@@ -189,7 +189,7 @@ impl Worker {
     pub(super) fn warn(&mut self, what: Arguments<'_>) {
         match self.warnings.admit(self.core.now) {
             Some(0) => log::warn!("{what}"),
-            Some(untold) => log::warn!("{what} (and {untold} warnings of worker {} were left out)", self.number),
+            Some(untold) => log::warn!("{what} (and {untold} warnings of worker {} were suppressed)", self.number),
             None => {}
         }
     }

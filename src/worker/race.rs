@@ -119,7 +119,7 @@ impl Worker {
             if backend.note_silent(address, self.core.now + SILENT_FOR) {
                 let (url, millis, seconds) = (backend.endpoint(), HEAD_START.as_millis(), SILENT_FOR.as_secs());
                 self.warn(format_args!(
-                    "{url}: {address} does not take a connection within {millis} ms; for {seconds} s it is tried last"
+                    "{url}: {address} does not accept a connection within {millis} ms; for {seconds} s it is tried last"
                 ));
             }
         }

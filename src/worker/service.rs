@@ -159,7 +159,7 @@ impl Worker {
             let response = ServiceResponse {
                 status: 503,
                 fields: "Content-Type: text/plain\r\nRetry-After: 1\r\n".to_owned(),
-                body: b"The admin service has too much to do.\n".to_vec().into(),
+                body: b"The admin service is overloaded.\n".to_vec().into(),
                 stream: None,
             };
             self.step_only(job_key, Input::Service(Box::new(response)));

@@ -55,7 +55,7 @@ impl Turns {
 pub struct ResourceUsage {
     /// Client connections.
     pub clients: u64,
-    /// Requests and tunnels under way.
+    /// Requests and tunnels in progress.
     pub requests: u64,
     /// Connections to backends.
     pub upstreams: u64,

@@ -59,7 +59,7 @@ fn a_new_process_that_waits_takes_no_client() {
             during += 1;
         }
         let said = said.join().expect("no panic");
-        assert!(said.contains("nothing was heard in time"), "{said}");
+        assert!(said.contains("no message arrived in time"), "{said}");
     });
     assert!(during > 20, "{during} clients came while the new process waited");
     proxy.client().get(HOST, "/").expect_ok("ok");
@@ -128,7 +128,7 @@ fn a_successor_that_dies_leaves_clients_that_are_told() {
     backend.until_heads(5);
     let successor = upgrade(&mut proxy);
     kill(number(successor), Signal::SIGKILL).expect("its end");
-    until("the old one learns it", || proxy.stderr().contains("the new process takes no clients any more"));
+    until("the old one learns it", || proxy.stderr().contains("the new process accepts no more clients"));
     // Those that have clients; the others have ended.
     let told = |what: &str| {
         let with_clients = |line: &&str| line.contains(what) && !line.contains("; 0 connections, ");
@@ -224,7 +224,7 @@ fn whoever_waits_for_an_upgrade_hears_of_that_one() {
         proxy.signal(Signal::SIGUSR2);
         until("the signal is refused", || proxy.stderr().contains("refused: an upgrade is under way already"));
         let said = said.join().expect("no panic");
-        assert!(said.contains("nothing was heard in time"), "{said}");
+        assert!(said.contains("no message arrived in time"), "{said}");
     });
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn upgrade(proxy: &mut Proxy) -> u32 {
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{said}{}", proxy.stderr());
     let pid = proxy.read("sluice.pid").trim().parse().expect("a number in the pid file");
-    assert_eq!(said, format!("process {pid} serves in the place of process {before}\n"));
+    assert_eq!(said, format!("process {pid} has replaced process {before}\n"));
     proxy.follow(pid);
     pid
 }
@@ -171,8 +171,8 @@ fn a_new_program_that_does_not_serve_changes_nothing() {
     let table = [
         ("#!/bin/sh\nexit 7\n", "the new process ended before it served (exit status: 7)"),
         ("#!/bin/sh\nkill -9 $$\n", "the new process was ended before it served (signal: 9"),
-        ("#!/bin/sh\nexec sleep 100\n", "nothing was heard in time"),
-        ("#!/bin/sh\necho hello >&0; exec sleep 100\n", "what came is no message of sluice's"),
+        ("#!/bin/sh\nexec sleep 100\n", "no message arrived in time"),
+        ("#!/bin/sh\necho hello >&0; exec sleep 100\n", "the bytes received are not a message of sluice"),
         ("#!/nowhere/sh\n", "No such file or directory"),
     ];
     for (script, expected) in table {
@@ -380,7 +380,7 @@ fn a_process_that_holds_too_much_renews_itself() {
     let successor = proxy.read("sluice.pid").trim().parse().expect("a number");
     proxy.follow(successor);
     // A thread of its own writes the log, so the file with the number may be there first.
-    until("the log says why", || proxy.stderr().contains("renewed for the sake of its memory"));
+    until("the log says why", || proxy.stderr().contains("replaced for its memory"));
     client.get(HOST, "/").expect_ok("ok");
     until("the first process ends", || proxy.first_has_ended());
     client.get(HOST, "/").expect_ok("ok");

@@ -44,7 +44,7 @@ fn buckets_are_made_changed_and_taken_away_by_writes_to_redis() {
     let fault =
         format!("options:{HOST}: buckets[\"VIP\"]: found \"5..20\", expected the assured and the greatest share");
     until("the wrong share is named", || proxy.stderr().contains(&fault));
-    assert!(proxy.stderr().contains("what held before goes on"), "{}", proxy.stderr());
+    assert!(proxy.stderr().contains("the earlier values stay"), "{}", proxy.stderr());
     until_bucket(Some("Jail"));
     // Without the bucket that it names, a rule is wrong, and the one before stays; it leads nowhere then.
     set(&redis, &[("buckets", r#"{"VIP": "5..20 %"}"#)]);

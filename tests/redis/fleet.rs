@@ -128,7 +128,7 @@ fn a_node_that_hangs_is_missing_until_it_has_died() {
     assert_eq!(a.receipt(&format!("host={HOST}")).0, 200);
     b.proxy.signal(Signal::SIGSTOP);
     let (status, body) = a.receipt(&format!("host={HOST}&timeout=1"));
-    assert!(status == 504 && body.contains("no word of"), "{status} {body}");
+    assert!(status == 504 && body.contains("no acknowledgement from"), "{status} {body}");
     assert!(body.contains(&b.proxy.address().to_string()), "{body}");
     let (status, body) = a.receipt(&format!("host={HOST}&timeout=10"));
     assert_eq!(status, 200, "it is no node that lives by then: {body}");

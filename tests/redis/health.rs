@@ -92,5 +92,5 @@ fn planbs_health_check_is_read_and_followed() {
         proxy.stderr().contains("is down: a health probe failed: its response does not contain health.body")
     });
     redis.run::<()>(&format!("DEL healthcheck:{HOST}"));
-    until("it is probed no longer", || proxy.stderr().contains("it is probed no longer"));
+    until("probes are off", || proxy.stderr().contains("probes are off"));
 }

@@ -257,7 +257,7 @@ fn publishes(redis: &Server, who: &str) -> usize {
     let proxy = Setup::new().driver(format!("redis://{who}{}", redis.address())).workers(1).start();
     let mut client = proxy.client();
     said(&mut client);
-    until("the mark is given up", || proxy.stderr().contains("it is given up"));
+    until("the mark is given up", || proxy.stderr().contains("it is dropped"));
     (0..60).for_each(|_| client.get("second.test", "/").expect_ok("a"));
     heard.set_read_timeout(Some(Duration::from_secs(1))).expect("setting a timeout");
     let messages: Vec<String> =

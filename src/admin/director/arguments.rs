@@ -42,7 +42,7 @@ pub(super) fn decoded(text: &str) -> Result<String, Response> {
 
 fn json(text: &str) -> Result<Vec<(String, String)>, Response> {
     let Members(members) = serde_json::from_str(text)
-        .map_err(|error| Response::problem(400, &format!("the body begins as JSON and is none: {error}")))?;
+        .map_err(|error| Response::problem(400, &format!("the body is not valid JSON: {error}")))?;
     let mut arguments = Vec::new();
     for (name, value) in members {
         let text = match value {

@@ -251,21 +251,18 @@ impl Call<'_> {
     fn check_mutable(&self, name: &str) -> Result<(), Response> {
         match self.fixed(name) {
             None => Ok(()),
-            Some(_) => Err(Response::problem(403, "this cluster is not one on demand: it is changed where it stands")),
+            Some(_) => Err(Response::problem(403, "this is not an on-demand cluster: change it in its source")),
         }
     }
 
     fn enable_fixed(&self, cluster: &Arc<Cluster>, backend: &str, is_enabled: bool) -> Result<(), Response> {
         let (_, member) = fixed_backend(cluster, backend).ok_or_else(|| no_backend(backend))?;
         if is_enabled && member.attributes.is_disabled {
-            return Err(Response::problem(
-                403,
-                "the list says that this backend is disabled: it has to be changed there",
-            ));
+            return Err(Response::problem(403, "the list disables this backend: change the list"));
         }
         let now = self.sources.clock.now();
         if !self.sources.directory.set_out_of_service(cluster, member, !is_enabled, now) {
-            return Err(Response::problem(409, "too many backends are out of service already: enable some of them"));
+            return Err(Response::problem(409, "too many backends are disabled already: enable some of them"));
         }
         cluster.serve(now);
         Ok(())

@@ -369,7 +369,7 @@ impl fmt::Display for OptionError {
                 let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 f.write_str(&faults.join("; "))
             }
-            Self::Unknown { name } => write!(f, "{name:?} is not known here and means nothing"),
+            Self::Unknown { name } => write!(f, "{name:?} is unknown and ignored"),
         }
     }
 }
@@ -391,7 +391,7 @@ mod tests {
         let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
         let expected = [
             "queueLimit is \"many\", expected a whole number from 0 to 1000000",
-            "\"queLimit\" is not known here and means nothing",
+            "\"queLimit\" is unknown and ignored",
         ];
         assert_eq!(errors, expected);
         let pairs: Vec<_> = after.pairs().collect();
@@ -433,7 +433,7 @@ mod tests {
         assert_eq!(Options::read(before.pairs(), &Options::default()).0, before);
         let pairs = [("buckets", r#"{"VIP": "20..5 %", "Jail": "x"}"#), ("classify", r#"[{"bucket": "Other"}]"#)];
         let (after, errors) = Options::read(pairs, &before);
-        assert_eq!(after, before, "what held before goes on");
+        assert_eq!(after, before, "the earlier values stay");
         let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert!(errors[0].starts_with("buckets[\"VIP\"]: found \"20..5 %\", the ceil"), "{errors:?}");
         assert!(errors[0].contains("; buckets[\"Jail\"]: found \"x\", expected the assured"), "{errors:?}");

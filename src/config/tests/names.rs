@@ -113,21 +113,22 @@ fn settings_without_effect_are_told() {
     }
     let tls = |key: &str, value: Value| with(&json!({"https": {"bind": "::", key: value}}));
     let table = [
-        ("secureProtocol", json!("TLSv1_method"), "TLSv1_method is not to be had; instead: TLS 1.2 and 1.3 are spoken"),
+        ("secureProtocol", json!("TLSv1_method"), "TLSv1_method is not supported; instead: TLS 1.2 and 1.3 are spoken"),
         (
             "ciphers",
             json!("HIGH:!aNULL"),
-            "HIGH is not to be had; instead: all suites of TLS 1.2 and 1.3 with forward secrecy and authenticated encryption",
+            "HIGH is not supported; instead: all suites of TLS 1.2 and 1.3 with forward secrecy and authenticated \
+             encryption",
         ),
         (
             "ciphers",
             json!("AES128-SHA:ECDHE-RSA-AES128-GCM-SHA256"),
-            "AES128-SHA is not to be had; instead: the other suites of the list",
+            "AES128-SHA is not supported; instead: the other suites of the list",
         ),
         (
             "secureOptions",
             json!(0x0300_0001),
-            "0x1 is not to be had; instead: these options mean nothing to rustls; its safe defaults hold",
+            "0x1 is not supported; instead: these options mean nothing to rustls; its safe defaults hold",
         ),
     ];
     for (key, value, expected) in table {
@@ -148,7 +149,7 @@ fn keys_that_stand_twice_are_told() {
     }"#;
     let (settings, warnings) = from_text(text, Path::new("a.json"), &Overrides::default()).expect("settings");
     let lines: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    let rest = "stands more than once; the last one counts";
+    let rest = "occurs more than once; the last one counts";
     assert_eq!(lines, [format!("server.tcpTimeout: {rest}"), format!("http.bind[0].port: {rest}")]);
     assert_eq!(settings.worker.idle_timeout.as_millis(), 2500);
     assert_eq!(settings.listeners[0].port(), 81);
@@ -163,7 +164,7 @@ fn comments_are_no_settings() {
 
 #[test]
 fn x_debug_for_everybody_is_told() {
-    let open = "server.debugNetworks: is open to everybody: X-Debug tells any client the addresses of backends; name the \
+    let open = "server.debugNetworks: is open to everyone: X-Debug tells any client the addresses of backends; name the \
                 networks of operators alone";
     for (networks, expected) in [
         (json!(null), &[][..]),

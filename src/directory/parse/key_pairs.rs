@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
                 "passphrase" => &mut passphrase,
                 "ocsp" => &mut staple,
                 _ => {
-                    self.warn(name, &format!("{path}.{name_text}"), "is not known here and means nothing");
+                    self.warn(name, &format!("{path}.{name_text}"), "is unknown and ignored");
                     continue;
                 }
             };

@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
             let path = format!("{parent}.{name}");
             match errors.first() {
                 None => options = with_this,
-                Some(OptionError::Unknown { .. }) => self.warn(key, &path, "is not known here and means nothing"),
+                Some(OptionError::Unknown { .. }) => self.warn(key, &path, "is unknown and ignored"),
                 Some(OptionError::Faults { faults, .. }) => {
                     has_faulty_buckets |= name == OBJECT;
                     for fault in faults {

@@ -162,7 +162,7 @@ fn what_is_odd_but_legal_is_a_warning() {
     assert_eq!(
         routes.warnings.iter().map(Fault::to_string).collect::<Vec<_>>(),
         [
-            r#"line 1, column 2: "certificate": is not known here and means nothing"#,
+            r#"line 1, column 2: "certificate": is unknown and ignored"#,
             r#"line 2, column 7: frontends["a"][0]: is a URL, but item 0 of a list is an identifier and no backend"#,
             r#"line 3, column 1: frontends["*.a.b.c.d.e.f"]: no host is looked up under a star and more than 5 labels"#,
         ]

@@ -175,7 +175,7 @@ impl fmt::Display for Served {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} nodes serve what stands in Redis", self.nodes.len())?;
         for node in &self.missing {
-            write!(f, "; no word of {} at {} ({})", node.name, node.address, node.id)?;
+            write!(f, "; no acknowledgement from {} at {} ({})", node.name, node.address, node.id)?;
         }
         Ok(())
     }

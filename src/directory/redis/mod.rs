@@ -319,7 +319,7 @@ impl Server {
             Action::Lost { is_new, problem } => {
                 if is_new {
                     self.status.lost(now);
-                    log::warn!("redis: {} is away: {problem}; what is known serves on", self.sources.current());
+                    log::warn!("redis: {} is away: {problem}; known routes stay in use", self.sources.current());
                 } else {
                     log::debug!("redis: {} is still away: {problem}", self.sources.current());
                 }

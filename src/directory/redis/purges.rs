@@ -129,7 +129,7 @@ fn hear(
                     log::warn!("redis: telling what a purge came to: {error}");
                 }
             }
-            None if is_asked => return (ErrorKind::Io, "it does not answer").into(),
+            None if is_asked => return (ErrorKind::Io, "it does not reply").into(),
             // After a silence, the connection is checked.
             None => {
                 if let Err(error) = connection.send(&cmd("PING").get_packed_command()) {

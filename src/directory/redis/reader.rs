@@ -138,7 +138,7 @@ impl RouteReader {
         let identity = connect::identify(&mut connection)?;
         if identity.run_id != run_id {
             // With two servers behind one address, reports of one say nothing about the other.
-            return Err((ErrorKind::Io, "another server answers there than the one that is watched").into());
+            return Err((ErrorKind::Io, "another server responds there than the watched one").into());
         }
         let line =
             ReadConnection { connection, server: server.clone(), run_id: run_id.to_owned(), number, has_role: true };
@@ -158,7 +158,7 @@ impl RouteReader {
         }
         for (reply, what) in replies[1..].iter().zip(["options", "dead marks", CHECKER_KEY]) {
             if let Some(error) = denial(reply) {
-                log::warn!("redis: {what} may not be read, and count as none: {error}");
+                log::warn!("redis: {what} may not be read, and count as absent: {error}");
             }
         }
         Ok(())
@@ -170,7 +170,7 @@ impl RouteReader {
         too_long.forget_old(self.clock.now());
         let mut replies = match self.try_read(line, batch, too_long) {
             Err(error) if !error.is_timeout() && !line.connection.is_open() => {
-                log::debug!("redis: {error}; connecting anew");
+                log::debug!("redis: {error}; connecting again");
                 self.renew(line)?;
                 self.try_read(line, batch, too_long)?
             }

@@ -14,7 +14,7 @@ pub(super) const MAX_ITEMS: usize = 4_097;
 /// The greatest number of option fields that are queried.
 pub(super) const MAX_FIELDS: usize = 64;
 /// The consequence of options that cannot be read, for the log.
-const AS_BEFORE: &str = "what held before goes on";
+const AS_BEFORE: &str = "the earlier values stay";
 /// The longest item of a list in bytes: a frontend is not a file store.
 const MAX_ITEM_BYTES: usize = 16 * 1024;
 
@@ -416,20 +416,20 @@ mod tests {
                 hash("0", &["httpsRedirect", "yes"]),
                 None,
                 true,
-                Some("options:*.b: httpsRedirect is \"yes\", expected true or false; what held before goes on"),
+                Some("options:*.b: httpsRedirect is \"yes\", expected true or false; the earlier values stay"),
             ),
             (
                 hash("0", &["https\nRedirect", "true", "httpsRedirect", "true"]),
                 Some(true),
                 false,
-                Some("options:*.b: \"https\\nRedirect\" is not known here and means nothing"),
+                Some("options:*.b: \"https\\nRedirect\" is unknown and ignored"),
             ),
-            (text, None, true, Some("options:*.b: expected a hash; what held before goes on")),
+            (text, None, true, Some("options:*.b: expected a hash; the earlier values stay")),
             (
                 hash("17", &["httpsRedirect", "true"]),
                 None,
                 true,
-                Some("options:*.b: the hash has more than 64 fields; what held before goes on"),
+                Some("options:*.b: the hash has more than 64 fields; the earlier values stay"),
             ),
         ] {
             let reading_with = |options: &Value| {

@@ -175,7 +175,7 @@ impl Watcher {
                     self.judge(reply)?;
                 }
                 Some(_) => {}
-                None if is_asked => return Err((redis::ErrorKind::Io, "it does not answer").into()),
+                None if is_asked => return Err((redis::ErrorKind::Io, "it does not reply").into()),
                 // After a silence, the connection is checked.
                 None => {
                     connection.send(&question(is_resp3))?;

@@ -154,7 +154,7 @@ impl Waiting {
         }
         if let Some(error) = refused.filter(|_| passing.is_none()) {
             let OwnMark { host, index, .. } = &self.mark;
-            log::warn!("redis: the dead mark {index} of {host}: {error}; it is given up");
+            log::warn!("redis: the dead mark {index} of {host}: {error}; it is dropped");
         }
         passing
     }

@@ -121,7 +121,7 @@ fn a_member_goes_down_and_comes_back() {
     scene.pass(3 * SECOND);
     assert_eq!(scene.end_all(BAD), 2);
     assert!(scene.is_down(0) && scene.is_down(1));
-    scene.expect_said(&["is down: 2 health probes in a row failed: it took no connection"; 2]);
+    scene.expect_said(&["is down: 2 health probes in a row failed: it did not accept the connection"; 2]);
     for _ in 0..2 {
         scene.pass(3 * SECOND);
         assert_eq!(scene.end_all(GOOD), 2);
@@ -216,7 +216,7 @@ fn edits_keep_monitors_and_forget_what_left() {
     scene.said.clear();
     scene.edit(&[3, 1, 4], &options(&[("health.mode", "off")]));
     assert_eq!([0, 1, 2].map(|place| scene.is_down(place)), [false; 3]);
-    scene.expect_said(&["it is probed no longer"; 2]);
+    scene.expect_said(&["probes are off"; 2]);
     scene.pass(60 * SECOND);
     assert_eq!((scene.running.len(), scene.schedule.len()), (0, 0));
 }

@@ -87,7 +87,7 @@ impl HandoffChannel {
                 Ok(message) => Heard::Spoilt(format!("{message:?} came with {} files", files.len())),
             }),
             Err(fault @ (Fault::Files | Fault::TooLong)) => Ok(Heard::Spoilt(fault.to_string())),
-            Err(Fault::Silence) => Err("nothing was heard in time".to_owned()),
+            Err(Fault::Silence) => Err("no message arrived in time".to_owned()),
             Err(fault) => Err(fault.to_string()),
         }
     }

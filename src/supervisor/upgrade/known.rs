@@ -31,7 +31,10 @@ impl Known {
         match create().and_then(|routes| Ok([routes, create()?])) {
             Ok(files) => Self(Some(files)),
             Err(error) => {
-                log::warn!("upgrade: making files for what is known: {error}; the new process has to read it itself");
+                log::warn!(
+                    "upgrade: making files for known routes and certificates: {error}; the new process has to read them \
+                     itself"
+                );
                 Self(None)
             }
         }
@@ -53,7 +56,10 @@ impl Known {
     pub(super) fn fill(&mut self, directory: &Directory) {
         let Some([routes, certificates]) = &mut self.0 else { return };
         if let Err(problem) = directory.hand_over(routes, certificates, PATIENCE) {
-            log::error!("upgrade: handing over what is known: {problem}; the new process has to read it itself");
+            log::error!(
+                "upgrade: handing over known routes and certificates: {problem}; the new process has to read them \
+                 itself"
+            );
         }
     }
 
@@ -65,7 +71,7 @@ impl Known {
         match take_file(routes).and_then(|routes| Ok([routes, take_file(certificates)?])) {
             Ok(files) => Self(Some(files)),
             Err(error) => {
-                log::warn!("upgrade: {KNOWN}: {error}; what the process before knew is not used");
+                log::warn!("upgrade: {KNOWN}: {error}; the data of the predecessor is not used");
                 Self(None)
             }
         }

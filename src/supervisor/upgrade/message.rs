@@ -92,7 +92,7 @@ pub(super) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Foreign => f.write_str("what came is no message of sluice's"),
+            Self::Foreign => f.write_str("the bytes received are not a message of sluice"),
             Self::Version(version) => write!(
                 f,
                 "the other process speaks version {version} of the hand-over, and this one version {VERSION}: these two \

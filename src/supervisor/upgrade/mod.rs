@@ -89,7 +89,7 @@ impl UpgradeState {
         let refused = match (&*self, listeners) {
             _ if process::id() == INIT => FIRST_PROCESS.to_owned(),
             (Self::Coming(..), _) => "an upgrade is under way already".to_owned(),
-            (Self::There(pid, _), _) => format!("process {pid} has taken this one's place; upgrade that one"),
+            (Self::There(pid, _), _) => format!("process {pid} has replaced this one; upgrade that one"),
             (Self::None, None) => "this process is stopping".to_owned(),
             (Self::None, Some(listeners)) => {
                 notify::reloading("upgrading");
@@ -124,7 +124,7 @@ impl UpgradeState {
     /// Records that the successor serves. Returns the drain target for clients.
     pub(super) fn succeeded(&mut self, pid: u32) -> Option<DrainTarget> {
         let Self::Coming(successor, _) = std::mem::take(self) else { return None };
-        log::info!("upgrade: process {pid} serves; this one finishes what it has begun");
+        log::info!("upgrade: process {pid} serves; this one finishes its exchanges");
         notify::succeeded(pid);
         report::tell(Ok(pid));
         let drain_target = successor.drain_target();

@@ -151,7 +151,7 @@ fn put(out: &mut impl Write, message: Option<Vec<u8>>) -> io::Result<()> {
     match message {
         Some(message) => out.write_all(&message),
         // The successor would go on serving a purged object.
-        None => Err(io::Error::new(ErrorKind::InvalidInput, "a purge is too long to be told")),
+        None => Err(io::Error::new(ErrorKind::InvalidInput, "a purge is too long to be sent")),
     }
 }
 
@@ -164,7 +164,7 @@ pub(super) fn receive(stream: UnixStream, store: &Arc<Store>) {
             Ok(()) => {}
             Err(error) => {
                 // A purge may be among the missing messages.
-                log::warn!("upgrade: {} objects of the cache were taken over, and no more: {error}", received.stored);
+                log::warn!("upgrade: only {} objects of the cache were taken over: {error}", received.stored);
             }
         }
     };
@@ -190,7 +190,7 @@ fn receive_all(store: &Store, ticket: Ticket, stream: impl Read, received: &mut 
         read => read?,
     }
     if magic != *MAGIC {
-        return Err(bad("the process before speaks of its objects in another way"));
+        return Err(bad("the predecessor sends its objects in another format"));
     }
     let mut room = vec![0; ROOM];
     loop {

@@ -50,7 +50,7 @@ impl Predecessor {
         }
         let channel = take_standard_input().and_then(HandoffChannel::from_end);
         let channel =
-            channel.map_err(|error| format!("{PREDECESSOR} is set, but standard input is no line: {error}"))?;
+            channel.map_err(|error| format!("{PREDECESSOR} is set, but standard input is not a channel: {error}"))?;
         Ok(Some(Self { channel, pid: parent, known: Known::take(), objects: objects::take() }))
     }
 
@@ -81,11 +81,11 @@ impl Predecessor {
     pub(in crate::supervisor) fn sockets(&self) -> Result<Vec<Listener>, String> {
         let sockets = match self.hear(Some(PATIENCE))? {
             (Message::Begin { pid, sockets }, _) if pid == self.pid => sockets,
-            (other, _) => return Err(format!("the process before said {other:?}, and was to begin")),
+            (other, _) => return Err(format!("the predecessor sent {other:?} in place of Begin")),
         };
         let mut listeners = Vec::new();
         for _ in 0..sockets {
-            let missing = || format!("the process before was to hand over {sockets} sockets");
+            let missing = || format!("the predecessor did not hand over all of {sockets} sockets");
             let (Message::Socket { address }, mut files) = self.hear(Some(PATIENCE))? else { return Err(missing()) };
             let file = files.pop().ok_or_else(missing)?;
             let problem = |error| format!("taking over the socket of {address}: {error}");
@@ -130,10 +130,10 @@ impl Predecessor {
         let told = if running::are_known() { self.channel.say(&takes) } else { Ok(()) };
         let asked = told.and_then(|()| self.channel.say(&ready));
         let heard =
-            asked.map_err(|error| format!("talking to the process before: {error}")).and_then(|()| self.hear(None));
+            asked.map_err(|error| format!("sending to the predecessor: {error}")).and_then(|()| self.hear(None));
         match heard {
             Ok((Message::Go, _)) => Ok(true),
-            Ok((other, _)) => Err(format!("the process before said {other:?}, not whether to serve")),
+            Ok((other, _)) => Err(format!("the predecessor sent {other:?} in place of Go")),
             Err(_) if self.has_ended() => Ok(false),
             Err(why) => Err(why),
         }
@@ -201,7 +201,7 @@ impl Predecessor {
                 }
                 Ok(Heard::End) => {
                     return log::warn!(
-                        "upgrade: process {pid} has gone without a word; {taken} connections were taken over"
+                        "upgrade: process {pid} has ended without notice; {taken} connections were taken over"
                     );
                 }
                 Err(why) => return log::warn!("upgrade: process {pid}: {why}; {taken} connections were taken over"),
@@ -212,9 +212,9 @@ impl Predecessor {
     fn hear(&self, patience: Option<Duration>) -> Result<(Message, Vec<OwnedFd>), String> {
         match self.channel.hear(patience) {
             Ok(Heard::Message(message, files)) => Ok((message, files)),
-            Ok(Heard::Bytes(_)) => Err("the process before sent bytes of no connection".to_owned()),
-            Ok(Heard::End) => Err("the process before has given the upgrade up, or has ended".to_owned()),
-            Ok(Heard::Spoilt(why)) | Err(why) => Err(format!("hearing from the process before: {why}")),
+            Ok(Heard::Bytes(_)) => Err("the predecessor sent bytes of no connection".to_owned()),
+            Ok(Heard::End) => Err("the predecessor has cancelled the upgrade, or has ended".to_owned()),
+            Ok(Heard::Spoilt(why)) | Err(why) => Err(format!("receiving from the predecessor: {why}")),
         }
     }
 }

@@ -57,7 +57,7 @@ pub fn order(pid: u32) -> Result<u32, String> {
     let socket =
         address(pid).and_then(|address| UnixDatagram::bind_addr(&address)).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => format!("another command waits for an upgrade of process {pid} already"),
-            _ => format!("making a socket to be told the outcome: {error}"),
+            _ => format!("making a socket for the outcome: {error}"),
         })?;
     let waiting = |error| format!("waiting for the outcome: {error}");
     socket.set_read_timeout(Some(LOOK_EVERY)).map_err(waiting)?;
@@ -69,7 +69,7 @@ pub fn order(pid: u32) -> Result<u32, String> {
             // Any process can send a datagram here.
             Some(_) => {}
             None if fs::exists(format!("/proc/{pid}")).unwrap_or(false) => {}
-            None => return Err(format!("process {pid} has ended, and has not said why")),
+            None => return Err(format!("process {pid} has ended without giving a reason")),
         }
     }
 }

@@ -83,8 +83,8 @@ impl Successor {
         tell: impl Fn(SuccessorEvent) + Clone + Send + 'static,
     ) -> Result<Self, String> {
         let (channel, end) =
-            HandoffChannel::open().map_err(|error| format!("making a line to a new process: {error}"))?;
-        let own = channel.try_clone().map_err(|error| format!("keeping the line to a new process: {error}"))?;
+            HandoffChannel::open().map_err(|error| format!("making a channel to the new process: {error}"))?;
+        let own = channel.try_clone().map_err(|error| format!("copying the channel to the new process: {error}"))?;
         let mut arguments = env::args_os();
         // The name is used as given: a path leads to the file that is there now, a plain name is searched along PATH
         // again.
@@ -151,7 +151,7 @@ impl Successor {
     /// Waits until it is complete, but no longer than `patience`.
     pub(super) fn finish(self, patience: Duration) {
         if self.is_over.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
-            return log::warn!("upgrade: the new process does not take clients over; not waiting any longer");
+            return log::warn!("upgrade: the new process does not accept clients; the wait ends");
         }
         if self.thread.join().is_err() {
             log::error!("the thread of the upgrade had panicked");
@@ -211,7 +211,7 @@ impl UpgradeTask {
             return Err(self.end_reason());
         }
         let told = handed_over.and_then(|()| self.channel.say(&Message::Go));
-        told.map_err(|error| format!("talking to the new process: {error}"))?;
+        told.map_err(|error| format!("sending to the new process: {error}"))?;
         // It serves already, or is about to: however late it became ready, it has time to report that.
         self.await_message(&Message::Serving, SERVING_PATIENCE)
     }
@@ -232,7 +232,7 @@ impl UpgradeTask {
                 self.await_message(expected, patience)
             }
             Ok(Heard::Message(Message::Failed { why }, _)) => Err(why),
-            Ok(Heard::Message(other, _)) => Err(format!("the new process said {other:?}, not {expected:?}")),
+            Ok(Heard::Message(other, _)) => Err(format!("the new process sent {other:?} in place of {expected:?}")),
             Ok(Heard::End) => Err(self.end_reason()),
             Ok(Heard::Bytes(_)) => Err("the new process sent bytes".to_owned()),
             Ok(Heard::Spoilt(why)) | Err(why) => {
@@ -247,7 +247,7 @@ impl UpgradeTask {
         let _ = self.child.kill();
         match self.child.wait() {
             Ok(status) if status.code().is_some() => {
-                format!("the new process ended before it served ({status}); what it said is in the log")
+                format!("the new process ended before it served ({status}); its reason is in the log")
             }
             Ok(status) => format!("the new process was ended before it served ({status})"),
             Err(error) => format!("waiting for the new process: {error}"),
@@ -302,15 +302,15 @@ impl UpgradeTask {
             };
             passed.inspect_err(|error| {
                 log::warn!(
-                    "upgrade: {idle} idle connections and {running} with a tunnel or a response under way were handed \
-                     over, and no more can be: {error}; idle ones on their way are closed"
+                    "upgrade: only {idle} idle connections and {running} with a tunnel or a response in progress were handed \
+                     over: {error}; idle ones in transit are closed"
                 );
             })?;
         }
         if self.channel.say(&Message::End { clients: idle }).is_ok() {
             log::info!(
-                "upgrade: {idle} idle connections and {running} with a tunnel or a response under way were handed over; \
-                 {refused} of the latter were not taken"
+                "upgrade: only {idle} idle connections and {running} with a tunnel or a response in progress were handed over; \
+                 {refused} of the latter were not accepted"
             );
         }
         Ok(())

@@ -286,9 +286,9 @@ impl WorkerPool {
         let is_leaving = self.running.values().any(|each| each.number == number && each.replaced.is_some());
         let current = self.slots.get(number).and_then(|slot| slot.current);
         match current {
-            _ if self.ending.is_some() => Err("all workers are about to end".to_owned()),
-            _ if is_leaving => Err(format!("the worker before at place {number} still finishes what it has begun")),
-            None => Err(format!("no worker runs at place {number} at the moment")),
+            _ if self.ending.is_some() => Err("all workers are ending".to_owned()),
+            _ if is_leaving => Err(format!("the previous worker in slot {number} still finishes its exchanges")),
+            None => Err(format!("no worker runs in slot {number} at the moment")),
             Some(id) => self.replace(id, ReplaceReason::Ordered),
         }
     }
@@ -354,13 +354,13 @@ impl WorkerPool {
             (slot.current, slot.empty_until) = (None, Some(now + delay));
         }
         if delay.is_zero() {
-            log::error!("worker {number}: {why}; another one begins");
+            log::error!("worker {number}: {why}; another one starts");
         } else {
             let (limit, seconds) = (RestartBackoff::AT_ONCE, delay.as_secs());
             let meanwhile = if has_neighbour { "another one accepts" } else { "no worker accepts" };
             log::error!(
-                "worker {number}: {why}; MORE THAN {limit} WORKERS HAVE FAILED WITHIN A MINUTE: the next one begins in \
-                 {seconds} s, and until then {meanwhile} in its place"
+                "worker {number}: {why}; MORE THAN {limit} WORKERS HAVE FAILED WITHIN A MINUTE: the next one starts in \
+                 {seconds} s, and until then {meanwhile} in its slot"
             );
         }
         self.fill_slots(now);
@@ -370,7 +370,7 @@ impl WorkerPool {
         for number in 0..self.slots.len() {
             let is_due = self.slots.get(number).and_then(|slot| slot.empty_until).is_some_and(|due| due <= now);
             if is_due && let Err(error) = self.begin(number) {
-                log::error!("worker {number}: beginning another one: {error}; trying again soon");
+                log::error!("worker {number}: starting another one: {error}; trying again soon");
                 self.slots[number].empty_until = Some(now + TRY_AGAIN);
             }
         }
@@ -459,10 +459,7 @@ impl WorkerPool {
     pub(super) fn tell_all(&self, command: impl Fn() -> WorkerCommand) {
         for each in self.running.values() {
             if !each.commands.send(command()) {
-                log::error!(
-                    "worker {}: its mailbox is full of orders that it has not read; this one is lost",
-                    each.number
-                );
+                log::error!("worker {}: its mailbox is full of unread commands; this one is lost", each.number);
             }
         }
     }

@@ -81,8 +81,8 @@ impl WorkerPool {
             Decision::Exhausted => {
                 let (resident, limit) = (resident >> 20, limit >> 20);
                 log::warn!(
-                    "all workers were renewed, and the process still holds {resident} MiB of {limit} MiB beside its object \
-                     cache (server.memoryLimit): is the limit too low?"
+                    "all workers were replaced, and the process still uses {resident} MiB of {limit} MiB besides its \
+                     object cache (server.memoryLimit): is the limit too low?"
                 );
                 if self.deps.settings.supervision.memory_upgrade {
                     // It fails only after the supervisor has ended.
@@ -106,6 +106,6 @@ impl WorkerPool {
         let (began, before) = (self.deps.clock.now(), resident());
         release_free_memory();
         let took = self.deps.clock.now().since(began);
-        log::debug!("memory is given back: {before} MiB before, {} MiB after, in {took:?}", resident());
+        log::debug!("memory was returned to the system: {before} MiB before, {} MiB after, in {took:?}", resident());
     }
 }

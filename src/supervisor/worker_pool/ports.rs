@@ -23,7 +23,7 @@ impl WorkerPool {
                 let _ = self.listeners.as_mut().is_some_and(|listeners| listeners.close_port(port));
                 self.reassign_listeners();
                 return Err(Refusal::Unavailable(format!(
-                    "not all workers can be told of port {port}: the log says why; try again"
+                    "not all workers could get the sockets of port {port}: the log says why; try again"
                 )));
             }
             log::info!("listening on port {port} for clusters on demand");

@@ -56,7 +56,7 @@ impl WorkerPool {
                 worker.commands.send(WorkerCommand::Listeners(listener_sockets.into_iter().flatten().collect()))
             }
             Err(error) => {
-                log::error!("worker {}: giving it the doors of another place: {error}", worker.number);
+                log::error!("worker {}: giving it the listeners of another slot: {error}", worker.number);
                 false
             }
         };

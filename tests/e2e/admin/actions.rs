@@ -46,7 +46,7 @@ fn what_cannot_be_done_is_refused_with_its_reason() {
     until("the request is under way", || admin.json("/v1/status")["workers"][0]["requests_in_flight"] == 1);
     assert_eq!(admin.post("/v1/workers/0/drain"), 202);
     let (status, why) = refused("/v1/workers/0/drain");
-    assert!(status == 409 && why.contains("still finishes what it has begun"), "{status} {why}");
+    assert!(status == 409 && why.contains("still finishes its exchanges"), "{status} {why}");
     client.send("x");
     client.response_to("POST").expect_ok("ok");
     // A cluster that no host leads to any more has no host to mark a backend for.

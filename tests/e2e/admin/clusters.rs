@@ -102,10 +102,7 @@ fn a_backend_is_taken_out_of_service_and_put_back() {
     }
     (0..20).for_each(|_| client.get(HOST, "/").expect_ok("two"));
     let view = backend_of(&admin.json(&format!("/v1/frontends/{HOST}")), &one.url());
-    assert_eq!(
-        (&view["state"], &view["reason"]),
-        (&json!("disabled"), &json!("an operator has taken it out of service"))
-    );
+    assert_eq!((&view["state"], &view["reason"]), (&json!("disabled"), &json!("an operator has disabled it")));
     assert_eq!(admin.post(&path("enable", &one.url())), 202);
     until("it serves again", || client.get(HOST, "/").text() == "one");
     assert_eq!(admin.post(&path("dead", &two.url())), 202);
@@ -208,7 +205,7 @@ fn what_an_operator_has_taken_out_of_service_stays_so_when_its_list_changes() {
     assert_eq!(admin.post(&format!("/v1/frontends/{HOST}/disable?backend={}", one.url())), 202);
     (0..20).for_each(|_| client.get(HOST, "/").expect_ok("two"));
     admin.proxy.write_routes(&json!({HOST: frontend(HOST, [two.url()])}));
-    until("it has left the list", || admin.json(&format!("/v1/frontends/{HOST}"))["backends_total"] == 1);
+    until("it was removed from the list", || admin.json(&format!("/v1/frontends/{HOST}"))["backends_total"] == 1);
     admin.proxy.write_routes(&json!({HOST: frontend(HOST, [one.url(), two.url()])}));
     until("it is back", || admin.json(&format!("/v1/frontends/{HOST}"))["backends_total"] == 2);
     (0..20).for_each(|_| client.get(HOST, "/").expect_ok("two"));
@@ -219,7 +216,7 @@ fn what_an_operator_has_taken_out_of_service_stays_so_when_its_list_changes() {
     assert_eq!(admin.post(&format!("/v1/frontends/{HOST}/disable?backend={}", one.url())), 202);
     let mut admin = admin;
     upgrade(&mut admin.proxy);
-    let told = format!("the new process serves from them again until it is told: {} of {HOST}", one.url());
+    let told = format!("the new process serves from them until they are disabled again: {} of {HOST}", one.url());
     until("the end of it is told", || admin.proxy.stderr().contains(&told));
 }
 

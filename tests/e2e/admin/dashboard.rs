@@ -79,7 +79,7 @@ fn the_page_changes_in_place_and_acts_when_it_was_confirmed() {
     client.get(HOST, "/").expect_ok("ok");
     page.value(disable);
     page.value("document.querySelector('#ask button.act').click()");
-    page.until("window.backend.innerText.includes('◌ disabled an operator has taken it out of service')");
+    page.until("window.backend.innerText.includes('◌ disabled an operator has disabled it')");
     assert_eq!(client.get(HOST, "/").status(), 502);
     page.value("document.getElementById('theme').click()");
     page.picture("dark");

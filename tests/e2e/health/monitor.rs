@@ -91,7 +91,7 @@ fn lazy_probes_what_failed_and_ends_its_mark() {
         assert_eq!(served_by(&proxy), "one");
         proxy.stderr().contains("is marked dead for 3600 s")
     });
-    until_said(&proxy, "is down: a health probe failed: it took no connection", 1);
+    until_said(&proxy, "is down: a health probe failed: it did not accept the connection", 1);
     assert_eq!(one.probes().len(), 0, "it is well");
     dies.backend.start();
     until_said(&proxy, "is up again", 1);
@@ -155,7 +155,7 @@ fn without_a_mode_nothing_is_probed_and_options_count_at_once() {
     until_said(&proxy, "is down", 1);
     assert_eq!(proxy.client().get(HOST, "/").status(), 502);
     write(&proxy, [site.url()], &json!({}), &clock);
-    until_said(&proxy, "was down and serves again: it is probed no longer", 1);
+    until_said(&proxy, "was down and serves again: probes are off", 1);
     served_by(&proxy);
     let before = site.probes().len();
     clock.tick(20);
@@ -230,6 +230,6 @@ fn a_backend_that_never_was_there_is_down_and_not_tried() {
     let (here, gone) = (Site::new("here"), format!("http://{}", unused_address()));
     let proxy: Proxy = setup([here.url(), gone.clone()], &monitor("paranoid", json!({}))).start();
     served_by(&proxy);
-    until_said(&proxy, &format!("backend {gone} is down: a health probe failed: it took no connection"), 1);
+    until_said(&proxy, &format!("backend {gone} is down: a health probe failed: it did not accept the connection"), 1);
     (0..20).for_each(|_| assert_eq!(served_by(&proxy), "here"));
 }

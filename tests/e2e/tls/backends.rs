@@ -62,7 +62,7 @@ fn a_backend_that_is_somebody_else_gets_no_request_unless_that_is_no_matter() {
         let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Debug: 1\r\n\r\n");
         let response = proxy.client().exchange(request);
         assert_eq!((response.status(), response.head.get("X-Debug-Error")), (502, Some("tls_failed")));
-        until("it is told", || proxy.stderr().contains("shaking hands: invalid peer certificate"));
+        until("it is told", || proxy.stderr().contains("TLS handshake: invalid peer certificate"));
     }
     assert_eq!(backend.heads(), 0);
     let proxy = front(&behind, &ip, &authority, &json!({"insecure": true, "ca": null})).start();
@@ -90,7 +90,7 @@ fn a_self_signed_certificate_may_be_named_itself() {
     let setup = Setup::for_backends([url]).file("backend.crt", &misnamed.certificate);
     let proxy = setup.set("backendTls", json!({"ca": "backend.crt"})).start();
     assert_eq!(proxy.client().get(HOST, "/").status(), 502);
-    until("it is told", || proxy.stderr().contains("shaking hands: invalid peer certificate"));
+    until("it is told", || proxy.stderr().contains("TLS handshake: invalid peer certificate"));
 }
 
 #[test]

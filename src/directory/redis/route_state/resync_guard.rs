@@ -115,8 +115,8 @@ impl ResyncGuard {
         if self.held <= MAX_NAMED {
             let limit = self.limit;
             log::warn!(
-                "redis: {host} is not in Redis since it came back with other or older data; its last route serves on, up \
-                 to {limit:?} (server.resyncHold)"
+                "redis: {host} is not in Redis since it came back with other or older data; its last route stays in \
+                 use for up to {limit:?} (server.resyncHold)"
             );
         }
     }

@@ -90,7 +90,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
     not("hash-preserve-affinity", D | B, Lost, "a full server is passed over"),
     word("hash-type", D | B, Mapped, "consistent, with a function of its own", With(policy::hash_type)),
     ours("http-error", D | F | B, With(policy::http_error)),
-    word("http-reuse", D | B, Mapped, "an idle connection serves whoever comes next", With(policy::reuse)),
+    word("http-reuse", D | B, Mapped, "an idle connection serves any client", With(policy::reuse)),
     not("http-send-name-header", D | B, Lost, "servers are not told their names"),
     not("id", F | B, Ignored, "proxies have no numbers"),
     not("ignore-persist", B, Refused, "persistence has no exceptions"),
