@@ -81,10 +81,6 @@ const PHRASES: &[&str] = &[
 /// Sentences begin with their subject.
 const INVERTED: &[&str] = &["/ Of ", "! Of ", ". Of "];
 
-/// Rooms whose prose follows the glossary, and files of them that do not yet. More rooms are welcome.
-const ROOMS: &[&str] = &["base", "demo", "net", "page", "provision", "supervisor"];
-const ROOM_EXCEPTIONS: &[&str] = &[];
-
 /// Pages whose prose is not held to the phrases: the first one lists them.
 const PAGE_EXCEPTIONS: &[&str] = &[
     "docs/glossary.md",
@@ -110,13 +106,11 @@ fn replaced_names_do_not_come_back() {
 
 #[test]
 fn prose_follows_the_glossary() {
-    let rooms = ROOMS.iter().flat_map(|room| files(&format!("src/{room}"), "rs"));
-    let rooms = rooms.filter(|(name, _)| !ROOM_EXCEPTIONS.contains(&name.as_str()));
     let pages = files("docs", "md").into_iter().filter(|(name, _)| !PAGE_EXCEPTIONS.contains(&name.as_str()));
     let root_pages = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "loadtest/README.md"];
     let root_pages = root_pages.map(|page| (page.to_owned(), fs::read_to_string(root().join(page)).expect("a page")));
     let mut faults = Vec::new();
-    for (name, text) in rooms.chain(pages).chain(root_pages) {
+    for (name, text) in files("src", "rs").into_iter().chain(pages).chain(root_pages) {
         for (number, line) in text.lines().enumerate() {
             let prose = if name.ends_with(".rs") { prose(line) } else { line };
             faults.extend(dialect(prose).map(|phrase| fault(&name, number, phrase)));

@@ -64,7 +64,7 @@ pub(super) fn read_protocol(field: &Field<'_>, settings: &mut ServerSettings) {
 /// `secureOptions`: a sum of bits, or a list of names.
 pub(super) fn read_options(field: &Field<'_>, settings: &mut ServerSettings) {
     let mut meanings = Vec::new();
-    let mut strangers = Vec::new();
+    let mut unknown = Vec::new();
     for item in field.items().unwrap_or_default() {
         match (item.value().and_then(serde_json::Value::as_u64), item.value().and_then(|value| value.as_str())) {
             (Some(bits), _) => {
@@ -72,18 +72,18 @@ pub(super) fn read_options(field: &Field<'_>, settings: &mut ServerSettings) {
                 meanings.extend(known.clone().map(|(.., meaning)| *meaning));
                 let rest = known.fold(bits, |rest, (_, bit, _)| rest & !bit);
                 if rest != 0 {
-                    strangers.push(format!("{rest:#x}"));
+                    unknown.push(format!("{rest:#x}"));
                 }
             }
             (None, Some(name)) => match OPTIONS.iter().find(|(known, ..)| *known == name) {
                 Some((.., meaning)) => meanings.push(*meaning),
-                None => strangers.push(name.to_owned()),
+                None => unknown.push(name.to_owned()),
             },
             (None, None) => item.refuse("a number, or names of OpenSSL's options such as \"SSL_OP_NO_TLSv1_3\""),
         }
     }
-    if !strangers.is_empty() {
-        field.warn_instead(&strangers.join(", "), "these options mean nothing to rustls; its safe defaults hold");
+    if !unknown.is_empty() {
+        field.warn_instead(&unknown.join(", "), "these options mean nothing to rustls; its safe defaults hold");
     }
     settings.tickets &= !meanings.contains(&Meaning::NoTickets);
     settings.client_order &= !meanings.contains(&Meaning::ServerOrder);
@@ -102,11 +102,11 @@ pub(super) fn read_ciphers(field: &Field<'_>, settings: &mut ServerSettings) {
     let find = |name: &str| SUITES.iter().find(|(known, _)| *known == name).map(|(_, suite)| *suite);
     let chosen: Vec<_> = names.clone().filter_map(find).collect();
     // Excluding a suite that is not supported needs no warning.
-    let is_stranger = |name: &&str| find(name).is_none() && !name.starts_with(['!', '-']);
-    let strangers: Vec<_> = names.filter(is_stranger).collect();
+    let is_unknown = |name: &&str| find(name).is_none() && !name.starts_with(['!', '-']);
+    let unknown: Vec<_> = names.filter(is_unknown).collect();
     let holds = if chosen.is_empty() { SAFE_SUITES } else { "the other suites of the list" };
-    if !strangers.is_empty() {
-        field.warn_instead(&strangers.join(":"), holds);
+    if !unknown.is_empty() {
+        field.warn_instead(&unknown.join(":"), holds);
     }
     if !chosen.is_empty() {
         settings.suites = Suites::Chosen(chosen);

@@ -40,12 +40,12 @@ pub(super) fn write(exports: &Receiver<Export>, out: &mut impl Write, patience: 
 }
 
 /// Reads handed-over data, and truncates the file to free its memory. `None` if there is none.
-pub(super) fn read<T: SnapshotEntry>(file: Option<File>, what: &str) -> Option<Snapshot<T>> {
+pub(super) fn read<T: SnapshotEntry>(file: Option<File>, kind: &str) -> Option<Snapshot<T>> {
     let mut file = file?;
     let mut bytes = Vec::new();
     let result = file.rewind().and_then(|()| file.read_to_end(&mut bytes)).and_then(|_| file.set_len(0));
     if let Err(error) = result {
-        log::error!("upgrade: reading the {what} of the predecessor: {error}; they are not used");
+        log::error!("upgrade: reading the {kind} of the predecessor: {error}; they are not used");
         return None;
     }
     if bytes.is_empty() {
@@ -53,11 +53,11 @@ pub(super) fn read<T: SnapshotEntry>(file: Option<File>, what: &str) -> Option<S
     }
     match snapshot::parse::<T>(&bytes) {
         Ok(snapshot) => {
-            log::info!("upgrade: {} {what} were handed over", snapshot.items.len());
+            log::info!("upgrade: {} {kind} were handed over", snapshot.items.len());
             Some(snapshot)
         }
         Err(fault) => {
-            log::error!("upgrade: the {what} of the predecessor: {fault}; they are not used");
+            log::error!("upgrade: the {kind} of the predecessor: {fault}; they are not used");
             None
         }
     }

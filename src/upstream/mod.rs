@@ -273,13 +273,13 @@ mod tests {
         assert_eq!(pool.claim(BACKEND, keys[4], Want::default()), Claim::Dial, "the fourth is for others");
         assert_eq!(pool.claim(BACKEND, keys[5], Want::default()), Claim::Wait);
         assert_eq!(pool.forget(BACKEND), Some(keys[5]), "who may have it, although another one came first");
-        assert_eq!(pool.check_in(BACKEND, keys[8]), None, "nobody waits who may have it");
+        assert_eq!(pool.check_in(BACKEND, keys[8]), None, "the waiting upload may not have it");
         assert_eq!(pool.upload_ended(BACKEND, keys[5]), None, "that was no upload");
         assert_eq!(pool.upload_ended(BACKEND, keys[1]), Some((keys[3], Some(keys[8]))), "the idle one");
         assert_eq!(pool.claim(BACKEND, keys[6], upload), Claim::Wait);
-        assert_eq!(pool.forget(BACKEND), None, "a connection has gone that was nobody's upload");
+        assert_eq!(pool.forget(BACKEND), None, "the closed connection carried no upload");
         assert_eq!(pool.upload_ended(BACKEND, keys[3]), Some((keys[6], None)), "a new one");
-        assert_eq!(pool.upload_ended(BACKEND, keys[6]), None, "nobody waits");
+        assert_eq!(pool.upload_ended(BACKEND, keys[6]), None, "no exchange waits");
         assert_eq!(pool.backends[&BACKEND].uploads.len(), 2);
     }
 

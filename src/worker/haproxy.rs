@@ -82,7 +82,8 @@ impl Worker {
         load.is_some_and(|(load, limit)| load.is_full(limit))
     }
 
-    /// The visit of a new client at a frontend. Of those who come at the same moment to several workers, all are let in.
+    /// Counts a new client of a frontend. Clients that reach several workers at the same moment are all admitted, so they
+    /// may exceed the limit.
     pub(super) fn visit(&self, number: u16) -> Option<Arc<Visit>> {
         let served = self.frontend(number)?;
         served.configuration.load(served.frontend)?.0.enter(None)

@@ -97,7 +97,7 @@ impl Worker {
         self.listeners.iter().find(is_it).map_or_else(|| self.frontend_at(local), |listener| listener.frontend)
     }
 
-    /// Whether hands are shaken at an address, and the networks whose word is taken on who the client is.
+    /// Whether an address has TLS, and the networks that may send a PROXY header there.
     fn entrance(
         &self,
         address: SocketAddr,

@@ -111,8 +111,8 @@ impl Stage {
     /// A backend's response, and behind it the reset of a client, both for the worker's next turn.
     #[track_caller]
     fn response_and_reset(&self, connection: &mut TcpStream, client: TcpStream) {
-        connection.write_all(OK).expect("an answer");
-        self.until_there("the answer", |worker| {
+        connection.write_all(OK).expect("a response");
+        self.until_there("the response", |worker| {
             worker.upstreams.values().any(|upstream| !upstream.stream.transport.is_silent())
         });
         reset(client);
@@ -171,9 +171,9 @@ impl Stage {
     #[track_caller]
     fn expect_response(&mut self, client: &mut TcpStream, start: &str) {
         client.set_nonblocking(true).expect("a client that can be asked");
-        self.until("an answer", |_| client.peek(&mut [0]).ok());
+        self.until("a response", |_| client.peek(&mut [0]).ok());
         let mut bytes = [0; 4096];
-        let len = client.read(&mut bytes).expect("an answer");
+        let len = client.read(&mut bytes).expect("a response");
         let response = String::from_utf8_lossy(&bytes[..len]);
         assert!(response.starts_with(start), "{response}");
     }
@@ -297,7 +297,7 @@ fn a_connection_that_ends_after_its_assignment_is_opened_anew() {
     drop(connection);
 
     let mut another = stage.accepted();
-    another.write_all(OK).expect("an answer");
+    another.write_all(OK).expect("a response");
     stage.expect_response(&mut first, "HTTP/1.1 200 ");
     stage.expect_response(&mut waiting, "HTTP/1.1 200 ");
     assert_eq!(stage.worker.upstreams.len(), 1);
@@ -306,14 +306,14 @@ fn a_connection_that_ends_after_its_assignment_is_opened_anew() {
 /// The same, but the client that was promised the connection leaves as well.
 #[test]
 fn a_connection_that_ends_after_its_client_left_frees_its_place() {
-    let (mut stage, mut first, connection, leaving_too) = promised("nobody");
+    let (mut stage, mut first, connection, leaving_too) = promised("idle");
     drop(connection);
     reset(leaving_too);
     stage.expect_response(&mut first, "HTTP/1.1 200 ");
     stage.until("nothing is left", |stage| stage.worker.upstreams.is_empty().then_some(()));
 
     let mut next = stage.client(&request("/next"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut next, "HTTP/1.1 200 ");
 }
 
@@ -327,7 +327,7 @@ fn a_reset_behind_a_request_is_noticed() {
         let mut client = stage.client(&request("/first"));
         let mut backend = stage.accepted();
         stage.watch();
-        backend.write_all(OK).expect("an answer");
+        backend.write_all(OK).expect("a response");
         stage.expect_response(&mut client, "HTTP/1.1 200 ");
         stage.until("it is over", |stage| stage.worker.jobs.is_empty().then_some(()));
         client.set_nonblocking(false).expect("a client that waits");
@@ -351,7 +351,7 @@ fn where_one_address_refuses_the_next_is_tried() {
     let real = stage.backend.local_addr().expect("an address");
     let [refuses, refuses_too] = [2, 3].map(|last| SocketAddr::from(([127, 0, 0, last], real.port())));
     let mut client = stage.client(&request("/first"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     let cached = stage.worker.routes.get("a").expect("the route is known");
     let route::Cached::Found(found) = cached else { panic!("{cached:?}") };
@@ -362,7 +362,7 @@ fn where_one_address_refuses_the_next_is_tried() {
             stage.until("idle connections are gone", |stage| stage.worker.upstreams.is_empty().then_some(()));
             let mut client = stage.client(&request("/next"));
             if is_there {
-                stage.accepted().write_all(OK).expect("an answer");
+                stage.accepted().write_all(OK).expect("a response");
             }
             stage.expect_response(&mut client, if is_there { "HTTP/1.1 200 " } else { "HTTP/1.1 502 " });
         }
@@ -376,7 +376,7 @@ fn an_address_that_hangs_leaves_time_for_the_next() {
     stage.worker.core.settings.connect_timeout = Duration::from_millis(1500);
     let real = stage.backend.local_addr().expect("an address");
     let mut client = stage.client(&request("/first"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.until("idle connections are gone", |stage| stage.worker.upstreams.is_empty().then_some(()));
     let Some(route::Cached::Found(found)) = stage.worker.routes.get("a") else { panic!("the route is known") };
@@ -388,7 +388,7 @@ fn an_address_that_hangs_leaves_time_for_the_next() {
     let _waiting = TcpStream::connect(hangs).expect("the one place");
     found.marks[0].backend.set_addresses(Addresses::Known(Arc::new([hangs, hangs, real])));
     let mut client = stage.client(&request("/next"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
 }
 

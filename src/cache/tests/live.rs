@@ -306,7 +306,7 @@ impl World {
                 self.ends[0] += 1;
             }
             Some(LiveEnd::Cut) => {
-                assert!(self.deaths > 0, "request {request} is cut, and nobody has died");
+                assert!(self.deaths > 0, "request {request} is cut, and no filler has died");
                 self.ends[1] += 1;
             }
         }

@@ -103,7 +103,7 @@ fn what_nobody_holds_is_let_go_but_not_at_once() {
         }
     }
     for route in &held {
-        let found = catalog.get(&route.host).expect("what somebody holds stays");
+        let found = catalog.get(&route.host).expect("a route with a holder stays");
         assert!(Arc::ptr_eq(route, &found));
     }
 }

@@ -341,7 +341,7 @@ mod tests {
         let read = || snapshot::read::<snapshot::Route>(&link).expect("a snapshot").histories;
 
         let (mut one, mut other) = (target(), target());
-        one.write(&of("one")).expect("it is nobody's");
+        one.write(&of("one")).expect("the file has no owner");
         assert_eq!(other.write(&of("other")).expect_err("it is the first one's").kind(), io::ErrorKind::ResourceBusy);
         assert_eq!(read(), ["one"]);
         assert!(link.is_symlink() && !real.join("file").is_symlink(), "the link stays one");

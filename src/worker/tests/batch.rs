@@ -20,13 +20,13 @@ fn bytes_of_a_finished_request_reach_no_other_connection() {
     let mut backends: Vec<_> = (0..3).map(|_| stage.accepted()).collect();
     for (number, backend) in backends.iter_mut().enumerate() {
         let response = format!("HTTP/1.1 20{number} OK\r\nContent-Length: 2000\r\n\r\n{}", "x".repeat(2000));
-        backend.write_all(response.as_bytes()).expect("an answer");
+        backend.write_all(response.as_bytes()).expect("a response");
     }
     let worker = &mut stage.worker;
     let mut events = Events::with_capacity(EVENTS);
     while worker.batch.len() < 3 {
         worker.poll.poll(&mut events, Some(PATIENCE)).expect("events");
-        assert!(!events.is_empty(), "waited in vain for the answers");
+        assert!(!events.is_empty(), "waited in vain for the responses");
         events.iter().for_each(|event| worker.take_event(event));
     }
     worker.dispatch(jobs[1], Input::Abort(FailureReason::SocketsExhausted));
@@ -69,7 +69,7 @@ fn bytes_refused_by_full_sockets_follow_later() {
         stage.worker.jobs.values().all(is_full).then_some(())
     });
     assert_eq!(stage.worker.batch.largest(), 3, "they were in one batch");
-    stage.until("the answers have come", |_| {
+    stage.until("the responses have come", |_| {
         response(LENGTH);
         clients.iter_mut().for_each(End::work);
         clients.iter().all(|client| client.inbox.len() >= LENGTH).then_some(())
@@ -80,8 +80,8 @@ fn bytes_refused_by_full_sockets_follow_later() {
     });
     for (number, client) in (0..).zip(&clients) {
         let (head, got) = client.inbox.split_at(client.inbox.len() - LENGTH);
-        assert!(got.iter().copied().eq(body(number)), "the body of answer {number}");
-        assert!(head.len() < 200, "one answer, {number}");
+        assert!(got.iter().copied().eq(body(number)), "the body of response {number}");
+        assert!(head.len() < 200, "one response, {number}");
     }
     assert_eq!(stage.worker.core.buffers.lent(), 0);
 }
@@ -99,7 +99,7 @@ fn a_batch_holds_no_memory_for_ever() {
     backend.set_nonblocking(true).expect("a backend that can be asked");
     let mut sent = 0;
     let mut end = End::new(client);
-    stage.until("the answer", |_| {
+    stage.until("the response", |_| {
         sent += backend.write(&response[sent..]).unwrap_or(0);
         end.work();
         end.inbox.ends_with(b"\r\n0\r\n\r\n").then_some(())

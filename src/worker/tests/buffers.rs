@@ -55,7 +55,7 @@ fn many_requests_in_one_read_are_served_where_they_lie() {
     let (mut sent, mut places, mut responses) = (0, std::collections::HashSet::new(), Vec::new());
     let mut room = [0; 65_536];
     let (mut count, mut counted) = (0, 0);
-    stage.until("the answers", |stage| {
+    stage.until("the responses", |stage| {
         sent += client.write(&all[sent..]).unwrap_or(0);
         let clients = stage.worker.clients.keys().filter_map(|key| stage.worker.clients.get(key));
         places.extend(clients.map(|client| client.stream.unread.lent().grown));
@@ -125,7 +125,7 @@ fn slow_readers_have_a_budget_together() {
         "{gone:?} have gone, {left:?} have not"
     );
     let mut quick = stage.client(std::str::from_utf8(GET).expect("text"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut quick, "HTTP/1.1 200 ");
 }
 
@@ -135,7 +135,7 @@ fn a_blank_line_is_no_request() {
     let mut stage = Stage::new("blank", 10);
     let mut client = stage.client(&["\r\n\r\n", std::str::from_utf8(GET).expect("text"), "\r\n"].concat());
     for lines in [&b"\r\n"[..], b"\r\n\r\n"] {
-        stage.accepted().write_all(OK).expect("an answer");
+        stage.accepted().write_all(OK).expect("a response");
         stage.expect_response(&mut client, "HTTP/1.1 200 ");
         client.write_all(lines).expect("blank lines");
         for _ in 0..20 {

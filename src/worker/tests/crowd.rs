@@ -241,7 +241,7 @@ impl Crowd {
             end.outbox.extend(bytes);
             end.send();
             if closes {
-                let label = format!("an answer is taken, {}", self.label);
+                let label = format!("a response is taken, {}", self.label);
                 let clients = &mut self.clients;
                 stage.until(&label, |_| {
                     clients.iter_mut().flatten().for_each(End::work);
@@ -275,13 +275,13 @@ impl Crowd {
                 end.work();
                 if let Some((line, body)) = end.take_message() {
                     assert_eq!(line, "HTTP/1.1 200 OK", "{plan:?}, {}", self.label);
-                    assert!(body == plan.text(plan.response), "another's answer to {plan:?}, {}", self.label);
-                    assert!(end.inbox.is_empty(), "bytes behind the answer to {plan:?}, {}", self.label);
+                    assert!(body == plan.text(plan.response), "another's response to {plan:?}, {}", self.label);
+                    assert!(end.inbox.is_empty(), "bytes behind the response to {plan:?}, {}", self.label);
                     end.served = 1;
                 }
             }
             let is_there = end.served == 1 || !end.is_over;
-            assert!(is_there, "no answer to {plan:?}: {:?}, {}", end.inbox.escape_ascii().to_string(), self.label);
+            assert!(is_there, "no response to {plan:?}: {:?}, {}", end.inbox.escape_ascii().to_string(), self.label);
             is_served &= end.served == 1;
         }
         is_served
@@ -307,7 +307,7 @@ fn every_client_of_a_batch_gets_its_own_response() {
                 let waits = format!("the requests of round {round}, {}", crowd.label);
                 stage.until(&waits, |stage| crowd.has_heard(stage).then_some(()));
                 crowd.response(seed, &mut stage);
-                let waits = format!("the answers of round {round}, {}", crowd.label);
+                let waits = format!("the responses of round {round}, {}", crowd.label);
                 stage.until(&waits, |_| crowd.is_served().then_some(()));
                 for (client, plan) in crowd.clients.iter_mut().zip(crowd.plans.values()) {
                     client.iter_mut().for_each(|end| end.served = 0);

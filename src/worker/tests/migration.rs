@@ -75,7 +75,7 @@ fn an_idle_client_is_served_on_by_the_successor() {
     let mut silent = TcpStream::connect(stage.address).expect("a connection");
     stage.until("the silent one is let in", |stage| (stage.worker.clients.len() == 1).then_some(()));
     let mut client = stage.client(&request("/first"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.replace(None);
     stage.until_left();
@@ -83,7 +83,7 @@ fn an_idle_client_is_served_on_by_the_successor() {
     assert_eq!(stage.worker.counters.get(Counter::MigratedConnections), 2);
     for client in [&mut client, &mut silent] {
         patient(client.try_clone().expect("a handle")).write_all(request("/next").as_bytes()).expect("a request");
-        stage.accepted().write_all(OK).expect("an answer");
+        stage.accepted().write_all(OK).expect("a response");
         stage.expect_response(client, "HTTP/1.1 200 ");
     }
 }
@@ -95,12 +95,12 @@ fn a_request_under_way_ends_where_it_began_and_then_its_client_moves() {
     let mut backend = stage.accepted();
     stage.replace(None);
     stage.turn();
-    assert_eq!(stage.old.len(), 1, "it waits for the answer");
+    assert_eq!(stage.old.len(), 1, "it waits for the response");
     client.write_all(request("/second").as_bytes()).expect("a request");
-    backend.write_all(OK).expect("an answer");
+    backend.write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     drop(backend);
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.until_left();
     assert_eq!(stage.worker.clients.len(), 1);
@@ -184,7 +184,7 @@ fn an_idle_client_leaves_the_process_and_returns_by_its_socket_alone() {
     stage.replace(None);
     stage.until_left();
     let mut idle = stage.client(&request("/idle"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut idle, "HTTP/1.1 200 ");
     let mut busy = stage.client(&request("/busy"));
     let mut response = stage.accepted();
@@ -197,7 +197,7 @@ fn an_idle_client_leaves_the_process_and_returns_by_its_socket_alone() {
     stage.turn();
     plain.extend(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_plain));
     assert_eq!(plain.len(), 1);
-    response.write_all(OK).expect("an answer");
+    response.write_all(OK).expect("a response");
     stage.until_left();
     plain.extend(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_plain));
     assert_eq!(plain.len(), 2, "the busy clients come later");
@@ -208,7 +208,7 @@ fn an_idle_client_leaves_the_process_and_returns_by_its_socket_alone() {
     stage.commands.send(WorkerCommand::Arrivals);
     for client in [&mut idle, &mut busy] {
         client.write_all(request("/again").as_bytes()).expect("a request");
-        stage.accepted().write_all(OK).expect("an answer");
+        stage.accepted().write_all(OK).expect("a response");
         stage.expect_response(client, "HTTP/1.1 200 ");
     }
 }
@@ -218,7 +218,7 @@ fn an_idle_client_leaves_the_process_and_returns_by_its_socket_alone() {
 fn a_client_that_arrives_between_two_workers_waits_for_the_next() {
     let mut stage = Stage::new("between", 10);
     let mut client = stage.client(&request("/first"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.replace(None);
     let mut first = stage.old.pop().expect("the first worker");
@@ -227,7 +227,7 @@ fn a_client_that_arrives_between_two_workers_waits_for_the_next() {
     stage.replace(None);
     drop(stage.old.pop());
     client.write_all(request("/next").as_bytes()).expect("a request");
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
 }
 
@@ -236,7 +236,7 @@ fn a_client_that_arrives_between_two_workers_waits_for_the_next() {
 fn a_client_that_arrives_waits_for_a_worker_that_runs() {
     let mut stage = Stage::new("unborn", 10);
     let mut client = stage.client(&request("/first"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
     stage.commands.send(WorkerCommand::HandOver(DrainTarget::Worker(stage.handoff.clone(), stage.another().1)));
     stage.turn();
@@ -244,7 +244,7 @@ fn a_client_that_arrives_waits_for_a_worker_that_runs() {
     drop(stage.another());
     stage.replace(None);
     client.write_all(request("/next").as_bytes()).expect("a request");
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
 }
 
@@ -257,7 +257,7 @@ fn clients_move_even_with_a_drain_time_of_zero() {
     stage.until_left();
     let (mut tunnel, mut other_end) = stage.tunnel();
     let mut idle = stage.client(&request("/idle"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut idle, "HTTP/1.1 200 ");
     let mut busy = stage.client(&request("/busy"));
     let _never = stage.accepted();
@@ -267,7 +267,7 @@ fn clients_move_even_with_a_drain_time_of_zero() {
     assert_eq!(stage.worker.clients.len(), 2);
     stage.expect_passage(&mut tunnel, &mut other_end, b"up");
     idle.write_all(request("/next").as_bytes()).expect("a request");
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut idle, "HTTP/1.1 200 ");
     // Tunnels cannot leave the process: they end, and the idle client goes.
     let (out, outside) = crossbeam_channel::unbounded();
@@ -287,7 +287,7 @@ fn listeners_are_replaced_while_clients_come() {
     stage.commands.send(WorkerCommand::Listeners([&stage.listener, &elsewhere].map(batch::listener_socket).into()));
     let mut own = stage.client(&request("/own"));
     for _ in 0..2 {
-        stage.accepted().write_all(OK).expect("an answer");
+        stage.accepted().write_all(OK).expect("a response");
     }
     stage.expect_response(&mut waiting, "HTTP/1.1 200 ");
     stage.expect_response(&mut own, "HTTP/1.1 200 ");
@@ -305,12 +305,12 @@ fn listeners_are_replaced_while_clients_come() {
 fn without_a_drain_target_idle_clients_are_closed() {
     let mut stage = Stage::new("no-heir", 10);
     let mut idle = stage.client(&request("/idle"));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut idle, "HTTP/1.1 200 ");
     let mut busy = stage.client(&request("/busy"));
     stage.replace(Some(outside_target(crossbeam_channel::unbounded().0)));
     stage.until("the idle one's end", |_| matches!(idle.read(&mut [0]), Ok(0)).then_some(()));
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut busy, "HTTP/1.1 200 ");
     stage.until_left();
 }

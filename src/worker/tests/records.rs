@@ -94,7 +94,7 @@ fn slow_backend(mut socket: TcpStream, reply: &'static [u8]) -> (Sender<()>, Joi
     let (go, may_read) = channel();
     let backend = thread::spawn(move || {
         let mut session = ServerConnection::new(Arc::new(config)).expect("a session");
-        session.complete_io(&mut socket).expect("hands are shaken");
+        session.complete_io(&mut socket).expect("a TLS handshake");
         let mut stream = StreamOwned::new(session, socket);
         let mut room = vec![0; 65_536];
         let mut got = stream.read(&mut room).expect("a head");
@@ -105,7 +105,7 @@ fn slow_backend(mut socket: TcpStream, reply: &'static [u8]) -> (Sender<()>, Joi
             while got < head + BODY_BYTES {
                 got += stream.read(&mut room).expect("the body");
             }
-            stream.write_all(OK).expect("an answer");
+            stream.write_all(OK).expect("a response");
         }
     });
     (go, backend)

@@ -286,11 +286,11 @@ fn a_change_of_options_reads_just_the_hosts_that_the_pattern_serves() {
     scene.up(true);
     scene.reply_all(|_| Reading::Unknown);
     let serving = |host: &str| if host == "own.b" { host.to_owned() } else { "*.b".to_owned() };
-    for host in ["own.b", "x.b", "y.b", "nobody"] {
+    for host in ["own.b", "x.b", "y.b", "absent"] {
         scene.ask(host);
     }
     scene.reply_all(|host| match host {
-        "nobody" => Reading::Unknown,
+        "absent" => Reading::Unknown,
         _ => found(&serving(host), &["http://one"], &[]),
     });
     scene.told();
@@ -304,7 +304,7 @@ fn a_change_of_options_reads_just_the_hosts_that_the_pattern_serves() {
         // Options that cannot be read change nothing, and neither do those of patterns that serve no host.
         ("*.b", None, &[], [None, Some(true), Some(true)]),
         ("*", no, &[], [None, Some(true), Some(true)]),
-        ("nobody", no, &[], [None, Some(true), Some(true)]),
+        ("absent", no, &[], [None, Some(true), Some(true)]),
         ("own.b", no, &["changed: own.b"], [no, Some(true), Some(true)]),
     ] {
         scene.state.touch(&ChangedKey::Options(pattern.into()), scene.now);
@@ -463,7 +463,7 @@ fn an_operator_has_any_host_read_again() {
     scene.up(true);
     scene.ask("h");
     scene.reply_all(|_| found("h", &[a], &[]));
-    assert!(!scene.state.flush("nobody".into()), "it is not in use");
+    assert!(!scene.state.flush("absent".into()), "it is not in use");
     assert!(scene.state.take_batch().is_none(), "so nothing is read");
     assert!(scene.state.flush("h".into()));
     assert_eq!(scene.batch().1, ["h"]);

@@ -271,7 +271,7 @@ impl World {
     fn read_letter(&mut self, core: usize) {
         match self.mail[core].pop_front() {
             Some(Output::LookedUp { host, result, keep, .. }) => {
-                assert!(self.waiting[core].remove(&host), "{host}: an answer to no question");
+                assert!(self.waiting[core].remove(&host), "{host}: a reply without a look-up");
                 match result {
                     LookupResult::Found(frontend) if keep => drop(self.caches[core].insert(host, Some(frontend))),
                     LookupResult::Unknown if keep => drop(self.caches[core].insert(host, None)),

@@ -28,7 +28,7 @@ fn routes_of_a_snapshot_stay_until_redis_denies_them() {
         host => found(host, &["http://one"], &[]),
     });
     assert_eq!(known(&scene), "bad one, late one, moved two, same in use, x.wild one");
-    assert_eq!(scene.told(), ["same is one"], "nobody is told of what nobody asked for");
+    assert_eq!(scene.told(), ["same is one"], "no core gets a host that it has not requested");
     let made: Vec<_> =
         scene.state.take_unresolved().iter().map(|backend| backend.endpoint().host().to_owned()).collect();
     assert_eq!(made, ["one"], "names are looked up for what is in use alone");
@@ -138,7 +138,7 @@ fn a_question_waits_while_it_is_found_out_which_data_there_is() {
     scene.ask("later");
     scene.reply(ticket, "asked", Reading::Unknown);
     assert!(scene.state.take_batch().is_none());
-    assert_eq!(scene.told(), ["changed:  unknowns"], "nobody is told of a failure");
+    assert_eq!(scene.told(), ["changed:  unknowns"], "a failure is not reported");
     scene.up(false);
     scene.reply_all(|host| if host == "asked" { found(host, &["http://two"], &[]) } else { Reading::Unknown });
     let told: BTreeSet<_> = scene.told().into_iter().collect();
