@@ -172,7 +172,7 @@ pub(super) struct Client {
     pub(super) read_size: ClientReadSize,
     /// The listener it came from.
     pub(super) entry: Entry,
-    /// What it counts in: mostly nothing.
+    /// The limits that count the client; mostly none.
     pub(super) admitted: Option<Box<Admitted>>,
     /// The client counts among the TLS handshakes under way.
     pub(super) is_shaking_hands: bool,
@@ -188,17 +188,17 @@ pub(super) struct Client {
     pub(super) told: Option<Box<ProxyAddresses>>,
 }
 
-/// What a client counts in for as long as its connection lasts.
+/// Limits that count a client for as long as its connection lasts.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// Its permit among the connections of its address, where those are limited.
+    /// Its permit among the connections of its address, if those are limited.
     permit: Option<ConnectionPermit>,
-    /// What the rules of its frontend keep of it.
+    /// The state that the rules of its frontend keep for it.
     pub(super) visit: Option<Arc<Visit>>,
 }
 
 impl Client {
-    /// Counts it among the connections of its address, which is known only now.
+    /// Counts it among the connections of its address, once the address is known.
     pub(super) fn set_permit(&mut self, permit: Option<ConnectionPermit>) {
         match &mut self.admitted {
             Some(admitted) => admitted.permit = permit,
@@ -208,7 +208,7 @@ impl Client {
 }
 
 impl Admitted {
-    /// `None` where there is nothing that it counts in.
+    /// `None` if no limit counts it.
     pub(super) fn new(permit: Option<ConnectionPermit>, visit: Option<Arc<Visit>>) -> Option<Box<Self>> {
         (permit.is_some() || visit.is_some()).then(|| Box::new(Self { permit, visit }))
     }
@@ -224,7 +224,7 @@ pub(super) struct ActiveExchange {
     pub(super) closing: ClosingSides,
     /// Size of one read: smaller while the other side cannot take as much.
     pub(super) read_size: ReadSize,
-    /// Position among the uploads of the pool, where it is one.
+    /// Position among the uploads of the pool, if it is an upload.
     pub(super) upload_to: Option<BackendId>,
     /// Bytes for it have arrived and wait in the batch.
     pub(super) is_staged: bool,

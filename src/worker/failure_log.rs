@@ -7,16 +7,16 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The interval in which a kind has one line.
+/// The interval in which a kind of failure is logged once.
 const SPAN: Duration = Duration::from_secs(60);
 
-/// The greatest number of kinds; further ones have no line until old ones expire.
+/// The greatest number of kinds; further kinds are not logged until old ones expire.
 const MAX_KINDS: usize = 4096;
 
 /// The backend's URL, or the host of a request without a backend, and the reason.
 type Kind = (Box<str>, FailureReason);
 
-/// When a kind has its next line, and how many of its requests have failed since the last one.
+/// The moment from which the kind is logged again, and the number of its failures since its last line.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     next: Moment,
@@ -57,7 +57,7 @@ impl FailureLog {
         log::warn!("{host}: a request failed{at}: {reason} ({status}{setting}{fault}){more}");
     }
 
-    /// Number of failures of this kind without a line; `None` where this one has no line either.
+    /// The number of failures of this kind that were not logged; `None` if this one is not logged either.
     fn admit(&mut self, kind: &str, reason: FailureReason, now: Moment) -> Option<u64> {
         if self.0.len() >= MAX_KINDS {
             self.0.retain(|_, told| told.next > now);

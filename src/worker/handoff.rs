@@ -25,7 +25,7 @@ pub struct HandoffQueue {
 
 impl Default for HandoffQueue {
     fn default() -> Self {
-        // There are never more of them than clients of all workers.
+        // Clients of all workers bound the length of this queue.
         let (arrivals, waiting) = crossbeam_channel::unbounded();
         Self { arrivals, waiting }
     }
@@ -37,7 +37,8 @@ impl HandoffQueue {
     pub fn put(&self, connections: Vec<MigratingConnection>) -> bool {
         // Sending fails only without a receiver, and this queue holds one.
         let _ = self.arrivals.send(connections);
-        // This check comes after the send: if others are still here now, the worker has yet to find these behind them.
+        // This check comes after the send: if other clients are still queued now, the worker will find these behind
+        // them.
         self.waiting.len() <= 1
     }
 
@@ -65,14 +66,14 @@ impl HandoffQueue {
 pub struct MigratingConnection {
     pub(super) stream: BufferedConnection,
     pub(super) peer: Peer,
-    /// `None` where it comes from another process: the address is enough there.
+    /// `None` for a client from another process, whose address is sufficient there.
     pub(super) entry: Option<Entry>,
     pub(super) served: u32,
     pub(super) admitted: Option<Box<Admitted>>,
     pub(super) is_shaking_hands: bool,
     pub(super) awaits_header: Option<HeaderUse>,
     pub(super) told: Option<Box<ProxyAddresses>>,
-    /// Deadline of its idle time or handshake; `None` to start anew.
+    /// Deadline of its idle time or handshake; `None` to restart it.
     pub(super) due: Option<Moment>,
     pub(super) exchange: Option<MigratingExchange>,
     /// Another process has not taken it.
@@ -95,7 +96,7 @@ pub(super) struct OwnExchange {
     pub(super) closing: ClosingSides,
     pub(super) upstream: BufferedConnection,
     pub(super) backend: Arc<Backend>,
-    /// When the tunnel ends because its backend has left the list.
+    /// The moment at which the tunnel ends because its backend has left the list.
     pub(super) retire_at: Option<Moment>,
     /// Its state and what the log wants of it, where it leaves the process.
     pub(super) portable: Option<(PortableExchange, Box<[u8]>)>,

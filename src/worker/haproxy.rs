@@ -1,4 +1,4 @@
-//! Listeners of HAProxy's files: the rules decide about requests, not the host.
+//! Listeners of HAProxy files: at these, rules choose the cluster, not the host.
 
 use super::Worker;
 use super::effects::RouteResult;
@@ -29,20 +29,20 @@ pub struct ServedFrontend {
 /// frontend by it.
 pub type ServedFrontends = Arc<[ServedFrontend]>;
 
-/// The listener of a client: the number of its encrypted listener, or that of its frontend in HAProxy's files. No
-/// client has both, and there may be many clients.
+/// The listener of a client: the number of its TLS listener, or the number of its frontend in HAProxy files. No client
+/// has both. The type is small because there may be many clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entry(u16);
 
 impl Entry {
     const FRONTEND: u16 = 1 << 15;
 
-    /// The host decides, and a default certificate may have a number.
+    /// The host chooses the route; a default certificate may have a number.
     pub(super) fn of_hosts(certificate: Option<u32>) -> Self {
         Self(certificate.and_then(|number| number.try_into().ok()).unwrap_or_default())
     }
 
-    /// The frontend of this number decides; 0 is none.
+    /// The frontend of this number chooses the cluster; 0 is none.
     pub(super) fn of_frontend(number: u16) -> Self {
         Self(if number == 0 { 0 } else { number | Self::FRONTEND })
     }
@@ -52,14 +52,14 @@ impl Entry {
         self.0.into()
     }
 
-    /// Number of the frontend, from 1; 0 where the host decides.
+    /// Number of the frontend, from 1; 0 if the host chooses the route.
     pub(super) fn frontend(self) -> u16 {
         if self.0 & Self::FRONTEND == 0 { 0 } else { self.0 & !Self::FRONTEND }
     }
 }
 
 impl Worker {
-    /// Number, from 1, of the frontend at an address; 0 where there is none.
+    /// Number, from 1, of the frontend at an address; 0 without one.
     pub(super) fn frontend_at(&self, address: SocketAddr) -> u16 {
         if self.frontends.is_empty() {
             return 0;
@@ -71,12 +71,12 @@ impl Worker {
         place.and_then(|place| u16::try_from(place + 1).ok()).unwrap_or(0)
     }
 
-    /// The frontend of a number.
+    /// The frontend with this number.
     pub(super) fn frontend(&self, number: u16) -> Option<&ServedFrontend> {
         self.frontends.get(usize::from(number).checked_sub(1)?)
     }
 
-    /// Whether a frontend has as many clients as it may have.
+    /// Whether a frontend has reached its limit of clients.
     pub(super) fn is_frontend_full(&self, number: u16) -> bool {
         let load = self.frontend(number).and_then(|served| served.configuration.load(served.frontend));
         load.is_some_and(|(load, limit)| load.is_full(limit))
@@ -121,7 +121,7 @@ impl Worker {
         Some(self.core.rules.evaluation(&frontend.configuration, frontend.frontend, facts))
     }
 
-    /// The present cluster of a request's backend: the one that the rules chose has changed since.
+    /// The present cluster of a request's backend: the cluster that the rules chose may have been replaced since.
     #[cold]
     pub(super) fn resolve_ruled(&self, job: SlotKey) -> Option<RouteResult> {
         let rules = self.jobs.get(job)?.exchange.rules()?;
@@ -131,7 +131,7 @@ impl Worker {
         Some(found.map(Arc::clone).ok_or(FailureReason::NoBackend))
     }
 
-    /// Serves by these frontends from now on. Closes idle connections to backends that no frontend uses any more.
+    /// Replaces the frontends. Closes idle connections to backends that no frontend uses any more.
     pub(super) fn set_frontends(&mut self, frontends: ServedFrontends) {
         let before = std::mem::replace(&mut self.frontends, frontends);
         self.renew_entrances();

@@ -111,7 +111,7 @@ fn upstream_since(key: SlotKey, upstreams: &GenSlab<Upstream>) -> Option<Moment>
     upstreams.get(key).map(|upstream| upstream.idle_since)
 }
 
-/// Connections in the order in which they became idle. Some are idle no longer.
+/// Connections in the order in which they became idle. Some of them are no longer idle.
 #[derive(Debug, Default)]
 struct IdleQueue(VecDeque<(Moment, SlotKey)>);
 
@@ -126,7 +126,7 @@ impl IdleQueue {
         self.0.push_back((now, key));
     }
 
-    /// The first entry that counts.
+    /// The first valid entry.
     fn first(&mut self, since: impl Fn(SlotKey) -> Option<Moment>) -> Option<(SlotKey, Moment)> {
         while let Some((moment, key)) = self.0.front().copied() {
             if since(key) == Some(moment) {

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 pub(super) struct PendingRegistration(VecDeque<(SlotKey, Moment)>);
 
 impl PendingRegistration {
-    /// When the next one is to be registered; [`Moment::NEVER`] where there is none.
+    /// The moment of the next registration; [`Moment::NEVER`] for none.
     pub(super) fn next(&self) -> Moment {
         self.0.front().map_or(Moment::NEVER, |(_, moment)| *moment)
     }
@@ -93,7 +93,7 @@ impl Worker {
         }
         let token = Kind::Client.token(key.pack());
         if let Err(error) = client.stream.transport.register(self.poll.registry(), token) {
-            // If the connection is kept all the same, registration is tried once more.
+            // If the connection is kept nevertheless, registration is tried once more.
             client.is_registered = false;
             let job = client.job;
             self.warn_throttled("watching a connection", &error);

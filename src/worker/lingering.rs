@@ -95,7 +95,7 @@ struct Progress {
 }
 
 impl Lingering {
-    /// When the next client is to be checked; [`Moment::NEVER`] where there is none.
+    /// The moment of the next check; [`Moment::NEVER`] for none.
     pub(super) fn next_look(&self) -> Moment {
         let look_at = |queue: &VecDeque<Fresh>| queue.front().map_or(Moment::NEVER, |fresh| fresh.look_at);
         look_at(&self.fresh).min(look_at(&self.seen))
@@ -165,7 +165,7 @@ impl Worker {
         }
     }
 
-    /// Closes an idle client. A response that is not acknowledged may be lost by that.
+    /// Closes an idle client. A response that is not acknowledged may be lost.
     pub(super) fn close_idle_client(&mut self, key: SlotKey) {
         let unacknowledged = self.clients.get(key).map_or(0, |client| client.stream.transport.bytes_unacknowledged());
         if unacknowledged == 0 {
@@ -204,7 +204,7 @@ impl Worker {
         if self.drain.is_some() { IDLE_LIMIT_AT_END } else { IDLE_LIMIT }
     }
 
-    /// Whether a client has gone; one that has not is registered from now on.
+    /// Whether a client has gone. One that has not is registered from now on.
     fn look(&mut self, key: SlotKey, client_may_send: bool) {
         self.discard(key);
         let next = self.core.now + self.idle_limit();
@@ -219,7 +219,7 @@ impl Worker {
         self.register_client(key);
     }
 
-    /// A client has lingered for long: it may go on while it acknowledges its response, or sends.
+    /// A client has lingered for long: it may continue while it acknowledges its response, or sends.
     #[cold]
     pub(super) fn lingering_due(&mut self, key: SlotKey) {
         self.discard(key);
@@ -241,7 +241,7 @@ impl Worker {
     pub(super) fn discard(&mut self, key: SlotKey) {
         for _ in 0..READS_AT_ONCE {
             let Some(client) = self.clients.get_mut(key) else { return };
-            // The worker's buffer is in use where a request needs a descriptor.
+            // The worker's buffer is in use while a request needs a descriptor.
             let mut spare = [0; 1024];
             let room = if self.scratch.is_empty() { &mut spare } else { self.scratch.limit(LARGEST_READ) };
             match client.stream.transport.discard(room) {

@@ -31,11 +31,11 @@ const MOST_AT_ONCE: usize = 256;
 pub struct ListenerSocket {
     /// The socket.
     pub socket: TcpListener,
-    /// Index of the address's certificate among [`super::DefaultCertificates`], where connections are encrypted.
+    /// Index of the address's certificate among [`super::DefaultCertificates`], if connections are encrypted.
     pub secure: Option<u32>,
     /// Whether requests at this socket are for this node itself ([`super::ServiceCall`]).
     pub is_for_service: bool,
-    /// Whether the rules of HAProxy's files decide at this socket.
+    /// Whether rules of HAProxy files choose the cluster of requests at this socket.
     pub is_ruled: bool,
     /// Whether it is a socket of the file system, for processes of this machine.
     pub is_local: bool,
@@ -46,7 +46,7 @@ pub struct ListenerSocket {
 pub(super) struct WorkerListener {
     socket: TcpListener,
     address: SocketAddr,
-    /// What the socket brought of [`WorkerListener::secure`].
+    /// The value of [`WorkerListener::secure`] that came with the socket.
     own_secure: Option<u32>,
     /// Its index among the encrypted listeners, if it is one of them.
     secure: Option<u32>,
@@ -54,11 +54,11 @@ pub(super) struct WorkerListener {
     is_for_service: bool,
     /// It is a socket of the file system.
     is_local: bool,
-    /// The number of the frontend in HAProxy's files, from 1; 0 where hosts decide.
+    /// The number of the frontend in HAProxy files, from 1; 0 if hosts choose the route.
     frontend: u16,
     /// Networks whose PROXY header is trusted; every connection has to begin with one.
     proxies: Option<ProxyNetworks>,
-    /// No client is accepted before this moment; [`Moment::NEVER`] lasts until there is room again.
+    /// No client is accepted before this moment; [`Moment::NEVER`] until there is room again.
     pub(super) paused_until: Option<Moment>,
 }
 
@@ -88,7 +88,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Number of the frontend whose rules decide for connections to this address; 0 where the host decides.
+    /// Number of the frontend whose rules apply to connections to this address; 0 if the host chooses the route.
     pub(super) fn frontend_of(&self, local: SocketAddr) -> u16 {
         let is_it = |listener: &&WorkerListener| {
             let address = listener.address;
@@ -110,7 +110,8 @@ impl Worker {
         (secure, self.settings.proxies.get(&address).cloned().or_else(|| is_told.then(every_network)))
     }
 
-    /// The frontends are others now: the next clients are let in as these say, at addresses that stay too.
+    /// The frontends have changed: sets TLS and PROXY networks of every listener for the next clients, also at
+    /// addresses that stay.
     pub(super) fn renew_entrances(&mut self) {
         for number in 0..self.listeners.len() {
             let Some(WorkerListener { address, own_secure, frontend, .. }) = self.listeners.get(number) else { return };
@@ -211,7 +212,7 @@ impl Worker {
         self.traffic_clients() >= self.settings.max_connections
     }
 
-    /// Pauses a listener until then.
+    /// Pauses a listener until this moment.
     fn pause_listener(&mut self, listener: usize, until: Moment) -> bool {
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.paused_until = Some(until);
@@ -219,7 +220,7 @@ impl Worker {
         false
     }
 
-    /// When the next listener is to be resumed; [`Moment::NEVER`] where none has a time for that.
+    /// The moment at which the next listener is resumed; [`Moment::NEVER`] if none has one.
     pub(super) fn next_resume(&self) -> Moment {
         self.listeners.iter().filter_map(|listener| listener.paused_until).fold(Moment::NEVER, Moment::min)
     }
@@ -311,7 +312,7 @@ impl Worker {
         if is_secure {
             self.add_handshake(key);
         }
-        // An exchange that begins with the first bytes alone is never over soon.
+        // An exchange that begins with the first bytes only never ends soon.
         if is_secure || awaits_header.is_some() { self.register_client(key) } else { self.read_at_once(key) }
     }
 

@@ -55,8 +55,8 @@ impl Worker {
         self.send_running(&drain_target);
     }
 
-    /// Whether a client's next request is its last one here: it was sent before the response to the one before, so that
-    /// the client may never be idle, and another process takes idle clients only.
+    /// Whether a client's next request is its last one here. Such a client pipelines: it sent this request before the
+    /// previous response, so it may never be idle, and another process takes idle clients only.
     pub(super) fn is_last_here(&self, client: SlotKey) -> bool {
         let drain_target = self.drain.as_ref().and_then(|drain| drain.drain_target.as_ref());
         let is_ahead = || self.clients.get(client).is_some_and(|client| !client.stream.unread.is_empty());

@@ -87,7 +87,7 @@ const MOST_WARNINGS: u32 = 100;
 /// The default limit of client connections of one worker.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
 
-/// Capacity of a worker's mailbox. An overflow makes the worker drop its routes and ask anew.
+/// Capacity of a worker's mailbox. An overflow makes the worker drop its routes and look them up again.
 const MAILBOX: usize = 32 * 1024;
 
 #[cfg(test)]
@@ -113,8 +113,8 @@ pub struct Settings {
     pub max_buffer_bytes: usize,
     /// The greatest number of requests of one connection (`server.maxRequestsPerConnection`); `None` for no limit.
     pub max_requests: Option<NonZeroU32>,
-    /// The number of look-ups without a route that one client address may cause in ten seconds; `None` for no limit,
-    /// where they cost nothing (`server.unknownHostRate`).
+    /// The number of look-ups without a route that one client address may cause in ten seconds; `None` for no limit, if
+    /// such look-ups cost nothing (`server.unknownHostRate`).
     pub unknown_host_limit: Option<u32>,
     /// The time for which requests and tunnels may go on after the order to stop (`server.drainTimeout`).
     pub drain_timeout: Duration,
@@ -139,19 +139,19 @@ pub struct WorkerConfig {
     pub frontends: ServedFrontends,
     /// The handoff queue of clients from other workers; the worker imports pending ones at its start.
     pub handoff: HandoffQueue,
-    /// Configuration of its encrypted sockets.
+    /// TLS settings and certificates; `None` without a TLS listener.
     pub tls: Option<WorkerTlsConfig>,
-    /// TLS settings for backends of `https://`; `None` where none can be satisfied.
+    /// TLS settings for backends of `https://`; `None` if they cannot be satisfied.
     pub backend_tls: Option<BackendTls>,
     /// The limit of connections of one client address, shared by all workers. `None` for no limit.
     pub limiter: Option<Arc<ConnectionLimiter>>,
-    /// The settings of the rooms it runs.
+    /// Settings of this room.
     pub settings: Settings,
-    /// Those of its exchanges.
+    /// Settings of exchanges.
     pub exchange: exchange::Settings,
-    /// Those of its connections to backends.
+    /// Settings of connections to backends.
     pub upstream: upstream::Settings,
-    /// Those of its routes.
+    /// Settings of the route cache.
     pub route: route::Settings,
     /// The channel to the directory.
     pub directory: Directory,
@@ -161,11 +161,11 @@ pub struct WorkerConfig {
     pub pages: Arc<Pages>,
     /// Its counters.
     pub counters: Arc<Counters>,
-    /// Where it reports to the supervisor.
+    /// The reports for the supervisor.
     pub stats: Arc<WorkerStats>,
     /// The object cache of all workers.
     pub cache: Option<Arc<Store>>,
-    /// The queue of requests for this node; `None` where none is accepted.
+    /// The queue of requests for this node; `None` if this node accepts none.
     pub service: Option<ServiceSender>,
     /// The clock.
     pub clock: Clock,
@@ -219,7 +219,7 @@ pub struct Worker {
     batch: batch::Batch,
     tls_scratch: TlsScratch,
     backend_tls: Option<BackendTls>,
-    /// The TLS handshakes; `None` where no listener is encrypted.
+    /// The TLS handshakes; `None` without a TLS listener.
     handshakes: Option<HandshakeTable>,
     clients: GenSlab<Client>,
     jobs: GenSlab<ActiveExchange>,
@@ -406,7 +406,7 @@ impl Worker {
         Ok(())
     }
 
-    /// When there is work even without an event.
+    /// The moment of the next work that needs no event.
     fn wake_at(&self) -> Moment {
         let leave_by = self.drain.as_ref().map_or(Moment::NEVER, |drain| drain.by);
         let moments = [
@@ -437,7 +437,7 @@ impl Worker {
             (Kind::Listener, listener) => self.accept(usize::try_from(listener).unwrap_or(usize::MAX)),
             (Kind::Client, word) => self.client_ready(SlotKey::unpack(word), event),
             (Kind::Upstream, word) => self.upstream_ready(SlotKey::unpack(word), event),
-            // The event has woken the worker; nothing else is to be done.
+            // This event only wakes the worker.
             (Kind::WakeupTimer, _) => self.wakeup_timer.acknowledge(),
         }
     }

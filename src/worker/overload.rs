@@ -52,7 +52,8 @@ impl Worker {
         self.note_room();
     }
 
-    /// Evicts the client that has been idle the longest, if its place is for a new one. Returns whether there was one.
+    /// Evicts the client that has been idle the longest, if a new client may use its place. Returns whether there was
+    /// one.
     pub(super) fn give_up_client(&mut self) -> bool {
         self.give_up_client_after(REST)
     }
@@ -134,7 +135,7 @@ impl Worker {
         }
     }
 
-    /// Does so, if the last search found some or is long enough ago.
+    /// Ends them if the last search found some, or is long enough ago.
     #[cold]
     fn abort_largest_holder(&mut self) {
         let (limit, now) = (self.settings.max_buffer_bytes, self.core.now);
@@ -155,8 +156,8 @@ impl Worker {
         self.warn_throttled("ending slow requests", &"server.maxBufferBytes is reached");
     }
 
-    /// The memory that a request or tunnel holds: bytes, and the time it has held them. A slow but steady exchange need
-    /// not end before one that has stopped, so the time counts up to the body timeout alone.
+    /// The memory that a request or tunnel holds: bytes, and the time for which it has held them. A slow but steady
+    /// exchange need not end before a stalled one, so the time counts up to the body timeout only.
     pub(super) fn buffered_bytes(&self, key: SlotKey) -> Option<u128> {
         let job = self.jobs.get(key)?;
         let of_client = self.clients.get(job.client).map_or(0, |client| client.stream.buffered_bytes());
@@ -184,7 +185,7 @@ impl Worker {
         }
     }
 
-    /// Logs a warning that requests can cause, and so an untrusted peer at any rate.
+    /// Logs a warning that requests can cause, so that untrusted peers may cause it at any rate.
     #[cold]
     pub(super) fn warn(&mut self, what: Arguments<'_>) {
         match self.warnings.admit(self.core.now) {

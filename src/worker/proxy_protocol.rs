@@ -18,8 +18,8 @@ pub type ProxyNetworks = Arc<[(IpNet, HeaderUse)]>;
 pub enum HeaderUse {
     /// The header is required.
     Required,
-    /// The header is optional: a connection without it belongs to its own client, as the plain probe of a balancer
-    /// does.
+    /// The header is optional: a connection without it belongs to its own client, such as the plain probe of a
+    /// balancer.
     Allowed,
     /// The header is refused: bytes that look like one are a bad request.
     Ignored,
@@ -114,8 +114,8 @@ impl Worker {
         false
     }
 
-    /// Counts a client for the address that the PROXY header has named, or for the connection's own where there is
-    /// none, if that address may have another.
+    /// Counts a client for the address that the PROXY header has named, or for the connection's own address without a
+    /// header, if that address may have another connection.
     fn admit_told(&mut self, key: SlotKey) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
         let permit = self.admit(client.peer.address);

@@ -73,7 +73,7 @@ impl Worker {
                 }
                 self.pump(job, Side::Upstream);
             }
-            // The connection is assigned to an exchange that has waited, which will look at the noted event.
+            // The connection is assigned to an exchange that has waited; the exchange will read the noted event.
             _ => {}
         }
     }
@@ -132,7 +132,7 @@ impl Worker {
         }
     }
 
-    /// A client without a request has sent bytes that are none, or has left.
+    /// A client without a request has sent bytes that are not a request, or has left.
     pub(super) fn on_first_bytes(&mut self, key: SlotKey, received: Received) {
         match received {
             Received::Bytes(_) | Received::Nothing => self.retry_start_request(key),
@@ -182,7 +182,7 @@ impl Worker {
         Some(job)
     }
 
-    /// Reads once from a side and steps the exchange; where the exchange reads nothing from a client, only the client's
+    /// Reads once from a side and steps the exchange. If the exchange reads nothing from a client, only the client's
     /// end is reported.
     pub(super) fn pump(&mut self, job_key: SlotKey, side: Side) {
         let Some(job) = self.jobs.get(job_key) else { return };
@@ -321,8 +321,8 @@ impl Worker {
         drive::flush(&mut self.driver(job), input);
     }
 
-    /// The side that receives the bytes, where they are for one side alone and nothing is queued before them. Its
-    /// socket learns if they are the last.
+    /// The side that receives the bytes, if they are for one side only and nothing is queued before them. Its socket
+    /// learns whether they are the last.
     pub(super) fn addressee(&mut self, job_key: SlotKey) -> Option<Endpoint> {
         let side = match [Side::Upstream, Side::Client].map(|side| self.core.output.queue(side).is_empty()) {
             [false, true] => Side::Upstream,
@@ -411,15 +411,15 @@ impl Worker {
         }
     }
 
-    /// Sets the exchange's timer, and steps the exchange again while it wants to read bytes that are there.
+    /// Sets the exchange's timer, and steps the exchange again while it wants to read bytes that are available.
     pub(super) fn settle(&mut self, job_key: SlotKey) {
         let Some(job) = self.jobs.get(job_key) else { return };
         let mut is_registered = true;
         if let Some(client) = self.clients.get_mut(job.client) {
             is_registered = client.is_registered;
             self.timers.set(&mut client.timer, job.exchange.deadline());
-            // An end or a reset behind bytes came in the same event as they did, and reading stops where those bytes
-            // were all that was wanted.
+            // An end or a reset after bytes came in the same event as they did, and reading stops if those bytes were
+            // all that was wanted.
             if client.stream.has_more()
                 && (job.exchange.wants(Side::Client) || departure(&job.exchange, &client.stream.transport).is_some())
             {

@@ -19,8 +19,8 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const SILENT_FOR: Duration = Duration::from_secs(60);
 
 impl Worker {
-    /// While there are more addresses to try, this one has a head start and no more: a silent address must not use up
-    /// the time of the others.
+    /// While there are more addresses to try, this one has a head start only: a silent address must not use up the time
+    /// of the others.
     pub(super) fn limit_try(&mut self, key: SlotKey) {
         let Some(Upstream { dial: Some(dial), timer, .. }) = self.upstreams.get_mut(key) else { return };
         if dial.tried < dial.addresses.len() {
@@ -37,11 +37,11 @@ impl Worker {
         }
     }
 
-    /// Tries the next address beside the silent one.
+    /// Tries the next address besides the silent one.
     fn dial_beside(&mut self, key: SlotKey) {
         let dial = self.upstreams.get_mut(key).and_then(|upstream| upstream.dial.take());
         let Some(mut dial) = dial else { return };
-        // The TLS handshake may take its time: the address has responded.
+        // The TLS handshake has its own time: the address has responded.
         let is_there = self.upstreams.get(key).is_some_and(|upstream| upstream.stream.transport.is_there());
         let address = dial.address;
         let next = if is_there { None } else { self.next_transport(&mut dial).ok() };

@@ -23,7 +23,7 @@ const LARGEST_KIB: u8 = 128;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadSize {
     of_client: ClientReadSize,
-    /// Bytes of a segment of the connection to the backend; 0 as long as it is not needed.
+    /// Bytes of a segment of the connection to the backend; 0 while unknown.
     to_upstream: u16,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct ReadSize {
 pub(super) struct ClientReadSize {
     /// The value without segments to fill.
     kib: u8,
-    /// Bytes of a segment of the connection to the client; 0 as long as it is not needed.
+    /// Bytes of a segment of the connection to the client; 0 while unknown.
     to_client: u16,
 }
 
@@ -63,13 +63,13 @@ impl ReadSize {
         whole - framing(whole)
     }
 
-    /// The other side has taken everything at once.
+    /// The other side has accepted everything at once.
     pub(super) fn widen(&mut self) {
         let kib = &mut self.of_client.kib;
         *kib = kib.saturating_mul(2).min(LARGEST_KIB);
     }
 
-    /// The other side has not taken everything.
+    /// The other side has not accepted everything.
     pub(super) fn narrow(&mut self) {
         let kib = &mut self.of_client.kib;
         *kib = (*kib / 4).max(SMALLEST_KIB);

@@ -47,7 +47,7 @@ impl Worker {
         }
     }
 
-    /// Whether a request has a line: a frontend may want none, and where one of many has a line, each that failed has one too.
+    /// Whether a request is logged. A frontend may disable the log; with sampling, every failed request is logged.
     fn has_line(&mut self, exchange: &Exchange) -> bool {
         let is_off = |route: &Arc<Route>| route.cluster.options.access_log == Some(false);
         let stats = exchange.stats();

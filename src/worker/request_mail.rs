@@ -37,7 +37,7 @@ pub(super) struct RequestMailbox {
 #[derive(Debug)]
 pub struct RequestMail {
     sender: MailboxSender<Message>,
-    /// The messages that the worker has not read; they end with it.
+    /// The messages that the worker has not read; they are dropped with it.
     unread: Weak<MailboxReceiver<Message>>,
     is_given_up: AtomicBool,
 }

@@ -23,7 +23,7 @@ pub(super) struct OnDemand {
     version: u64,
     /// The newest edit that was made.
     newest: Arc<AtomicU64>,
-    /// Ports that keys of kept routes may have, so that nothing is looked for in vain.
+    /// Ports that keys of kept routes may have; other ports need no search.
     kept: BTreeSet<u16>,
     key: String,
 }
@@ -84,7 +84,7 @@ impl Worker {
             Some(Cached::Unknown) => Some(Err(FailureReason::UnknownHost)),
             None => None,
         };
-        // The news of an edit is in the mail; the directory knows already.
+        // The message of an edit is unread; the directory has applied the edit.
         let known = if self.on_demand.is_current() { known } else { self.beside_unread_edit(job_key, known) };
         match known {
             Some(route) => {
@@ -95,8 +95,8 @@ impl Worker {
         }
     }
 
-    /// What is known of an exchange's host while the mail of an edit is unread: clusters on demand are asked anew, and what
-    /// other sources have said still holds.
+    /// The known result for an exchange's host while the message of an edit is unread: on-demand clusters are looked up
+    /// again, and results of other sources stay valid.
     #[cold]
     fn beside_unread_edit(&mut self, job_key: SlotKey, known: Option<RouteResult>) -> Option<RouteResult> {
         let known = known?;
@@ -144,8 +144,8 @@ impl Worker {
         }
     }
 
-    /// The route that clusters on demand have for a request, which is cached. The message of an edit that it does not
-    /// show is still to come.
+    /// The route of a request in the on-demand clusters, which is cached. The message of an edit that it does not
+    /// include is still to come.
     pub(super) fn on_demand_route(&mut self, host: &Arc<str>, port: Option<u16>) -> Option<Arc<Route>> {
         let OnDemandRoute { route, is_port_claimed } = self.directory.on_demand_route(host, port);
         let route = route?;
@@ -153,8 +153,8 @@ impl Worker {
         // Otherwise the message of the port is in the mailbox.
         if claimed.is_some() == is_port_claimed {
             match claimed {
-                // A port alone serves any host that a client invents: those are cached apart, as hosts below a wildcard
-                // are.
+                // A cluster for a port without a host serves any host that a client invents: such routes are cached
+                // apart, as hosts below a wildcard are.
                 Some(port) => {
                     self.on_demand.kept.insert(port);
                     let key = self.on_demand.key(host, Some(port)).into();
@@ -234,7 +234,8 @@ impl Worker {
 
     fn take_lookup_result(&mut self, host: Arc<str>, result: &LookupResult, keep: bool) {
         let jobs = self.lookups.remove(&host).unwrap_or_default();
-        // A cluster on demand may have been made meanwhile. Messages of edits after this look-up are in the mailbox.
+        // An on-demand cluster may have been created meanwhile. Messages of edits after this look-up are in the
+        // mailbox.
         let is_on_demand = self.directory.on_demand_route(&host, None).route.is_some();
         if keep && !is_on_demand {
             self.keep_result(Arc::clone(&host), result);
@@ -332,7 +333,7 @@ impl Worker {
     }
 }
 
-/// The route of a result, or why there is none.
+/// The route of a result, or the reason for its absence.
 fn route_of(result: &LookupResult) -> RouteResult {
     match result {
         LookupResult::Found(route) => Ok(Arc::clone(route)),

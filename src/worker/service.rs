@@ -99,7 +99,7 @@ impl Worker {
         self.clients.len().saturating_sub(self.service.clients.len())
     }
 
-    /// The requests and tunnels of those.
+    /// The requests and tunnels of clients outside the service.
     pub(super) fn traffic_requests(&self) -> usize {
         let is_busy = |key: &&SlotKey| self.clients.get(**key).is_some_and(|client| client.job.is_some());
         self.jobs.len().saturating_sub(self.service.clients.iter().filter(is_busy).count())
@@ -121,8 +121,8 @@ impl Worker {
         oldest.is_some()
     }
 
-    /// Whether this is a response of the service: it goes on in the next turn, so that others do not wait for the whole of a
-    /// long one.
+    /// Whether this is a response of the service. It is sent in parts, one a turn, so that other exchanges do not wait
+    /// for the whole of a long response.
     pub(super) fn puts_off_service(&mut self, job_key: SlotKey) -> bool {
         let is_its = self.jobs.get(job_key).is_some_and(|job| job.exchange.is_for_service());
         if is_its {

@@ -26,14 +26,14 @@ pub struct WorkerStats {
     longest_turn_micros: AtomicU64,
 }
 
-/// The turns of a worker's loop, for the worker alone: it tells them when it is asked.
+/// The turns of a worker's loop, for the worker alone: it reports them on request.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     /// Whether the loop has turned yet.
     has_turned: bool,
     /// The time of all turns, without the sleep between them.
     busy_micros: u64,
-    /// The longest turn since the last question.
+    /// The longest turn since the last report.
     longest_micros: u64,
 }
 
@@ -63,7 +63,7 @@ pub struct ResourceUsage {
     pub bytes: u64,
     /// The time that its loop has worked, and not slept, since its start.
     pub busy: Duration,
-    /// The longest turn of its loop between the last two questions: for so long an event may have waited.
+    /// The longest turn of its loop between the last two reports: an event may have waited as long.
     pub longest_turn: Duration,
 }
 
@@ -149,7 +149,7 @@ mod tests {
     fn turns_are_summed_up_and_the_longest_is_kept() {
         let at = Moment::from_micros;
         let mut turns = Turns::default();
-        // The time before the first turn is none of one.
+        // The time before the first turn does not count.
         turns.count(at(0), at(900));
         turns.count(at(1000), at(1010));
         turns.count(at(2000), at(2300));

@@ -42,14 +42,14 @@ pub(super) struct HandshakeTable {
     names: route::Cache<Arc<ReadyCertificate>>,
     /// Clients that wait for the directory's response about this name.
     waiting: HashMap<Arc<str>, Vec<SlotKey>>,
-    /// Requests that wait for the same, as their host is not that of their connection.
+    /// Requests that wait for this name because their host is not the one of their connection.
     requests: HashMap<Arc<str>, Vec<SlotKey>>,
     /// Clients with a handshake under way, in order of arrival; some have left since.
     order: VecDeque<(Moment, SlotKey)>,
     under_way: usize,
 }
 
-/// A certificate at hand.
+/// An available certificate.
 #[derive(Debug)]
 struct ReadyCertificate {
     credentials: Credentials,
@@ -68,7 +68,7 @@ impl ReadyCertificate {
 /// Decision about a client after its ClientHello.
 enum CertificateDecision {
     Show(Arc<ReadyCertificate>),
-    /// The certificates of a frontend, which has them by name.
+    /// The certificates of a frontend, which selects them by name.
     ShowOfFrontend(Arc<ServerConfig>),
     Refuse,
     Wait,
@@ -119,7 +119,7 @@ impl Worker {
         self.handshakes.as_ref().is_some_and(|handshakes| handshakes.under_way >= handshakes.settings.max_handshakes)
     }
 
-    /// Makes room for one more handshake: the oldest one is dropped, unless it is still young; then all are, and new
+    /// Makes room for one more handshake: the oldest one is dropped, unless it is still young. If it is young, new
     /// clients wait in the accept queue. Returns whether there is room.
     pub(super) fn make_room_for_handshake(&mut self) -> bool {
         let now = self.core.now;
@@ -205,7 +205,7 @@ impl Worker {
         CertificateDecision::Wait
     }
 
-    /// The directory cannot find the certificate. The listener's default is used where it covers the name.
+    /// The directory cannot find the certificate. The listener's default is used if it covers the name.
     fn decide_without_directory(&self, key: SlotKey) -> CertificateDecision {
         let (Some(handshakes), Some(client)) = (&self.handshakes, self.clients.get(key)) else {
             return CertificateDecision::Refuse;
@@ -296,7 +296,7 @@ impl Worker {
         }
     }
 
-    /// The directory has said whether a name has a certificate. Where it could not say, requests are served.
+    /// The directory has reported whether a name has a certificate. If it could not tell, requests are served.
     fn resume_for_another_name(&mut self, name: &str, has_certificate: bool) {
         let Some(handshakes) = &mut self.handshakes else { return };
         for job in handshakes.requests.remove(name).unwrap_or_default() {
@@ -345,7 +345,7 @@ impl Worker {
         let Some(handshakes) = &mut self.handshakes else { return };
         if !Arc::ptr_eq(&handshakes.tls_server, &tls_server) {
             handshakes.tls_server = tls_server;
-            // The cached ones were built for the settings before.
+            // The cached ones were built for the previous settings.
             handshakes.names.clear();
         }
         handshakes.set_defaults(default_certificates);

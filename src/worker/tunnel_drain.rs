@@ -26,13 +26,13 @@ pub(super) struct TunnelDrain {
 }
 
 impl TunnelDrain {
-    /// When there is work to do; [`Moment::NEVER`] where there is none.
+    /// The moment of the next work; [`Moment::NEVER`] for none.
     pub(super) fn next(&self) -> Moment {
         let first = self.due.first().map_or(Moment::NEVER, |(due, _)| *due);
         self.look_at.unwrap_or(Moment::NEVER).min(first)
     }
 
-    /// A tunnel is to be ended at this moment, unless its backend has come back by then.
+    /// A tunnel is to be ended at this moment, unless its backend is in the list again by then.
     pub(super) fn expect(&mut self, job: SlotKey, due: Moment) {
         if let Entry::Vacant(place) = self.known.entry(job) {
             place.insert(due);

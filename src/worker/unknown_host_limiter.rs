@@ -15,8 +15,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// directory's queue with fewer.
 const SUSPECT: u32 = 8;
 
-/// Counts look-ups without a route by client network. A look-up under way counts until it has found a route. Networks without
-/// such look-ups are not remembered.
+/// Counts look-ups without a route by client network. A look-up in progress counts until it has found a route. Networks
+/// without such look-ups are not stored.
 #[derive(Debug)]
 pub(super) struct UnknownHostLimiter {
     span_ends: Moment,
@@ -46,7 +46,7 @@ impl UnknownHostLimiter {
         true
     }
 
-    /// A look-up of this client has found a route, or has ended without saying whether there is one.
+    /// A look-up of this client has found a route, or has ended without a result.
     pub(super) fn end_uncounted(&mut self, client: IpAddr) {
         let client = network_of(client);
         let Some(count) = self.counts.get_mut(&client) else { return };

@@ -263,8 +263,8 @@ impl Worker {
         }
     }
 
-    /// Whether a list still names its backend, it has no unread bytes, and its backend got no PROXY header: after one,
-    /// all that follows belongs to that client. Where the last read was not a short one, another read decides.
+    /// Whether a list still names its backend, it has no unread bytes, and its backend got no PROXY header: after a
+    /// header, all bytes belong to that client. If the last read filled its buffer, another read decides.
     fn is_reusable(&mut self, key: SlotKey) -> bool {
         let Some(upstream) = self.upstreams.get_mut(key) else { return false };
         let transport = &mut upstream.stream.transport;
