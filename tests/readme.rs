@@ -133,6 +133,18 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn files_that_the_architecture_names_exist() {
+    let text = prose(&read("docs/architecture.md")).join("\n");
+    // Every second part stands between backticks.
+    let code = text.split('`').skip(1).step_by(2);
+    let names: Vec<_> = code.filter(|name| name.ends_with(".rs") || name.ends_with('/')).collect();
+    assert!(names.len() > 80, "only {} files were found", names.len());
+    let is_missing = |name: &&&str| ![root(), &root().join("src")].iter().any(|folder| folder.join(name).exists());
+    let missing: Vec<_> = names.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "docs/architecture.md names {missing:?}");
+}
+
+#[test]
 fn links_and_headings_are_told_from_code() {
     let text = "# A `b`, c\n```\n# no\n[x](y)\n```\n[a](b.md#c) `[no](no)` and [d\ne](f) ![p](q.svg)";
     assert_eq!(links(text), ["b.md#c", "f", "q.svg"]);
