@@ -151,7 +151,7 @@ impl Demo {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.write_all(format!("GET / HTTP/1.1\r\n{}\r\n", curl.head(self.port)).as_bytes()).expect("sending");
         let mut seen = Vec::new();
-        while !seen.ends_with(b"what I hear.") {
+        while !seen.ends_with(b"echo your messages.") {
             let mut byte = [0];
             stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} after {}", seen.escape_ascii()));
             seen.push(byte[0]);

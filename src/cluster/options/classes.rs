@@ -24,7 +24,7 @@ pub(super) const CLASSIFY: Definition = Definition {
     name: "classify",
     expected: "a list of rules",
     default: "",
-    meaning: "Rules that say to which class a request belongs: [fairness between classes](shaper.md)",
+    meaning: "Rules that assign a request to a class: [fairness between classes](shaper.md)",
     set: |options, text| match read_rules(options, text) {
         Ok(rules) => {
             options.classify = Some(ClassRules { text: text.into(), rules: Arc::new(rules) });

@@ -203,12 +203,12 @@ macro_rules! definitions {
 }
 
 definitions! {
-    "httpsRedirect", https_redirect, FLAG, "https.redirect", "Whether requests without encryption are redirected to https";
+    "httpsRedirect", https_redirect, FLAG, "https.redirect", "Whether requests over plain HTTP are redirected to https";
     "disabled", is_disabled, FLAG, "false", "Whether every request gets a 503";
     "hold", hold, FLAG, "false", "Whether requests wait while the frontend is disabled, in place of a 503: [maintenance](#maintenance)";
-    "lenient", is_lenient, FLAG, "false", "Whether malformed heads of responses are repaired where their meaning is clear: [lenient](forwarding.md#lenient)";
+    "lenient", is_lenient, FLAG, "false", "Whether malformed heads of responses are repaired if their meaning is clear: [lenient](forwarding.md#lenient)";
     "scheduler", scheduler, SCHEDULER, "random", "How a backend is chosen";
-    "hash.key", hash, HASH_KEY, "client", "The part of a request that the scheduler hash hashes";
+    "hash.key", hash, HASH_KEY, "client", "The part of a request that is the key of the scheduler hash";
     "sticky.cookie", sticky_cookie, TOKEN, "", "The name of the cookie that keeps a client at its backend";
     "backend.header", backend_header, TOKEN, "", "The header by which clients in trusted networks name the backend";
     "backend.cookie", backend_cookie, TOKEN, "", "The cookie by which clients in trusted networks name the backend";
@@ -223,7 +223,7 @@ definitions! {
     "adaptive.enabled", adaptive.is_enabled, FLAG, "false", "Whether the number of requests in flight follows the latency of responses: [the adaptive root](shaper.md#the-adaptive-root)";
     "adaptive.min", adaptive.min, POSITIVE, "1", "The least number of requests in flight that latency allows";
     "adaptive.max", adaptive.max, POSITIVE, "1000", "The greatest number of requests in flight that latency allows";
-    "accessLog", access_log, FLAG, "server.accessLog", "Whether requests have a line in the access log";
+    "accessLog", access_log, FLAG, "server.accessLog", "Whether requests are logged in the access log";
     "connectTimeout", timeouts.connect, TIME, "server.connectTimeout", "Opening a connection to a backend";
     "responseTimeout", timeouts.response, TIME, "server.responseTimeout", "From the end of a request to the head of its response";
     "bodyTimeout", timeouts.body, TIME, "server.bodyTimeout", "Between two pieces of a body";
@@ -233,9 +233,9 @@ definitions! {
     "requestsPerSecond", requests_per_second, COUNT, "0", "Requests a second, over all clients; others wait, 0 for any: [between tenants](shaper.md#between-tenants-of-a-node)";
     "bytesPerSecond.in", bytes_per_second_in, BYTE_RATE, "0", "Bytes of requests a second, over all clients; 0 for any: [bytes a second](shaper.md#bytes-a-second)";
     "bytesPerSecond.out", bytes_per_second_out, BYTE_RATE, "0", "Bytes of responses a second, over all clients; 0 for any: [bytes a second](shaper.md#bytes-a-second)";
-    "retries", retries, COUNT, "server.retryOnError", "How often a request is tried again on another backend";
-    "retryOn", retry_on, RETRY_CAUSES, "connect,close,timeout", "The failures of a backend after which a request is tried again: [retries](#retries)";
-    "slowStart", slow_start, TIME_OR_ZERO, "0", "How long share and capacity of a backend take to rise once it is up";
+    "retries", retries, COUNT, "server.retryOnError", "How often a request is retried on another backend";
+    "retryOn", retry_on, RETRY_CAUSES, "connect,close,timeout", "The failures of a backend after which a request is retried: [retries](#retries)";
+    "slowStart", slow_start, TIME_OR_ZERO, "0", "Time in which share and capacity of a backend rise once it is up";
     "health.mode", health.mode, HEALTH_MODE, "off", "When backends are probed";
     "health.method", health.method, PROBE_METHOD, "OPTIONS", "The method of a probe";
     "health.path", health.path, PATH, "/", "The path of a probe";
@@ -252,15 +252,15 @@ definitions! {
     "health.panicPercent", health.panic_percent, PERCENT, "50", "Share of backends that is never ejected";
     "cache.enabled", cache.is_enabled, FLAG, "false", "Whether responses are stored and served from the cache";
     "cache.deliverActive", cache.deliver_active, FLAG, "true", "Whether fresh objects are served";
-    "cache.deliverShadow", cache.deliver_shadow, FLAG, "true", "Whether a stale object is served in place of an own 502, 503 or 504";
-    "cache.defaultTtl", cache.default_ttl, TIME_OR_ZERO, "0", "Lifetime of responses that state none; 0 for none";
+    "cache.deliverShadow", cache.deliver_shadow, FLAG, "true", "Whether a stale object is served in place of this node's own 502, 503 or 504";
+    "cache.defaultTtl", cache.default_ttl, TIME_OR_ZERO, "0", "Lifetime of responses without one; 0 for none";
     "cache.defaultShadowTtl", cache.default_shadow_ttl, TIME_OR_ZERO, "0", "How long an object may be stale in place of an error; 0 for ever";
-    "cache.heuristic", cache.heuristic, FLAG, "false", "Whether Last-Modified gives a lifetime where none is stated";
-    "cache.lockOnUpdate", cache.lock_on_update, FLAG, "true", "Whether requests wait while another one refreshes a stale object; otherwise they get the stale one";
+    "cache.heuristic", cache.heuristic, FLAG, "false", "Whether Last-Modified gives a lifetime if none is stated";
+    "cache.lockOnUpdate", cache.lock_on_update, FLAG, "true", "Whether requests wait while another one refreshes a stale object; otherwise they get the stale object";
     "cache.updateLockTimeout", cache.update_lock_timeout, TIME, "10", "How long a request waits for another one's fill";
-    "cache.key", cache.key, CACHE_KEY, "%s%h%r%q", "What tells objects apart";
+    "cache.key", cache.key, CACHE_KEY, "%s%h%r%q", "The pattern of the key of an object";
     "cache.maxObjectBytes", cache.max_object_bytes, BYTES, "8388608", "The greatest body that is stored";
-    "cache.maxBytes", cache.max_bytes, BYTES, "0", "The share of the cache that the frontend may have; 0 for any";
+    "cache.maxBytes", cache.max_bytes, BYTES, "0", "Bytes of the cache that the frontend may use; 0 for no limit";
     "cache.storeSetCookie", cache.store_set_cookie, FLAG, "false", "Whether responses with Set-Cookie are stored";
     "cache.obeyClients", cache.obey_clients, FLAG, "false", "Whether Cache-Control and Pragma of requests are obeyed";
     BUCKETS, CLASSIFY
