@@ -40,9 +40,12 @@ fn the_table_in_the_documentation_is_the_programs() {
     let words = String::from_utf8(output.stdout).expect("text");
     let documentation = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/from-haproxy.md");
     let text = fs::read_to_string(documentation).expect("docs/from-haproxy.md");
-    let (_, table) = text.split_once("\n## All words\n").expect("the section \"All words\"");
+    let (_, table) = text.split_once("\n## All keywords\n").expect("the section \"All keywords\"");
     let differs = table.trim().lines().zip(words.trim().lines()).find(|(found, expected)| found != expected);
-    assert_eq!(differs, None, "put the output of `sluice haproxy words` below \"All words\" in docs/from-haproxy.md");
+    assert_eq!(
+        differs, None,
+        "put the output of `sluice haproxy words` below \"All keywords\" in docs/from-haproxy.md"
+    );
     assert_eq!(table.trim().lines().count(), words.trim().lines().count(), "lines are missing or too many");
 }
 
@@ -51,7 +54,7 @@ fn every_word_is_told_with_its_place_and_the_status_is_the_verdict() {
     let folder = Folder::new("check");
     let frontend = "defaults\n  mode http\nfrontend f\n  bind 127.0.0.1:$PORT\n";
     let table: &[(&str, &[&str], i32, &[&str])] = &[
-        ("", &[], 0, &["f.cfg:4:3: honoured bind", "serves it whole"]),
+        ("", &[], 0, &["f.cfg:4:3: honoured bind", "serves it without losses"]),
         ("  capture cookie A len 10\n", &[], 0, &["f.cfg:5:3: lost capture cookie: ", "with 1 losses"]),
         ("  capture cookie A len 10\n", &["--whole"], 1, &["with 1 losses"]),
         (

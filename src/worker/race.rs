@@ -76,7 +76,7 @@ impl Worker {
             Some(Err(error)) => {
                 if error.kind() == io::ErrorKind::InvalidData {
                     let url = upstream.backend.endpoint().clone();
-                    self.warn(format_args!("{url}: shaking hands: {error}"));
+                    self.warn(format_args!("{url}: TLS handshake: {error}"));
                 }
                 self.dial_next(key, reason_of(&error));
             }

@@ -361,7 +361,7 @@ impl Worker {
         self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
         match (client.stream.transport.fault(), client.stream.transport.is_resumed()) {
             (Some(fault), _) => {
-                log::debug!("{}: shaking hands: {fault}", client.peer.address);
+                log::debug!("{}: TLS handshake: {fault}", client.peer.address);
                 self.counters.count(Counter::FailedHandshakes);
             }
             (None, Some(true)) => {

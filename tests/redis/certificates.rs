@@ -164,7 +164,7 @@ fn a_change_while_handshakes_are_parked_shows_the_old_or_the_new_one() {
         for (mut socket, mut session) in parked {
             socket.set_read_timeout(Some(PATIENCE)).expect("setting the read timeout");
             while session.is_handshaking() {
-                session.complete_io(&mut socket).expect("shaking hands");
+                session.complete_io(&mut socket).expect("a TLS handshake");
             }
             let shown = session.peer_certificates().and_then(|chain| chain.first()).expect("a certificate");
             assert!([old.der(), new.der()].contains(shown), "round {round}");

@@ -103,7 +103,7 @@ impl Lowering<'_, '_> {
                 server.id.at,
                 &server.id.name,
                 Mapped,
-                "sni: the name of the server is asked for, and not one of the request",
+                "sni: the server name is verified, and not one of the request",
             );
         }
         Some(())

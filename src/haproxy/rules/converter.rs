@@ -246,7 +246,7 @@ fn map(kind: &str, arguments: &[String], at: Position, context: RuleContext<'_, 
         "dir" => TextMatch::Folder,
         "dom" => TextMatch::Domain,
         "reg" | "regm" => TextMatch::Regex,
-        other => return Err(Problem::unsupported(at, format!("map_{other}: sluice has maps of texts only"))),
+        other => return Err(Problem::unsupported(at, format!("map_{other}: only maps of texts are supported"))),
     };
     let file = arguments.first().filter(|file| !file.is_empty());
     let file = file.ok_or_else(|| Problem::wrong(at, "map: expected the name of a file in parentheses"))?;

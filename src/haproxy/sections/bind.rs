@@ -43,9 +43,9 @@ fn list(value: &str) -> Vec<String> {
 }
 
 const OPENSSL: &str = "rustls has no such setting";
-const OLD_TLS: &str = "rustls speaks TLS 1.2 and 1.3 only";
+const OLD_TLS: &str = "rustls supports TLS 1.2 and 1.3 only";
 const THREADS: &str = "every worker listens on every address";
-const QUIC: &str = "sluice does not speak QUIC";
+const QUIC: &str = "sluice does not support QUIC";
 
 /// All parameters of `bind`.
 pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
@@ -54,8 +54,8 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
         bind.accept_proxy = true;
         Ok(())
     }),
-    not("allow-0rtt", 0, Lost, "requests in early data are not taken"),
-    mapped("alpn", 1, "http/1.1 is offered; h2 is left out", |bind, value| {
+    not("allow-0rtt", 0, Lost, "requests in early data are not accepted"),
+    mapped("alpn", 1, "http/1.1 is offered; h2 is omitted", |bind, value| {
         bind.alpn = list(value);
         Ok(())
     }),
@@ -65,8 +65,8 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
     }),
     word("ca-file", 1, |bind, value| text(&mut bind.ca_file, value)),
     not("ca-ignore-err", 1, Lost, "a chain with any error is refused"),
-    not("ca-sign-file", 1, Refused, "sluice makes no certificates"),
-    not("ca-sign-pass", 1, Refused, "sluice makes no certificates"),
+    not("ca-sign-file", 1, Refused, "sluice does not generate certificates"),
+    not("ca-sign-pass", 1, Refused, "sluice does not generate certificates"),
     word("ca-verify-file", 1, |bind, value| text(&mut bind.ca_file, value)),
     not("cc", 1, Lost, "congestion control is the system's"),
     told("ciphers", 1, Mapped, "rustls's own suites, all of which are safe", |bind, value| {
@@ -76,7 +76,7 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
         text(&mut bind.ciphersuites, value)
     }),
     not("client-sigalgs", 1, Ignored, OPENSSL),
-    told("crl-file", 1, Refused, "sluice looks at no lists of revoked certificates", |bind, value| {
+    told("crl-file", 1, Refused, "sluice does not check revocation lists", |bind, value| {
         text(&mut bind.crl_file, value)
     }),
     word("crt", 1, |bind, value| {
@@ -84,7 +84,7 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
         Ok(())
     }),
     not("crt-ignore-err", 1, Lost, "a certificate with any error is refused"),
-    told("crt-list", 1, Mapped, "names are taken; a certificate has no settings of its own", |bind, value| {
+    told("crt-list", 1, Mapped, "names are accepted; certificates have no settings of their own", |bind, value| {
         bind.certificate_lists.push(value.to_owned());
         Ok(())
     }),
@@ -105,12 +105,12 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
     not("force-tlsv11", 0, Refused, OLD_TLS),
     word("force-tlsv12", 0, |bind, _| only(bind, "TLSv1.2")),
     word("force-tlsv13", 0, |bind, _| only(bind, "TLSv1.3")),
-    not("generate-certificates", 0, Refused, "sluice makes no certificates"),
+    not("generate-certificates", 0, Refused, "sluice does not generate certificates"),
     told("gid", 1, Ignored, "sluice listens on IP addresses only", |bind, value| text(&mut bind.unix_group, value)),
     told("group", 1, Ignored, "sluice listens on IP addresses only", |bind, value| text(&mut bind.unix_group, value)),
     not("guid-prefix", 1, Ignored, "listeners have no identifiers"),
     not("id", 1, Ignored, "listeners have no numbers"),
-    not("idle-ping", 1, Ignored, "HTTP/2 pings have no part in HTTP/1.1"),
+    not("idle-ping", 1, Ignored, "HTTP/1.1 has no pings"),
     told("interface", 1, Refused, "sluice listens on addresses, whatever the interface", |bind, value| {
         text(&mut bind.interface, value)
     }),
@@ -128,7 +128,7 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
     not("mss", 1, Lost, "segment sizes are the system's"),
     told("name", 1, Ignored, "listeners have no names", |bind, value| text(&mut bind.name, value)),
     not("namespace", 1, Refused, "sluice listens in its own network namespace"),
-    not("nbconn", 1, Ignored, "sluice opens no reverse connections"),
+    not("nbconn", 1, Ignored, "sluice does not open reverse connections"),
     not("nice", 1, Ignored, "sluice serves requests in the order of their events"),
     word("no-alpn", 0, |bind, _| {
         bind.alpn.clear();
@@ -145,9 +145,9 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
     not("no-tlsv11", 0, Ignored, OLD_TLS),
     word("no-tlsv12", 0, |bind, _| above(bind, "TLSv1.3")),
     word("no-tlsv13", 0, |bind, _| version(&mut bind.tls_max, "TLSv1.2")),
-    not("npn", 1, Ignored, "ALPN took its place"),
+    not("npn", 1, Ignored, "ALPN has replaced it"),
     not("prefer-client-ciphers", 0, Ignored, "sluice prefers its own order"),
-    not("proto", 1, Refused, "sluice speaks HTTP/1.1 to clients, and no other protocol can be forced"),
+    not("proto", 1, Refused, "sluice uses HTTP/1.1 to clients; other protocols cannot be forced"),
     not("process", 1, Ignored, THREADS),
     not("quic-cc-algo", 1, Ignored, QUIC),
     not("quic-force-retry", 0, Ignored, QUIC),
@@ -165,8 +165,8 @@ pub(in super::super) const BIND_WORDS: &[ParameterWord<Bind>] = &[
         bind.strict_sni = true;
         Ok(())
     }),
-    not("tcp-md5sig", 1, Refused, "sluice signs no segments"),
-    not("tcp-ss", 1, Ignored, "saved SYNs are not read"),
+    not("tcp-md5sig", 1, Refused, "sluice does not sign TCP segments"),
+    not("tcp-ss", 1, Ignored, "saved SYNs are not available"),
     not("tcp-ut", 1, Lost, "the user timeout is the system's"),
     not("tfo", 0, Lost, "fast open is not asked for"),
     not("thread", 1, Ignored, THREADS),

@@ -36,13 +36,13 @@ fn text(field: &mut Option<String>, arguments: &mut Arguments<'_>) -> Result<(),
     Ok(())
 }
 
-const LUA: &str = "sluice runs no Lua; what calls it is refused or lost where it stands";
+const LUA: &str = "sluice does not run Lua; rules that call it are refused or lost";
 const STATE: &str = "states of servers are not kept over a restart";
 
 /// The keywords of `global` with their own treatment.
 pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
     word("ca-base", Honoured, "", |global, arguments| text(&mut global.ca_base, arguments)),
-    word("chroot", Mapped, "systemd's sandbox takes its place; sluice changes no root", |global, arguments| {
+    word("chroot", Mapped, "use systemd's sandbox; sluice does not change its root", |global, arguments| {
         text(&mut global.chroot, arguments)
     }),
     word("cpu-map", Mapped, "--cpus and server.cpus", |global, arguments| {
@@ -51,10 +51,10 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
         Ok(())
     }),
     word("crt-base", Honoured, "", |global, arguments| text(&mut global.crt_base, arguments)),
-    not("daemon", Ignored, "sluice stays in the foreground, as systemd wants it"),
+    not("daemon", Ignored, "sluice stays in the foreground, as systemd expects"),
     not("default-path", Lost, "relative paths start at the folder that sluice is started in"),
-    not("description", Ignored, "a text for people"),
-    not("external-check", Lost, "sluice runs no programs as checks"),
+    not("description", Ignored, "a description"),
+    not("external-check", Lost, "sluice does not run programs as checks"),
     word("gid", Mapped, "group of sluice's configuration", |global, arguments| text(&mut global.group, arguments)),
     word("group", Mapped, "group of sluice's configuration", |global, arguments| text(&mut global.group, arguments)),
     word("hard-stop-after", Mapped, "server.drainTimeout", |global, arguments| {
@@ -91,7 +91,7 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
         global.nbthread = Some(arguments.number("a number of threads")?);
         Ok(())
     }),
-    not("node", Ignored, "a text for people"),
+    not("node", Ignored, "a description"),
     not("pidfile", Ignored, "server.pidFile"),
     not("presetenv", Honoured, ""),
     not("resetenv", Honoured, ""),
@@ -115,7 +115,7 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
     }),
     not("stats", Ignored, "there is no command socket; use the admin API"),
     word("uid", Mapped, "user of sluice's configuration", |global, arguments| text(&mut global.user, arguments)),
-    not("ulimit-n", Ignored, "sluice asks for as many descriptors as it needs"),
+    not("ulimit-n", Ignored, "sluice sets the limit of descriptors that it needs"),
     not("unix-bind", Lost, "write mode, user and group at each bind line"),
     not("unsetenv", Honoured, ""),
     word("user", Mapped, "user of sluice's configuration", |global, arguments| text(&mut global.user, arguments)),

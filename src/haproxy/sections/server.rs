@@ -46,13 +46,13 @@ fn on_error(server: &mut Server, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-const AGENT: &str = "sluice asks no agents; use the admin API";
+const AGENT: &str = "sluice does not query agents; use the admin API";
 const OPENSSL: &str = "rustls has no such setting";
-const OLD_TLS: &str = "rustls speaks TLS 1.2 and 1.3 only";
+const OLD_TLS: &str = "rustls supports TLS 1.2 and 1.3 only";
 
 /// All parameters of `server`.
 pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
-    told("addr", 1, Mapped, "checks go where requests go; another address is lost", |server, value| {
+    told("addr", 1, Mapped, "checks use the address of requests; another address is lost", |server, value| {
         text(&mut server.check_address, value)
     }),
     not("agent-addr", 1, Lost, AGENT),
@@ -61,7 +61,7 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("agent-port", 1, Lost, AGENT),
     not("agent-send", 1, Lost, AGENT),
     not("allow-0rtt", 0, Ignored, "early data is not sent"),
-    mapped("alpn", 1, "http/1.1 is asked for; h2 is left out", |server, value| {
+    mapped("alpn", 1, "http/1.1 is requested; h2 is omitted", |server, value| {
         set(&mut server.alpn, value.split(',').map(str::to_owned).collect())
     }),
     word("backup", 0, |server, _| set(&mut server.is_backup, true)),
@@ -78,22 +78,22 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("check-pool-conn-name", 1, Ignored, "checks have connections of their own"),
     not("check-proto", 1, Lost, "checks speak HTTP/1.1"),
     not("check-reuse-pool", 0, Ignored, "checks have connections of their own"),
-    told("check-send-proxy", 0, Lost, "checks go where requests go, and in the same way", |server, _| {
+    told("check-send-proxy", 0, Lost, "checks use the connection settings of requests", |server, _| {
         set(&mut server.check_send_proxy, true)
     }),
-    told("check-sni", 1, Lost, "checks go where requests go, and in the same way", |server, value| {
+    told("check-sni", 1, Lost, "checks use the connection settings of requests", |server, value| {
         text(&mut server.check_sni, value)
     }),
-    not("check-sni-auto", 0, Ignored, "the name of the server is asked for anyway"),
-    told("check-ssl", 0, Lost, "checks go where requests go, and in the same way", |server, _| {
+    not("check-sni-auto", 0, Ignored, "the server name is always verified"),
+    told("check-ssl", 0, Lost, "checks use the connection settings of requests", |server, _| {
         set(&mut server.check_tls, Some(true))
     }),
-    not("check-via-socks4", 0, Lost, "sluice speaks no SOCKS"),
-    not("ciphers", 1, Ignored, "rustls chooses among its own"),
-    not("ciphersuites", 1, Ignored, "rustls chooses among its own"),
+    not("check-via-socks4", 0, Lost, "sluice does not support SOCKS"),
+    not("ciphers", 1, Ignored, "rustls chooses from its own"),
+    not("ciphersuites", 1, Ignored, "rustls chooses from its own"),
     not("client-sigalgs", 1, Ignored, OPENSSL),
     word("cookie", 1, |server, value| text(&mut server.cookie, value)),
-    told("crl-file", 1, Refused, "sluice looks at no lists of revoked certificates", |server, value| {
+    told("crl-file", 1, Refused, "sluice does not check revocation lists", |server, value| {
         text(&mut server.crl_file, value)
     }),
     told("crt", 1, Refused, "server.backendTls has the certificate for all servers", |server, value| {
@@ -120,9 +120,9 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("from", 1, Refused, "write the words of a named default-server at the server"),
     not("guid", 1, Ignored, "servers have no identifiers"),
     not("hash-key", 1, Lost, "the key of a server's place is its endpoint"),
-    not("healthcheck", 1, Lost, "sections healthcheck are not read"),
+    not("healthcheck", 1, Lost, "healthcheck sections are not supported"),
     not("id", 1, Ignored, "servers have no numbers; a server is its endpoint"),
-    not("idle-ping", 1, Ignored, "HTTP/2 pings have no part in HTTP/1.1"),
+    not("idle-ping", 1, Ignored, "HTTP/1.1 has no pings"),
     mapped(
         "init-addr",
         1,
@@ -132,31 +132,33 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("init-state", 1, Lost, "a server is up until its first check says otherwise"),
     word("inter", 1, |server, value| set(&mut server.inter, delay(value)?)),
     not("ktls", 1, Ignored, OPENSSL),
-    not("log-bufsize", 1, Ignored, "servers of logs are not served"),
-    not("log-proto", 1, Ignored, "servers of logs are not served"),
+    not("log-bufsize", 1, Ignored, "log servers are not supported"),
+    not("log-proto", 1, Ignored, "log servers are not supported"),
     not("max-reuse", 1, Lost, "a connection is used as long as its server keeps it"),
     not("interface", 1, Lost, "the address to connect from is the system's choice"),
     word("maxconn", 1, |server, value| number(&mut server.maxconn, value)),
     told("maxqueue", 1, Mapped, "the backend has one queue, as long as those of all its servers", |server, value| {
         number(&mut server.maxqueue, value)
     }),
-    told("minconn", 1, Lost, "the limit does not follow the load", |server, value| number(&mut server.minconn, value)),
+    told("minconn", 1, Lost, "the limit does not depend on the load", |server, value| {
+        number(&mut server.minconn, value)
+    }),
     not("name", 1, Refused, "write the words of a named default-server at the server"),
     not("namespace", 1, Refused, "sluice connects from its own network namespace"),
     not("no-agent-check", 0, Ignored, AGENT),
     word("no-backup", 0, |server, _| set(&mut server.is_backup, false)),
     word("no-check", 0, |server, _| set(&mut server.is_checked, false)),
     not("no-check-reuse-pool", 0, Ignored, "checks have connections of their own"),
-    not("no-check-sni-auto", 0, Ignored, "the name of the server is asked for anyway"),
-    told("no-check-ssl", 0, Lost, "checks go where requests go, and in the same way", |server, _| {
+    not("no-check-sni-auto", 0, Ignored, "the server name is always verified"),
+    told("no-check-ssl", 0, Lost, "checks use the connection settings of requests", |server, _| {
         set(&mut server.check_tls, Some(false))
     }),
-    not("no-renegotiate", 0, Ignored, "rustls renegotiates nothing"),
+    not("no-renegotiate", 0, Ignored, "rustls does not renegotiate"),
     word("no-send-proxy", 0, |server, _| set(&mut server.send_proxy, None)),
     word("no-send-proxy-v2", 0, |server, _| set(&mut server.send_proxy, None)),
-    not("no-send-proxy-v2-ssl", 0, Ignored, "this version is not sent"),
-    not("no-send-proxy-v2-ssl-cn", 0, Ignored, "this version is not sent"),
-    not("no-sni-auto", 0, Ignored, "the name of the server is asked for"),
+    not("no-send-proxy-v2-ssl", 0, Ignored, "this version of the protocol is not sent"),
+    not("no-send-proxy-v2-ssl-cn", 0, Ignored, "this version of the protocol is not sent"),
+    not("no-sni-auto", 0, Ignored, "the server name is verified"),
     word("no-ssl", 0, |server, _| set(&mut server.is_tls, false)),
     not("no-ssl-reuse", 0, Lost, "sessions are resumed"),
     not("no-sslv3", 0, Ignored, OLD_TLS),
@@ -167,8 +169,8 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("no-tlsv12", 0, Lost, "TLS 1.2 and 1.3 are offered"),
     not("no-tlsv13", 0, Lost, "TLS 1.2 and 1.3 are offered"),
     word("no-verifyhost", 0, |server, _| set(&mut server.verify_host, None)),
-    not("non-stick", 0, Lost, "every server can be stuck to"),
-    not("npn", 1, Ignored, "ALPN took its place"),
+    not("non-stick", 0, Lost, "every server can be in a stick table"),
+    not("npn", 1, Ignored, "ALPN has replaced it"),
     told(
         "observe",
         1,
@@ -184,11 +186,11 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
         },
     ),
     told("on-error", 1, Mapped, "a server that cannot be reached is not used for server.deadBackendTTL", on_error),
-    told("on-marked-down", 1, Lost, "requests and tunnels under way end by themselves", |server, value| match value {
+    told("on-marked-down", 1, Lost, "requests and tunnels in progress are not ended", |server, value| match value {
         "shutdown-sessions" => set(&mut server.shutdown_when_down, true),
         other => Err(format!("{other:?} is not shutdown-sessions")),
     }),
-    not("on-marked-up", 1, Lost, "sessions at backup servers go on"),
+    not("on-marked-up", 1, Lost, "sessions at backup servers continue"),
     not("pool-conn-name", 1, Ignored, "connections are pooled by endpoint"),
     not("pool-low-conn", 1, Ignored, "every worker has a pool of its own"),
     told("pool-max-conn", 1, Mapped, "server.maxSockets holds for all servers", |server, value| {
@@ -197,29 +199,31 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     told("pool-purge-delay", 1, Mapped, "server.idleTimeout holds for all servers", |server, value| {
         some_delay(&mut server.pool_purge, value)
     }),
-    told("port", 1, Mapped, "checks go where requests go; another port is lost", |server, value| {
+    told("port", 1, Mapped, "checks use the address of requests; another port is lost", |server, value| {
         some_number(&mut server.check_port, value)
     }),
-    not("proto", 1, Refused, "sluice speaks HTTP/1.1 to servers, and no other protocol can be forced"),
-    not("proxy-v2-options", 1, Lost, "addresses are sent, and no more"),
-    not("quic-cc-algo", 1, Ignored, "sluice does not speak QUIC"),
+    not("proto", 1, Refused, "sluice uses HTTP/1.1 to servers; other protocols cannot be forced"),
+    not("proxy-v2-options", 1, Lost, "only addresses are sent"),
+    not("quic-cc-algo", 1, Ignored, "sluice does not support QUIC"),
     told("redir", 1, Lost, "the request goes to the server itself", |server, value| text(&mut server.redir, value)),
-    not("renegotiate", 0, Ignored, "rustls renegotiates nothing"),
-    not("resolve-net", 1, Lost, "all addresses of a name are the same"),
-    not("resolve-opts", 1, Lost, "all addresses of a name are the same"),
+    not("renegotiate", 0, Ignored, "rustls does not renegotiate"),
+    not("resolve-net", 1, Lost, "all addresses of a name are equal"),
+    not("resolve-opts", 1, Lost, "all addresses of a name are equal"),
     word("resolve-prefer", 1, |server, value| match value {
         "ipv4" => set(&mut server.resolve_prefer, Some(4)),
         "ipv6" => set(&mut server.resolve_prefer, Some(6)),
         other => Err(format!("{other:?} is neither ipv4 nor ipv6")),
     }),
-    mapped("resolvers", 1, "names are asked of the system's resolver again and again", |server, value| {
+    mapped("resolvers", 1, "names are resolved periodically by the system's resolver", |server, value| {
         text(&mut server.resolvers, value)
     }),
     word("rise", 1, |server, value| number(&mut server.rise, value)),
     word("send-proxy", 0, |server, _| set(&mut server.send_proxy, Some(1))),
     word("send-proxy-v2", 0, |server, _| set(&mut server.send_proxy, Some(2))),
-    mapped("send-proxy-v2-ssl", 0, "version 2 without what TLS says", |server, _| set(&mut server.send_proxy, Some(2))),
-    mapped("send-proxy-v2-ssl-cn", 0, "version 2 without what TLS says", |server, _| {
+    mapped("send-proxy-v2-ssl", 0, "version 2 without TLS information", |server, _| {
+        set(&mut server.send_proxy, Some(2))
+    }),
+    mapped("send-proxy-v2-ssl-cn", 0, "version 2 without TLS information", |server, _| {
         set(&mut server.send_proxy, Some(2))
     }),
     not("shard", 1, Ignored, "there are no peers"),
@@ -231,21 +235,21 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
         "a constant; instead of a name of the request, that of the server is asked for",
         |server, value| text(&mut server.sni, value),
     ),
-    not("sni-auto", 0, Ignored, "the name of the server is asked for anyway"),
-    not("socks4", 1, Refused, "sluice speaks no SOCKS"),
+    not("sni-auto", 0, Ignored, "the server name is always verified"),
+    not("socks4", 1, Refused, "sluice does not support SOCKS"),
     not("source", 1, Lost, "the address to connect from is the system's choice"),
     word("ssl", 0, |server, _| set(&mut server.is_tls, true)),
     not("ssl-max-ver", 1, Lost, "TLS 1.2 and 1.3 are offered"),
     mapped("ssl-min-ver", 1, "TLS 1.2 at least", |_, _| Ok(())),
     not("ssl-reuse", 0, Ignored, "sessions are resumed"),
-    not("stick", 0, Ignored, "every server can be stuck to"),
-    not("strict-maxconn", 0, Ignored, "pooled connections count already"),
-    not("tcp-md5sig", 1, Refused, "sluice signs no segments"),
+    not("stick", 0, Ignored, "every server can be in a stick table"),
+    not("strict-maxconn", 0, Ignored, "pooled connections are included"),
+    not("tcp-md5sig", 1, Refused, "sluice does not sign TCP segments"),
     not("tcp-ut", 1, Lost, "the user timeout is the system's"),
     not("tfo", 0, Lost, "fast open is not asked for"),
     not("tls-tickets", 0, Ignored, "sessions are resumed"),
     told("track", 1, Lost, "the health of a server is its own", |server, value| text(&mut server.track, value)),
-    not("usesrc", 1, Refused, "sluice does not borrow its clients' addresses"),
+    not("usesrc", 1, Refused, "sluice does not connect from its clients' addresses"),
     word("verify", 1, |server, value| match value {
         "none" => set(&mut server.verify, Some(false)),
         "required" => set(&mut server.verify, Some(true)),

@@ -19,7 +19,7 @@ const fn word(section: &'static str, name: &'static str, treatment: Treatment, r
     SmallWord { section, name, treatment, reason }
 }
 
-const RESOLVER: &str = "names are asked of the system's resolver";
+const RESOLVER: &str = "names are resolved by the system's resolver";
 
 /// All keywords of small sections.
 pub(in super::super) const SMALL_WORDS: &[SmallWord] = &[

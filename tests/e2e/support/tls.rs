@@ -165,7 +165,7 @@ impl Trust {
     /// A connection, hands shaken with whoever is called `name` at `address`.
     #[track_caller]
     pub(crate) fn connect(&self, address: SocketAddr, name: &str) -> TlsStream {
-        self.try_connect(address, name).unwrap_or_else(|error| panic!("shaking hands with {name}: {error}"))
+        self.try_connect(address, name).unwrap_or_else(|error| panic!("TLS handshake with {name}: {error}"))
     }
 
     /// The same, if hands can be shaken.

@@ -167,7 +167,7 @@ fn a_hello_may_come_byte_by_byte() {
         socket.write_all(&[byte]).expect("sending a byte");
     }
     while session.is_handshaking() {
-        session.complete_io(&mut socket).expect("shaking hands");
+        session.complete_io(&mut socket).expect("a TLS handshake");
     }
 }
 
@@ -187,7 +187,7 @@ fn a_hello_may_come_in_records_of_any_size() {
         });
         socket.write_all(&records.collect::<Vec<u8>>()).expect("sending a hello");
         while session.is_handshaking() {
-            session.complete_io(&mut socket).expect("shaking hands");
+            session.complete_io(&mut socket).expect("a TLS handshake");
         }
     }
 }
@@ -200,7 +200,7 @@ fn keys_may_change_and_nobody_gathers_responses_that_are_not_read() {
     let mut socket = connect(proxy.secure_address(), None);
     socket.set_read_timeout(Some(PATIENCE)).expect("setting the read timeout");
     while session.is_handshaking() {
-        session.complete_io(&mut socket).expect("shaking hands");
+        session.complete_io(&mut socket).expect("a TLS handshake");
     }
     const PIECES: usize = 1000;
     let head = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {PIECES}\r\n\r\n");
@@ -226,7 +226,7 @@ fn keys_changed_without_end_or_empty_records_end_the_connection_or_do_no_harm() 
     let mut socket = connect(proxy.secure_address(), None);
     socket.set_read_timeout(Some(PATIENCE)).expect("setting the read timeout");
     while session.is_handshaking() {
-        session.complete_io(&mut socket).expect("shaking hands");
+        session.complete_io(&mut socket).expect("a TLS handshake");
     }
     for _ in 0..200 {
         session.refresh_traffic_keys().expect("other keys");

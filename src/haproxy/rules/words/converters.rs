@@ -3,9 +3,9 @@
 use super::ConverterWord;
 use super::{known, unknown};
 
-const ONLY_TEXTS: &str = "sluice converts texts, numbers and addresses only";
-const NO_HASH: &str = "sluice hashes nothing in rules";
-const NO_DATE: &str = "sluice formats no dates in rules";
+const ONLY_TEXTS: &str = "only texts, numbers and addresses are converted";
+const NO_HASH: &str = "hashes are not available in rules";
+const NO_DATE: &str = "dates are not available in rules";
 
 pub(super) const CONVERTERS: &[ConverterWord] = &[
     known("add"),
@@ -46,7 +46,7 @@ pub(super) const CONVERTERS: &[ConverterWord] = &[
     unknown("base64", ONLY_TEXTS),
     unknown("crc32", NO_HASH),
     unknown("crc32c", NO_HASH),
-    unknown("debug", "rules write nothing to the log"),
+    unknown("debug", "rules cannot write to the log"),
     unknown("digest", NO_HASH),
     unknown("djb2", NO_HASH),
     unknown("even", ONLY_TEXTS),
@@ -54,18 +54,18 @@ pub(super) const CONVERTERS: &[ConverterWord] = &[
     unknown("hex2i", ONLY_TEXTS),
     unknown("hmac", NO_HASH),
     unknown("http_date", NO_DATE),
-    unknown("in_table", "tables are read by sc_… and src_… only"),
+    unknown("in_table", "tables are only read by sc_… and src_…"),
     unknown("json", ONLY_TEXTS),
     unknown("json_query", ONLY_TEXTS),
-    unknown("jwt_header_query", "tokens are not read"),
-    unknown("jwt_payload_query", "tokens are not read"),
-    unknown("jwt_verify", "tokens are not read"),
+    unknown("jwt_header_query", "tokens are not supported"),
+    unknown("jwt_payload_query", "tokens are not supported"),
+    unknown("jwt_verify", "tokens are not supported"),
     unknown("language", ONLY_TEXTS),
     unknown("ltime", NO_DATE),
-    unknown("map_int", "sluice has maps of texts only"),
-    unknown("map_regm", "sluice fills no groups into the values of maps"),
-    unknown("map_str_int", "sluice has maps of texts only"),
-    unknown("map_ip_str", "sluice has maps of texts only"),
+    unknown("map_int", "only maps of texts are supported"),
+    unknown("map_regm", "groups in the values of maps are not replaced"),
+    unknown("map_str_int", "only maps of texts are supported"),
+    unknown("map_ip_str", "only maps of texts are supported"),
     unknown("neg", ONLY_TEXTS),
     unknown("odd", ONLY_TEXTS),
     unknown("or", ONLY_TEXTS),
@@ -76,10 +76,10 @@ pub(super) const CONVERTERS: &[ConverterWord] = &[
     unknown("sha2", NO_HASH),
     unknown("srv_is_up", "use the fetch srv_is_up"),
     unknown("strcmp", "variables are compared by var(…) -m str"),
-    unknown("table_http_req_rate", "tables are read by sc_… and src_… only"),
-    unknown("table_conn_cur", "tables are read by sc_… and src_… only"),
-    unknown("table_conn_rate", "tables are read by sc_… and src_… only"),
-    unknown("table_gpc0", "tables are read by sc_… and src_… only"),
+    unknown("table_http_req_rate", "tables are only read by sc_… and src_…"),
+    unknown("table_conn_cur", "tables are only read by sc_… and src_…"),
+    unknown("table_conn_rate", "tables are only read by sc_… and src_…"),
+    unknown("table_gpc0", "tables are only read by sc_… and src_…"),
     unknown("ub64dec", ONLY_TEXTS),
     unknown("ub64enc", ONLY_TEXTS),
     unknown("unset-var", "use the action unset-var"),

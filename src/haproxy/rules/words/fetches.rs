@@ -3,12 +3,12 @@
 use super::FetchWord;
 use super::{known, unknown};
 
-const CERTIFICATE: &str = "sluice does not read clients' certificates in rules";
-const TLS: &str = "sluice does not read this of TLS in rules";
-const BODY: &str = "sluice does not read bodies in rules";
-const BYTES: &str = "sluice reads no bytes below HTTP in rules";
-const TIMES: &str = "times are in the access log only";
-const CAPTURED: &str = "nothing is captured";
+const CERTIFICATE: &str = "rules cannot read client certificates";
+const TLS: &str = "rules cannot read this TLS property";
+const BODY: &str = "rules cannot read bodies";
+const BYTES: &str = "rules cannot read bytes below HTTP";
+const TIMES: &str = "times are only in the access log";
+const CAPTURED: &str = "captures are not supported";
 
 pub(super) const FETCHES: &[FetchWord] = &[
     known("always_false"),
@@ -96,21 +96,21 @@ pub(super) const FETCHES: &[FetchWord] = &[
     unknown("base32+src", "hashes of requests are not keys here"),
     unknown("be_conn_free", "use connslots"),
     unknown("be_sess_rate", "rates of a backend are not counted for rules"),
-    unknown("bc_http_major", "the server's version is not read in rules"),
+    unknown("bc_http_major", "rules cannot read the server's version"),
     unknown("bin", "binary constants are not compared"),
     unknown("capture.req.hdr", CAPTURED),
     unknown("capture.req.ver", CAPTURED),
     unknown("capture.res.hdr", CAPTURED),
     unknown("capture.res.ver", CAPTURED),
-    unknown("connslots", "free places are not counted for rules"),
+    unknown("connslots", "free slots are not available in rules"),
     unknown("dst_conn", "connections of a listener are not counted for rules"),
     unknown("fc_http_major", "the client's version is req.ver"),
     unknown("fc_rcvd_proxy", "the PROXY protocol is a listener's, not a rule's"),
     unknown("fe_req_rate", "rates of a frontend are not counted for rules"),
     unknown("fe_sess_rate", "rates of a frontend are not counted for rules"),
-    unknown("hostname", "rules do not ask for the node's name"),
-    unknown("http_auth_bearer", "tokens are not read"),
-    unknown("http_auth_pass", "passwords are not given away"),
+    unknown("hostname", "rules cannot read the node's name"),
+    unknown("http_auth_bearer", "tokens are not supported"),
+    unknown("http_auth_pass", "passwords are not available"),
     unknown("http_auth_type", "only Basic is known"),
     unknown("http_first_req", "requests of a connection are not counted for rules"),
     unknown("ipv4", "address constants are not compared"),
@@ -120,7 +120,7 @@ pub(super) const FETCHES: &[FetchWord] = &[
     unknown("meth", "a constant method is not compared"),
     unknown("payload", BYTES),
     unknown("payload_lv", BYTES),
-    unknown("pid", "rules do not ask for the process"),
+    unknown("pid", "rules cannot read the process"),
     unknown("proc", "there is one process"),
     unknown("rdp_cookie", BYTES),
     unknown("rdp_cookie_cnt", BYTES),
@@ -130,7 +130,7 @@ pub(super) const FETCHES: &[FetchWord] = &[
     unknown("req.body_size", BODY),
     unknown("req.cook_names", "names are not listed"),
     unknown("req.hdr_names", "names are not listed"),
-    unknown("req.hdrs", "all headers at once are not read"),
+    unknown("req.hdrs", "the set of all headers is not available"),
     unknown("req.len", BYTES),
     unknown("req.payload", BYTES),
     unknown("req.payload_lv", BYTES),
@@ -148,11 +148,11 @@ pub(super) const FETCHES: &[FetchWord] = &[
     unknown("res.body", BODY),
     unknown("res.body_len", BODY),
     unknown("res.cache_hit", "hits are in the access log"),
-    unknown("res.hdrs", "all headers at once are not read"),
+    unknown("res.hdrs", "the set of all headers is not available"),
     unknown("res.len", BYTES),
     unknown("res.payload", BYTES),
-    unknown("res.ver", "the server's version is not read in rules"),
-    unknown("resp_ver", "the server's version is not read in rules"),
+    unknown("res.ver", "rules cannot read the server's version"),
+    unknown("resp_ver", "rules cannot read the server's version"),
     unknown("req.timer.hdr", TIMES),
     unknown("req.timer.tq", TIMES),
     unknown("res.timer.data", TIMES),
@@ -199,12 +199,12 @@ pub(super) const FETCHES: &[FetchWord] = &[
     unknown("stopping", "a node that stops tells its clients itself"),
     unknown("table_avl", "tables are not measured by rules"),
     unknown("table_cnt", "tables are not measured by rules"),
-    unknown("thread", "rules do not ask for the worker"),
+    unknown("thread", "rules cannot read the worker"),
     unknown("uuid", "write %ID with unique-id-format"),
     unknown("url32", "hashes of requests are not keys here"),
     unknown("url32+src", "hashes of requests are not keys here"),
-    unknown("url_ip", "forward proxies are not served"),
-    unknown("url_port", "forward proxies are not served"),
+    unknown("url_ip", "forward proxies are not supported"),
+    unknown("url_port", "forward proxies are not supported"),
     unknown("urlp_val", "write url_param(…) -m int"),
 ];
 

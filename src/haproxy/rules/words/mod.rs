@@ -78,20 +78,20 @@ const fn refused(name: &'static str, sets: &'static str, reason: &'static str) -
     ActionWord { treatment: Refused, reason, ..always(name, sets) }
 }
 
-const RUN_TIME: &str = "sluice's lists and maps change with their files, not by requests";
-const SOCKET: &str = "sluice sets no socket marks by requests";
+const RUN_TIME: &str = "lists and maps change with their files only, not by requests";
+const SOCKET: &str = "sluice does not set socket marks by requests";
 
 const ACTIONS: &[ActionWord] = &[
     always("accept", "ctT"),
     refused("add-acl", "qs", RUN_TIME),
     request("add-header", "qsa"),
     always("allow", "qsa"),
-    refused("attach-srv", "c", "sluice opens no reverse tunnels"),
+    refused("attach-srv", "c", "sluice does not open reverse tunnels"),
     always("auth", "q"),
     never("cache-store", "s", Lost, "sluice's own cache has its own settings"),
     never("cache-use", "q", Lost, "sluice's own cache has its own settings"),
     never("capture", "qsat", Lost, "the access log has its own columns; use its headers setting"),
-    refused("close", "T", "responses are not read as bytes"),
+    refused("close", "T", "rules cannot read responses as bytes"),
     refused("del-acl", "qs", RUN_TIME),
     request("del-header", "qsa"),
     refused("del-map", "qsa", RUN_TIME),
@@ -99,11 +99,11 @@ const ACTIONS: &[ActionWord] = &[
     never("disable-l7-retry", "q", Lost, "a request with a body is not repeated anyway"),
     never("do-log", "qsactT", Lost, "a request has one log line, at its end"),
     refused("do-resolve", "qt", "sluice resolves the names of servers only"),
-    never("early-hint", "q", Lost, "sluice sends no 103 of its own"),
+    never("early-hint", "q", Lost, "sluice does not send 103 responses itself"),
     refused("expect-netscaler-cip", "c", "sluice reads the PROXY protocol only"),
     ActionWord { treatment: Refused, reason: "use accept-proxy for the whole listener", ..always("expect-proxy", "c") },
     refused("normalize-uri", "q", "targets are forwarded as they come"),
-    never("pause", "qs", Lost, "sluice delays no requests"),
+    never("pause", "qs", Lost, "sluice does not delay requests"),
     always("redirect", "qs"),
     always("reject", "qctT"),
     request("replace-header", "qsa"),
@@ -118,7 +118,7 @@ const ACTIONS: &[ActionWord] = &[
     always("sc-inc-gpc1", "qsact"),
     refused("sc-set-gpt", "qsactT", "write sc-set-gpt0"),
     always("sc-set-gpt0", "qsact"),
-    refused("send-spoe-group", "qstT", "sluice speaks no SPOP"),
+    refused("send-spoe-group", "qstT", "sluice does not support SPOP"),
     never("set-bandwidth-limit", "qstT", Lost, "the traffic shaper limits by class, not by rule"),
     never("set-bc-mark", "qt", Lost, SOCKET),
     never("set-bc-tos", "qt", Lost, SOCKET),
@@ -151,8 +151,8 @@ const ACTIONS: &[ActionWord] = &[
         reason: "the client is told that the connection is closed",
         ..always("silent-drop", "qsctT")
     },
-    never("strict-mode", "qsa", Ignored, "a rule that fails is counted, and the request goes on"),
-    refused("switch-mode", "t", "a frontend is HTTP or it is not"),
+    never("strict-mode", "qsa", Ignored, "a failed rule is counted, and the request continues"),
+    refused("switch-mode", "t", "the mode of a frontend is fixed"),
     ActionWord { treatment: Mapped, reason: "the response comes at once", ..always("tarpit", "q") },
     request("track-sc0", "qsct"),
     request("track-sc1", "qsct"),
@@ -163,8 +163,8 @@ const ACTIONS: &[ActionWord] = &[
         reason: "prometheus-exporter: sluice's own metrics; other services are refused",
         ..always("use-service", "q")
     },
-    never("wait-for-body", "qs", Lost, "bodies are forwarded as they come"),
-    never("wait-for-handshake", "q", Ignored, "requests in early data are not taken"),
+    never("wait-for-body", "qs", Lost, "bodies are forwarded as they arrive"),
+    never("wait-for-handshake", "q", Ignored, "requests in early data are not accepted"),
 ];
 
 const fn known(name: &'static str) -> FetchWord {

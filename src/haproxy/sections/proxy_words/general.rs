@@ -20,7 +20,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
         }),
     ),
     ours("balance", D | B, With(policy::balance)),
-    not("be-unpublished", B, Refused, "a backend without publication is not told apart"),
+    not("be-unpublished", B, Refused, "unpublished backends are not distinguished"),
     ours("bind", F, With(lines::bind_line)),
     word("block", F | B, Mapped, "HAProxy removed this word in 2.1; write http-request deny", With(rules::block)),
     not("capture cookie", F, Lost, CAPTURE),
@@ -35,7 +35,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
     not("declare capture", F, Lost, CAPTURE),
     ours("default-server", D | B, With(lines::default_server)),
     ours("default_backend", D | F, With(rules::default_backend)),
-    not("description", F | B, Ignored, "a text for people"),
+    not("description", F | B, Ignored, "a description"),
     ours(
         "disabled",
         D | F | B,
@@ -45,7 +45,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
         }),
     ),
     not("dispatch", B, Refused, "HAProxy removed this word in 3.3; write a server"),
-    not("email-alert", D | F | B, Lost, "sluice sends no mail"),
+    not("email-alert", D | F | B, Lost, "sluice does not send mail"),
     ours(
         "enabled",
         D | F | B,
@@ -60,16 +60,16 @@ pub(super) const WORDS: &[ProxyWord] = &[
     ours("errorloc", D | F | B, With(policy::errorfile)),
     ours("errorloc302", D | F | B, With(policy::errorfile)),
     ours("errorloc303", D | F | B, With(policy::errorfile)),
-    not("external-check", D | B, Lost, "sluice runs no programs as checks"),
+    not("external-check", D | B, Lost, "sluice does not run programs as checks"),
     word("filter", D | F | B, Honoured, "", With(policy::filter)),
-    not("filter-sequence", F | B, Lost, "filters have no order here"),
-    not("force-be-switch", F, Refused, "a disabled backend is not switched to"),
-    not("force-persist", B, Refused, "a server that is down is not used"),
+    not("filter-sequence", F | B, Lost, "filters have a fixed order"),
+    not("force-be-switch", F, Refused, "disabled backends are never used"),
+    not("force-persist", B, Refused, "servers that are down are never used"),
     word(
         "fullconn",
         D | B,
         Lost,
-        "limits do not follow the load",
+        "limits do not depend on the load",
         With(|scope, arguments| {
             scope.proxy.fullconn = Some(arguments.number("a number of connections")?);
             arguments.finish()
@@ -87,13 +87,13 @@ pub(super) const WORDS: &[ProxyWord] = &[
             arguments.finish()
         }),
     ),
-    not("hash-preserve-affinity", D | B, Lost, "a full server is passed over"),
+    not("hash-preserve-affinity", D | B, Lost, "full servers are skipped"),
     word("hash-type", D | B, Mapped, "consistent, with a function of its own", With(policy::hash_type)),
     ours("http-error", D | F | B, With(policy::http_error)),
     word("http-reuse", D | B, Mapped, "an idle connection serves any client", With(policy::reuse)),
-    not("http-send-name-header", D | B, Lost, "servers are not told their names"),
+    not("http-send-name-header", D | B, Lost, "servers do not get their names"),
     not("id", F | B, Ignored, "proxies have no numbers"),
-    not("ignore-persist", B, Refused, "persistence has no exceptions"),
+    not("ignore-persist", B, Refused, "exceptions from persistence are not supported"),
     not("load-server-state-from-file", D | B, Lost, "states of servers are not kept over a restart"),
     word("log", D | F | B, Mapped, "server.accessLog", With(lines::log_line)),
     word("log-format", D | F, Mapped, "server.accessLog, in its own format", With(rules::format)),
@@ -145,13 +145,13 @@ pub(super) const WORDS: &[ProxyWord] = &[
             arguments.finish()
         }),
     ),
-    not("persist rdp-cookie", D | B, Refused, "sluice speaks no RDP"),
-    not("quic-initial", D | F, Ignored, "sluice does not speak QUIC"),
+    not("persist rdp-cookie", D | B, Refused, "sluice does not support RDP"),
+    not("quic-initial", D | F, Ignored, "sluice does not support QUIC"),
     word(
         "rate-limit sessions",
         D | F,
         Lost,
-        "connections are not limited by the second",
+        "connection rates are not limited",
         With(|scope, arguments| {
             scope.proxy.session_rate = Some(arguments.number("connections a second")?);
             arguments.finish()
@@ -171,7 +171,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
         "retry-on",
         D | B,
         Mapped,
-        "what may be sent twice is tried again, with another server",
+        "requests that may be sent twice are retried, with another server",
         With(policy::retry_on),
     ),
     ours("server", B, With(lines::server_line)),

@@ -8,12 +8,12 @@ use crate::haproxy::keyword::Treatment::{Ignored, Lost, Mapped, Refused};
 const OLD: &str = "HAProxy removed this word in 2.1; write http-request or http-response";
 const TCP_CHECK: &str = "servers are checked over HTTP or by a connection";
 const STATS: &str = "sluice's own page, with HAProxy's CSV behind ;csv";
-const VARIABLES: &str = "checks have no variables";
+const VARIABLES: &str = "variables are not available in checks";
 
 /// Most of them may occur many times in one section.
 pub(super) const WORDS: &[ProxyWord] = &[
     ours("http-after-response", D | F | B, With(rules::rule)),
-    not("http-check comment", D | B, Ignored, "a text for people"),
+    not("http-check comment", D | B, Ignored, "a description"),
     word("http-check connect", D | B, Lost, "checks connect as requests do", With(policy::http_check_connect)),
     word(
         "http-check disable-on-404",
@@ -68,7 +68,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
         "stats admin",
         F | B,
         Lost,
-        "the page shows servers and changes none; use the admin API",
+        "the page has no actions; use the admin API",
         With(|scope, arguments| {
             scope.proxy.stats.is_enabled = true;
             arguments.rest();
@@ -93,7 +93,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
     ours("stick store-request", B, With(policy::stick)),
     ours("stick store-response", B, With(policy::stick)),
     ours("stick-table", F | B, With(policy::stick_table)),
-    not("tcp-check comment", D | B, Ignored, "a text for people"),
+    not("tcp-check comment", D | B, Ignored, "a description"),
     not("tcp-check connect", D | B, Lost, TCP_CHECK),
     not("tcp-check expect", D | B, Lost, TCP_CHECK),
     not("tcp-check send", D | B, Lost, TCP_CHECK),
@@ -114,14 +114,14 @@ pub(super) const WORDS: &[ProxyWord] = &[
         "timeout client",
         D | F,
         Mapped,
-        "the head of a request; bodies have timeout server",
+        "for the head of a request; bodies have timeout server",
         Timeout(|timeouts| &mut timeouts.client),
     ),
     word(
         "timeout client-fin",
         D | F,
         Lost,
-        "half-closed connections have the other timeouts",
+        "other timeouts apply to half-closed connections",
         Timeout(|timeouts| &mut timeouts.client_fin),
     ),
     not("timeout client-hs", D | F, Mapped, "https.handshakeTimeout"),
@@ -140,7 +140,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
         "timeout server-fin",
         D | B,
         Lost,
-        "half-closed connections have the other timeouts",
+        "other timeouts apply to half-closed connections",
         Timeout(|timeouts| &mut timeouts.server_fin),
     ),
     word("timeout tarpit", D | F | B, Lost, "the response comes at once", Timeout(|timeouts| &mut timeouts.tarpit)),
