@@ -1,8 +1,8 @@
-//! The stream of events (`/v1/events`) by which dashboards are live: the state of the node, a page of its clusters, and those
-//! of them that are open.
+//! The event stream (`/v1/events`) of dashboards: the state of the node, a page of its clusters, and the open ones of
+//! them.
 //!
-//! What is shown is gathered once a second for all streams together, and not at all while there is none. Streams that ask for
-//! the same share one text. A client that does not take its text misses the next ones, and is dropped at
+//! The data is gathered once a second for all streams together, and not without a stream. Streams with the same query
+//! share one text. A client that has not accepted the previous text misses the next ones, and is closed at
 //! `server.bodyTimeout`.
 
 use super::marks::MarkIndex;
@@ -22,42 +22,42 @@ use std::time::Duration;
 /// The path of the stream.
 pub(super) const PATH: &str = "/v1/events";
 
-/// How often all is gathered.
+/// The interval of gathering.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// A gathering that takes its time is followed by a pause of so many times that: it takes a tenth of a core at most.
+/// The pause after a slow gathering, as a multiple of its duration: gathering uses at most a tenth of a core.
 const REST: u32 = 9;
 
-/// Every so many gatherings the source of routes and the certificates are told of.
+/// The source of routes and the certificates are sent with every gathering of this number.
 const SOURCE_TURNS: u64 = 10;
 
-/// The greatest number of streams; others are refused, and ask the views instead.
+/// The greatest number of streams; further ones are refused, and their clients use the views.
 const MAX_STREAMS: usize = 32;
 
-/// Clusters that one stream may have open.
+/// The greatest number of open clusters of a stream.
 const MAX_OPEN: usize = 20;
 
-/// How long is waited where there is no stream.
+/// The wait without a stream.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// One client that watches.
+/// A stream of one client.
 struct Stream {
-    /// The query, by which streams that ask for the same are known.
+    /// The query, which is the same for streams that share a text.
     asked: String,
     parts: PartSender,
     is_new: bool,
 }
 
-/// All of them.
+/// All streams.
 #[derive(Default)]
 struct Streams {
     list: Vec<Stream>,
-    /// When the next gathering is due.
+    /// The time of the next gathering.
     next: Moment,
     turns: u64,
 }
 
-/// Serves the streams: the work of one thread.
+/// Serves the streams, on a thread of its own.
 pub(super) fn serve(calls: &Receiver<ServiceCall>, service: &Service) {
     let mut streams = Streams::default();
     loop {
@@ -71,7 +71,7 @@ pub(super) fn serve(calls: &Receiver<ServiceCall>, service: &Service) {
         if streams.next > started || !calls.is_empty() {
             continue;
         }
-        // Streams that are dropped end, and their clients ask anew.
+        // Dropped streams end, and their clients reconnect.
         if catch_unwind(AssertUnwindSafe(|| streams.gather(service))).is_err() {
             streams.list.clear();
         }
@@ -82,7 +82,7 @@ pub(super) fn serve(calls: &Receiver<ServiceCall>, service: &Service) {
 }
 
 impl Streams {
-    /// Begins a stream, or says why not.
+    /// Begins a stream, or refuses it with a reason.
     fn begin(&mut self, call: ServiceCall, service: &Service) {
         self.list.retain(|stream| stream.parts.is_open());
         let (_, asked) = split(&call.request.target);
@@ -94,14 +94,14 @@ impl Streams {
         if let Some(refusal) = refusal {
             return answer(call, refusal, service);
         }
-        // A proxy on the way has to pass on each event as it comes.
+        // Proxies must not buffer events.
         let head = Response::new(200, "text/event-stream", "retry: 2000\n\n").with_field("X-Accel-Buffering: no");
         let parts = call.begin_stream(finished(head, service));
         self.list.push(Stream { asked, parts, is_new: true });
         service.state.set_streams(self.list.len());
     }
 
-    /// Gathers what the streams ask for, and sends it.
+    /// Gathers the data of all streams, and sends it.
     fn gather(&mut self, service: &Service) {
         self.list.retain(|stream| stream.parts.is_open());
         if self.list.is_empty() {
@@ -148,16 +148,16 @@ fn check(query: &Query, service: &Service) -> Result<(), Response> {
     frontends::list(query, &[], &mut MarkIndex::new(service, service.clock.now()), service).map(drop)
 }
 
-/// Where routes come from, and the certificates that end first.
+/// The source of routes, and the certificates with the first expiry.
 fn source(service: &Service) -> Value {
     let certificates = views::certificates(&Query::parse("per_page=5"), service).unwrap_or_default();
     json!({ "redis": views::redis(service), "certificates": certificates })
 }
 
-/// An event of one line of data: JSON has its line feeds escaped.
+/// An event with one line of data, because JSON escapes line feeds.
 fn event(name: &str, data: &Value) -> String {
     let mut text = String::new();
-    // A text takes all that is written to it.
+    // Writing to a string cannot fail.
     let _ = write!(text, "event: {name}\ndata: {data}\n\n");
     text
 }

@@ -17,10 +17,10 @@ use std::sync::Arc;
 /// The states of a backend, for the filter.
 const STATES: [&str; 7] = ["up", "partly_dead", "dead", "down", "ejected", "disabled", "removed"];
 
-/// The numbers of a row by which rows can be put in order, the greatest first.
+/// The numbers of a row by which rows can be sorted, in descending order.
 const SORTS: [&str; 6] = ["requests_60s", "failures_60s", "in_flight", "waiting", "requests", "failures"];
 
-/// Some of these clusters.
+/// A page of these clusters.
 pub(super) fn list(
     query: &Query,
     clusters: &[Arc<Cluster>],
@@ -56,7 +56,7 @@ fn has_trouble(cluster: &Cluster, index: &mut MarkIndex<'_>, now: Moment) -> boo
     !is_well || cluster.admission.waiting() > 0 || has_failed()
 }
 
-/// The number of a cluster that rows are put in order by.
+/// The number of a cluster by which rows are sorted.
 fn measure(sort: &str, cluster: &Cluster, now: Moment) -> u64 {
     match sort {
         "requests_60s" => recent_of(cluster, now).0,
@@ -68,7 +68,7 @@ fn measure(sort: &str, cluster: &Cluster, now: Moment) -> u64 {
     }
 }
 
-/// A cluster, by the key of its list or by a host that leads to it; `None` where it is not in use.
+/// A cluster, by the key of its list or by a host that resolves to it; `None` if it is not in use.
 pub(super) fn one(key: &str, index: &mut MarkIndex<'_>, sources: &Sources) -> Option<Value> {
     let now = sources.clock.now();
     let cluster = sources.directory.cluster(key).or_else(|| {
@@ -96,7 +96,7 @@ pub(super) fn one(key: &str, index: &mut MarkIndex<'_>, sources: &Sources) -> Op
     Some(view)
 }
 
-/// What is said of a cluster that is not in use.
+/// The message for a cluster that is not in use.
 pub(super) fn unused(key: &str) -> String {
     format!("{key} is not in use here: no request has asked for it lately")
 }

@@ -52,7 +52,7 @@ struct Snapshot {
     workers: Vec<WorkerEntry>,
     clusters: Clusters,
     refusals: u64,
-    /// Streams of events that are open, and gatherings for them.
+    /// Open event streams, and gatherings for them.
     events: (usize, u64),
     is_ready: bool,
     uptime: Duration,

@@ -1,10 +1,10 @@
-//! How a response leaves, and what the log says of it.
+//! Sending responses, and their log lines.
 
 use super::{Body, Response, Service, access};
 use crate::exchange::{ServiceRequest, ServiceResponse};
 use crate::worker::ServiceCall;
 
-/// The refusal of a request for which there is no room.
+/// The refusal of a request for lack of room.
 pub(super) fn busy() -> Response {
     Response::problem(503, "the admin service is overloaded").with_field("Retry-After: 1")
 }
@@ -18,19 +18,19 @@ pub(super) fn answer(call: ServiceCall, response: Response, service: &Service) {
     call.respond(response);
 }
 
-/// A request as the log names it.
+/// A request in the form of log lines.
 pub(super) fn asked(request: &ServiceRequest) -> String {
     format!("{} {}", request.method.escape_debug(), request.target.escape_debug())
 }
 
-/// The response as the worker sends it, with the fields that all have.
+/// The response in the form of the worker, with the fields of all responses.
 pub(super) fn finished(response: Response, service: &Service) -> ServiceResponse {
     let response = match &response.body {
         Body::Own(bytes) if response.status == 200 && !service.state.has_room_for(bytes.len()) => busy(),
         _ => response,
     };
     let Response { status, content_type, fields, body } = response;
-    // The fields forbid to embed a page of this service, and to guess content types.
+    // The fields forbid embedding of pages of this service, and guesses of content types.
     let fields = format!(
         "Content-Type: {content_type}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
          X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{fields}"

@@ -56,17 +56,17 @@ impl State {
         self.refusals.load(Ordering::Relaxed)
     }
 
-    /// Counts a gathering for streams of events.
+    /// Counts a gathering for event streams.
     pub(super) fn count_gathering(&self) {
         self.gatherings.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes how many streams of events are open.
+    /// Sets the number of open event streams.
     pub(super) fn set_streams(&self, count: usize) {
         self.streams.store(count, Ordering::Relaxed);
     }
 
-    /// The streams of events that are open, and how often something was gathered for such.
+    /// The number of open event streams, and of gatherings for them.
     pub(super) fn events(&self) -> (usize, u64) {
         (self.streams.load(Ordering::Relaxed), self.gatherings.load(Ordering::Relaxed))
     }

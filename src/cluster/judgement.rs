@@ -172,12 +172,12 @@ impl Cluster {
         }
     }
 
-    /// Notes that all nodes with the same source have this cluster: one of them probes its members.
+    /// Declares that all nodes with the same source have this cluster: one of them probes its members.
     pub fn set_shared(&self) {
         self.admission.judgement.is_shared.store(true, Ordering::Relaxed);
     }
 
-    /// Whether all nodes with the same source have it.
+    /// Whether all nodes with the same source have this cluster.
     pub fn is_shared(&self) -> bool {
         self.admission.judgement.is_shared.load(Ordering::Relaxed)
     }

@@ -150,7 +150,7 @@ impl Catalog {
         }
     }
 
-    /// A catalog whose clusters other nodes have too.
+    /// A catalog whose clusters are the same on other nodes.
     pub(super) fn of_all_nodes(clusters: Clusters) -> Self {
         Self { is_shared: true, ..Self::new(clusters) }
     }

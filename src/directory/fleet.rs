@@ -53,7 +53,7 @@ impl Directory {
         self.fleet.as_ref()
     }
 
-    /// Has the nodes of the fleet probe each backend of a shared cluster by one of them. `None` where there is no Redis.
+    /// Makes one node of the fleet probe each backend of a shared cluster. `None` without Redis.
     pub fn share_probes(&self, sharing: &Arc<ProbeSharing>) -> Option<ProbeSharer> {
         let share = redis::share(self.fleet.as_ref()?, sharing, self.clock);
         share.inspect_err(|error| log::error!("this node probes backends for itself: starting a thread: {error}")).ok()

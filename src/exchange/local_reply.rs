@@ -105,7 +105,7 @@ impl LocalReply<'_> {
         connection
     }
 
-    /// Puts the head of one that ends with the client's connection, whenever that is.
+    /// Writes the head of a response that ends with the client's connection.
     #[cold]
     pub(super) fn put_head_until_close(&self, request: &Request, cx: &mut StepContext<'_>) -> Disposition {
         self.put(Some(request), false, None, cx);

@@ -91,7 +91,7 @@ impl LocalService {
             (Input::Deadline, Stage::Sending { .. } | Stage::Streaming { part: Some(_), .. }) => {
                 Err(Failure::silent(Some(self.context), FailureReason::ClientStalled))
             }
-            // The service has nothing to tell any more: the client asks again.
+            // The service ends the stream: the client reconnects.
             (Input::Deadline, Stage::Streaming { .. }) => Ok(self.end_stream()),
             _ => Ok(Next::Stay(self)),
         }
@@ -205,7 +205,7 @@ impl LocalService {
         Next::Stay(self.send_part(cx))
     }
 
-    /// Puts the next piece of the part into the output; behind the last one the next part is waited for.
+    /// Puts the next piece of the part into the output; after the last piece the exchange waits for the next part.
     fn send_part(mut self, cx: &mut StepContext<'_>) -> Self {
         let Stage::Streaming { part, sent, .. } = &mut *self.stage else { return self };
         match part {

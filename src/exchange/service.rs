@@ -53,15 +53,15 @@ pub struct ServiceResponse {
     pub fields: String,
     /// The body. A response to HEAD has one too, which only determines the length.
     pub body: ServiceBody,
-    /// The body is the first part of one without an end: others follow ([`Input::ServicePart`](super::Input::ServicePart)).
+    /// The body is the first part of a stream: others follow ([`Input::ServicePart`](super::Input::ServicePart)).
     pub stream: Option<ServiceStream>,
 }
 
-/// The client's end of a response whose parts the service sends one by one. It is dropped when the client has left.
+/// The client's end of a stream whose parts the service sends one by one. It is dropped when the client has left.
 #[derive(Clone, Debug)]
 pub struct ServiceStream(Arc<()>);
 
-/// The service's end: whether the client is still there.
+/// The service's end, which shows whether the client is still connected.
 #[derive(Clone, Debug)]
 pub struct StreamWatch(Weak<()>);
 
@@ -83,7 +83,7 @@ impl PartialEq for ServiceStream {
 impl Eq for ServiceStream {}
 
 impl StreamWatch {
-    /// Whether the response can still go on.
+    /// Whether the response can continue.
     pub fn is_open(&self) -> bool {
         self.0.strong_count() > 0
     }

@@ -1,9 +1,10 @@
-//! Which node probes which member, where several nodes share a Redis: one of them, and the others learn of its probes. The
-//! part without Redis: it knows what is to be read and written there, and what follows.
+//! Shared probes: if several nodes share a Redis, one of them probes a member, and the others read its outcomes. This
+//! is the part without Redis: it decides what is read and written there, and what follows.
 //!
-//! Each member has a field in Hipache's hash of locks. The node that has the lock writes the outcome of its probes there;
-//! the others read it and judge by it as if they had probed. While Redis is away each node probes for itself. Where another
-//! checker (hipache-hchecker) has locked a backend's URL and shows signs of life, it alone decides.
+//! Each member has a field in Hipache's hash of locks. The node that holds the lock writes the outcome of its probes
+//! there; the others read it and apply it like an outcome of their own. While Redis is unreachable, each node probes by
+//! itself. If another checker (hipache-hchecker) has locked a backend's URL and its heartbeat lasts, only that checker
+//! decides.
 
 use super::probe_fault::ProbeFault;
 use std::collections::{HashMap, HashSet};
@@ -12,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// The outcome of a probe.
 pub type ProbeOutcome = Result<(), ProbeFault>;
 
-/// The members that this node would probe. Shared by the thread that probes and the one that talks with Redis.
+/// The members that this node would probe, shared by the probe thread and the thread with the connection to Redis.
 #[derive(Default)]
 pub struct ProbeSharing {
     state: Mutex<State>,
@@ -22,11 +23,11 @@ pub struct ProbeSharing {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Redis is there, so that locks mean something.
+    /// Redis is reachable, so locks are valid.
     is_shared: bool,
     entries: HashMap<u64, Entry>,
     news: Vec<ProbeNews>,
-    /// Fields to be given up.
+    /// Fields to be released.
     released: Vec<SharedProbe>,
 }
 
@@ -35,45 +36,45 @@ struct Entry {
     probe: SharedProbe,
     standing: Standing,
     is_wanted: bool,
-    /// The outcomes of this node while it has the lock, else those that were read.
+    /// The outcomes of this node while it holds the lock, otherwise the outcomes that were read.
     record: Record,
-    /// The holder that `record` was read of.
+    /// The holder whose `record` this is.
     holder: Box<str>,
     is_unwritten: bool,
-    /// The mark in Redis that is to be made or removed.
+    /// The pending change of the mark in Redis: true to set it, false to remove it.
     mark: Option<bool>,
 }
 
-/// Whose turn it is to probe a member.
+/// The node whose turn it is to probe a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// It was not read yet.
+    /// The lock was not read yet.
     Unknown,
-    /// Nobody has the lock, or who had it is gone.
+    /// The lock is free, or its holder has gone.
     Free,
     Mine,
     Another,
-    /// A checker that is no sluice is at work.
+    /// A checker other than sluice is at work.
     Foreign,
 }
 
-/// A member as all nodes know it.
+/// A member under the names that are the same on all nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedProbe {
-    /// The URL of its backend without attributes, the field of Hipache's locks.
+    /// The URL of its backend without attributes, which is the field in Hipache's locks.
     pub url: Box<str>,
     /// The key of its frontend.
     pub pattern: Box<str>,
-    /// The number that its endpoint decides, the same on every node.
+    /// A number derived from its endpoint, the same on every node.
     pub identity: u64,
 }
 
-/// What a holder has written of its probes.
+/// The text that a holder has written about its probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Record {
-    /// How many there were.
+    /// Number of probes.
     number: u64,
-    /// How many of the same outcome there were at last.
+    /// Number of the last probes with the same outcome.
     streak: u32,
     /// The fault of the last one; 0 for a good one.
     fault: u32,
@@ -81,7 +82,7 @@ struct Record {
     is_marked: bool,
 }
 
-/// Something that the thread that probes has to know.
+/// A message for the probe thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeNews {
     /// It is this node's turn to probe this member.
@@ -92,52 +93,52 @@ pub enum ProbeNews {
         id: u64,
         /// The last outcome.
         outcome: ProbeOutcome,
-        /// How many of this outcome in a row are new.
+        /// Number of new outcomes of this kind in a row.
         count: u32,
-        /// Whether there was a probe of another outcome before these that was not told of.
+        /// Whether a probe with another outcome came before these and was not reported.
         has_turned: bool,
     },
-    /// A checker that is no sluice decides about it from now on, by dead marks.
+    /// A checker other than sluice decides about the member from now on, by dead marks.
     Foreign(u64),
 }
 
-/// What is to be read of a member.
+/// A look-up of a member's locks.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// The member.
     pub id: u64,
-    /// What it is.
+    /// The member under its shared names.
     pub probe: SharedProbe,
 }
 
-/// What was read of a member.
+/// The locks of a member as read.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// The lock of its URL, which other checkers have.
+    /// The lock of its URL, which belongs to other checkers.
     pub foreign: Option<String>,
-    /// The lock of sluice.
+    /// The lock of its own field, which belongs to a sluice.
     pub lock: Option<String>,
 }
 
-/// What is to be written.
+/// A write to Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharingWrite {
-    /// The lock is to be taken, if it is free. [`ProbeSharing::taken`] is to tell whether it was.
+    /// Takes the lock, if it is free. [`ProbeSharing::taken`] has to report the result.
     Take {
         /// The member.
         id: u64,
-        /// What it is.
+        /// The member under its shared names.
         probe: SharedProbe,
         /// The value.
         value: String,
-        /// Whether a lock whose holder is gone stands there, which is to be removed before.
+        /// Whether the lock of a holder that has gone has to be removed before.
         is_stale: bool,
     },
-    /// What this node has found.
+    /// Writes the outcomes of this node.
     Put(SharedProbe, String),
-    /// The lock is to be given up.
+    /// Releases the lock.
     GiveUp(SharedProbe),
-    /// The backend is to be marked dead, or the mark is to be removed.
+    /// Marks the backend dead, or removes the mark.
     Mark(SharedProbe, bool),
 }
 
@@ -153,7 +154,7 @@ impl Record {
         format!("{node};{number};{streak};{fault};{}", u8::from(is_marked))
     }
 
-    /// The holder, and what it has written; nothing of a text that is none of sluice's.
+    /// The holder and its record; empty for a text that sluice has not written.
     fn read(text: &str) -> (&str, Self) {
         let mut parts = text.split(';');
         let holder = parts.next().unwrap_or_default();
@@ -183,15 +184,15 @@ impl Record {
     }
 }
 
-/// The side of the thread that probes.
+/// The part for the probe thread.
 impl ProbeSharing {
-    /// Has this called when there are news.
+    /// Sets the function that is called when there are news.
     pub fn on_news(&self, call: impl Fn() + Send + Sync + 'static) {
-        // There is one such thread.
+        // There is one probe thread.
         let _ = self.on_news.set(Box::new(call));
     }
 
-    /// This node would probe this member from now on.
+    /// Adds a member that this node would probe.
     pub fn join(&self, id: u64, probe: SharedProbe) {
         let entry = Entry {
             probe,
@@ -205,7 +206,7 @@ impl ProbeSharing {
         self.state().entries.insert(id, entry);
     }
 
-    /// It does no longer.
+    /// Removes a member that this node no longer probes.
     pub fn leave(&self, id: u64) {
         let state = &mut *self.state();
         if let Some(entry) = state.entries.remove(&id)
@@ -216,14 +217,14 @@ impl ProbeSharing {
         }
     }
 
-    /// It probes none.
+    /// Removes all members.
     pub fn leave_all(&self) {
         let state = &mut *self.state();
         let mine = state.entries.drain().filter(|(_, entry)| entry.standing == Standing::Mine);
         state.released.extend(mine.map(|(_, entry)| entry.probe));
     }
 
-    /// Whether it is this node's turn to probe this member now. If it is not, [`ProbeNews::Turn`] tells when it is.
+    /// Whether it is this node's turn to probe this member now. If it is not, [`ProbeNews::Turn`] follows at the turn.
     pub fn is_turn(&self, id: u64) -> bool {
         let state = &mut *self.state();
         let Some(entry) = state.entries.get_mut(&id).filter(|_| state.is_shared) else { return true };
@@ -234,7 +235,7 @@ impl ProbeSharing {
         is_mine
     }
 
-    /// This node has no need to probe the member for now: another may.
+    /// Releases the member: this node need not probe it for now, and another node may.
     pub fn give_up(&self, id: u64) {
         let state = &mut *self.state();
         let Some(entry) = state.entries.get_mut(&id) else { return };
@@ -245,7 +246,7 @@ impl ProbeSharing {
         }
     }
 
-    /// A probe of this node has ended.
+    /// Records the outcome of a probe by this node.
     pub fn ended(&self, id: u64, outcome: ProbeOutcome) {
         let state = &mut *self.state();
         let Some(entry) = state.entries.get_mut(&id).filter(|entry| entry.standing == Standing::Mine) else { return };
@@ -256,7 +257,7 @@ impl ProbeSharing {
         }
     }
 
-    /// This node's probes have judged the member. Whoever reads dead marks alone is to know.
+    /// Records a verdict by probes of this node, for programs that only read dead marks.
     pub fn judged(&self, id: u64, is_down: bool) {
         let state = &mut *self.state();
         if let Some(entry) = state.entries.get_mut(&id).filter(|entry| entry.standing == Standing::Mine)
@@ -267,7 +268,7 @@ impl ProbeSharing {
         }
     }
 
-    /// What there is to know since the last call.
+    /// The news since the last call.
     pub fn take_news(&self) -> Vec<ProbeNews> {
         std::mem::take(&mut self.state().news)
     }
@@ -289,11 +290,11 @@ impl ProbeSharing {
     }
 }
 
-/// The side of the thread that talks with Redis.
+/// The part for the thread with the connection to Redis.
 impl ProbeSharing {
-    /// Has this called when there is something to do that should not wait.
+    /// Sets the function that is called when there is urgent work.
     pub fn on_wish(&self, call: impl Fn() + Send + Sync + 'static) {
-        // There is one such thread. Until it has failed, a member waits for its word.
+        // There is one such thread. Until it has failed, a member waits for its result.
         let _ = self.on_wish.set(Box::new(call));
         self.state().is_shared = true;
     }
@@ -304,7 +305,7 @@ impl ProbeSharing {
         state.entries.is_empty() && state.released.is_empty()
     }
 
-    /// Redis is away: each node probes for itself.
+    /// Redis is unreachable: each node probes by itself.
     pub fn lose(&self) {
         let state = &mut *self.state();
         if !std::mem::take(&mut state.is_shared) {
@@ -319,21 +320,21 @@ impl ProbeSharing {
         self.tell(!state.news.is_empty());
     }
 
-    /// What is to be read now. Members are shared from now on.
+    /// The pending look-ups. Members are shared from now on.
     pub fn questions(&self) -> Vec<Question> {
         let state = &mut *self.state();
         state.is_shared = true;
         state.entries.iter().map(|(id, entry)| Question { id: *id, probe: entry.probe.clone() }).collect()
     }
 
-    /// The holders that stand in these readings, without this node.
+    /// The holders in these readings, without this node.
     pub fn holders(readings: &[(u64, Reading)], node: &str) -> HashSet<String> {
         let locks = readings.iter().filter_map(|(_, reading)| reading.lock.as_deref());
         locks.map(|lock| Record::read(lock).0.to_owned()).filter(|holder| holder != node).collect()
     }
 
-    /// What was read. `node` is this node's name, `alive` the other holders that live; `has_foreign`: a checker that is no
-    /// sluice shows signs of life. Returns what is to be written.
+    /// Applies the readings. `node` is this node's name, `alive` the other holders whose heartbeat lasts, and
+    /// `has_foreign` whether the heartbeat of another checker lasts. Returns the pending writes.
     pub fn hear(
         &self,
         readings: Vec<(u64, Reading)>,
@@ -356,7 +357,7 @@ impl ProbeSharing {
         writes
     }
 
-    /// Whether the lock of this member was taken.
+    /// Reports whether the lock of this member was taken.
     pub fn taken(&self, id: u64, is_taken: bool) {
         let state = &mut *self.state();
         let Some(entry) = state.entries.get_mut(&id).filter(|_| is_taken) else { return };
@@ -367,7 +368,7 @@ impl ProbeSharing {
         }
     }
 
-    /// The members that this node has marked dead: their marks are to be kept.
+    /// The members that this node has marked dead, whose marks have to be renewed.
     pub fn marked(&self) -> Vec<SharedProbe> {
         let state = self.state();
         let marked = state.entries.values().filter(|entry| entry.standing == Standing::Mine && entry.record.is_marked);
@@ -394,7 +395,7 @@ impl Entry {
         let is_there = reading.lock.is_some();
         if is_there && holder == node {
             if self.standing != Standing::Mine {
-                // Of the process before this one, or of before Redis was away.
+                // The lock was taken by the previous process, or before Redis was unreachable.
                 (self.standing, self.record.is_marked) = (Standing::Mine, record.is_marked);
             }
             let news = std::mem::take(&mut self.is_wanted).then_some(ProbeNews::Turn(id));
@@ -405,7 +406,7 @@ impl Entry {
             self.standing = Standing::Another;
             return (None, self.follow(id, holder, record));
         }
-        // What a holder that is gone has left unsaid.
+        // Outcomes of a holder that has gone which were not read yet.
         let news = if is_there { self.follow(id, holder, record) } else { None };
         let was_mine = self.standing == Standing::Mine;
         self.standing = Standing::Free;
@@ -419,7 +420,7 @@ impl Entry {
         (Some(SharingWrite::Take { id, probe: self.probe.clone(), value, is_stale: is_there }), news)
     }
 
-    /// Takes over what another node has found.
+    /// Applies the outcomes of another node.
     fn follow(&mut self, id: u64, holder: &str, record: Record) -> Option<ProbeNews> {
         if *self.holder != *holder {
             (self.holder, self.record) = (holder.into(), Record::default());

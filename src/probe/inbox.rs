@@ -48,7 +48,7 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the thread look at what there is.
+    /// Wakes the thread.
     pub(super) fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("waking the thread of health probes: {error}");

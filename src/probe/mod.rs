@@ -46,7 +46,7 @@ pub struct ProbeConfig {
     pub on_alive: OnAlive,
     /// The clock of the process.
     pub clock: Clock,
-    /// What other nodes probe, where there may be others.
+    /// The probes of other nodes, if there may be others.
     pub sharing: Option<Arc<ProbeSharing>>,
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Schedule {
     running: usize,
     rng: fastrand::Rng,
     actions: Vec<Action>,
-    /// What other nodes probe, where there are others.
+    /// The probes of other nodes, if there are others.
     sharing: Option<Arc<ProbeSharing>>,
 }
 
@@ -100,7 +100,7 @@ impl Schedule {
         }
     }
 
-    /// Has members of shared clusters probed by one node of those that share them. Nothing is watched yet.
+    /// Makes one of the nodes that share a cluster probe its members. Nothing is watched yet.
     pub(super) fn share(&mut self, sharing: &Arc<ProbeSharing>) {
         self.sharing = Some(Arc::clone(sharing));
     }
@@ -346,7 +346,7 @@ impl Schedule {
         self.begin_ready(now);
     }
 
-    /// Other nodes have something to tell.
+    /// Applies the news of other nodes.
     pub(super) fn hear(&mut self, news: &ProbeNews, now: Moment) {
         let (ProbeNews::Turn(id) | ProbeNews::Foreign(id) | ProbeNews::Seen { id, .. }) = *news;
         let key = SlotKey::unpack(id);
@@ -427,14 +427,14 @@ fn newest(admission: &Weak<Admission>) -> Option<Arc<Cluster>> {
     admission.upgrade()?.newest()
 }
 
-/// A lock that this node has no use for is for others.
+/// A lock that this node does not need is released.
 fn give_up_idle(sharing: Option<&ProbeSharing>, key: SlotKey, next: Moment) {
     if let Some(sharing) = sharing.filter(|_| next == Moment::NEVER) {
         sharing.give_up(key.pack());
     }
 }
 
-/// A member as all nodes know it.
+/// A member under the names that are the same on all nodes.
 fn shared_probe(cluster: &Cluster, member: &Member) -> SharedProbe {
     SharedProbe {
         url: member.url.without_attributes().into(),

@@ -32,7 +32,7 @@ struct Probe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Probe,
-    /// Another node may probe it. It is looked at again at this moment.
+    /// Another node may probe it. It is checked again at this moment.
     Another(Moment),
     /// Not now, but at this moment.
     At(Moment),
@@ -144,7 +144,7 @@ impl Target {
         self.monitor.observed(seen, options, now, jitter)
     }
 
-    /// Whatever was found of it is forgotten.
+    /// All its outcomes are forgotten.
     pub(super) fn begin_anew(&mut self, options: &MonitorSettings, now: Moment, jitter: f64) {
         self.monitor = Monitor::new(false, options, now, jitter);
     }

@@ -33,7 +33,7 @@ pub(super) fn start(
     Ok(ProbeThreads { probes, sharer })
 }
 
-/// The thread that probes, and the one that shares probes with other nodes.
+/// The probe thread, and the thread that shares probes with other nodes.
 #[derive(Debug)]
 pub(super) struct ProbeThreads {
     probes: Probes,
@@ -41,12 +41,12 @@ pub(super) struct ProbeThreads {
 }
 
 impl ProbeThreads {
-    /// Has backends of `https://` talked to by these settings from now on.
+    /// Replaces the TLS settings for backends of `https://`.
     pub(super) fn set_backend_tls(&self, tls: BackendTls) {
         self.probes.set_backend_tls(tls);
     }
 
-    /// What the thread that probes counts.
+    /// The counters of the probe thread.
     pub(super) fn counters(&self) -> &Arc<Counters> {
         self.probes.counters()
     }

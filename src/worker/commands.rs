@@ -36,7 +36,7 @@ pub enum WorkerCommand {
     Listeners(Vec<ListenerSocket>),
     /// The service of this node has made the response to the request of this exchange.
     ServiceResponse(SlotKey, Box<ServiceResponse>),
-    /// The next part of that, where it is a stream; `None` for its end.
+    /// The next part of the response, if it is a stream; `None` for its end.
     ServicePart(SlotKey, Option<ServiceBody>),
     /// Write the report of this number to the [`WorkerStats`](super::WorkerStats).
     Report(u64),

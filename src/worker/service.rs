@@ -27,7 +27,7 @@ impl ServiceCall {
         Self { request, job: SlotKey::unpack(0), commands }
     }
 
-    /// Begins a response without an end of its own, whose next parts are sent one by one.
+    /// Begins a stream, whose next parts are sent one by one.
     pub fn begin_stream(self, response: ServiceResponse) -> PartSender {
         let (stream, watch) = ServiceStream::new();
         let sender = PartSender { job: self.job, commands: self.commands.clone(), watch };
@@ -41,7 +41,7 @@ impl ServiceCall {
     }
 }
 
-/// Where the parts of a stream go. The stream ends when it is dropped.
+/// The sender of a stream's parts. The stream ends when it is dropped.
 #[derive(Debug)]
 pub struct PartSender {
     job: SlotKey,
@@ -50,12 +50,12 @@ pub struct PartSender {
 }
 
 impl PartSender {
-    /// Whether the client is still there.
+    /// Whether the client is still connected.
     pub fn is_open(&self) -> bool {
         self.watch.is_open()
     }
 
-    /// Sends a part. It is left out where the client has yet to take the one before.
+    /// Sends a part. It is skipped if the client has not yet accepted the previous one.
     pub fn send(&self, part: ServiceBody) {
         self.commands.send(WorkerCommand::ServicePart(self.job, Some(part)));
     }
@@ -131,7 +131,7 @@ impl Worker {
         is_its
     }
 
-    /// Tells an exchange the response of the service. A worker that drains begins no stream, for it would not end.
+    /// Passes the response of the service to an exchange. A worker that drains begins no stream, because it would not end.
     pub(super) fn take_service_response(&mut self, job: SlotKey, response: Box<ServiceResponse>) {
         self.dispatch(job, Input::Service(response));
         if self.drain.is_some() {
@@ -139,7 +139,7 @@ impl Worker {
         }
     }
 
-    /// Ends the response of an exchange where it is a stream: its client asks anew, and meets a successor.
+    /// Ends the response of an exchange if it is a stream: its client reconnects to a successor.
     pub(super) fn end_service_stream(&mut self, job: SlotKey) {
         if self.jobs.get(job).is_some_and(|job| job.exchange.is_service_stream()) {
             self.dispatch(job, Input::ServicePart(None));

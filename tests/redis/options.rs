@@ -88,7 +88,7 @@ fn options_stand_behind_the_prefix_and_who_may_not_read_them_serves_without() {
     run::<()>(&mut connection, &format!("HSET options:{HOST} httpsRedirect true"));
     run::<()>(&mut connection, &format!("HSET live:options:{HOST} httpsRedirect false"));
     until_all_respond(&mut served, HOST, 200);
-    assert!(some.stderr().contains("options may not be read, and count as none"), "{}", some.stderr());
+    assert!(some.stderr().contains("options may not be read, and count as absent"), "{}", some.stderr());
     assert!(!some.stderr().contains("the earlier values stay"), "it is told once: {}", some.stderr());
 }
 

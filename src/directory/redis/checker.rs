@@ -1,13 +1,14 @@
-//! The part of Redis in health probes: which node probes which backend. Keys, without prefix as Hipache's checker has them:
+//! Shared health probes in Redis: the node that probes a backend, and its outcomes. The keys are without prefix, as
+//! those of Hipache's checker:
 //!
 //! | key | type | content |
 //! |---|---|---|
-//! | `hchecker` | hash | Locks. `<url>` is one of hipache-hchecker; `<url>;<prefix and pattern>;<endpoint>` is one of sluice |
-//! | `hchecker_ping` | string | The sign of life of hipache-hchecker, in seconds since 1970. sluice does not write it |
-//! | `hchecker:<node>` | string | The sign of life of a sluice; gone six seconds after the last one |
+//! | `hchecker` | hash | Locks. `<url>` is a lock of hipache-hchecker; `<url>;<prefix and pattern>;<endpoint>` is a lock of sluice |
+//! | `hchecker_ping` | string | The heartbeat of hipache-hchecker, in seconds since 1970. sluice does not write it |
+//! | `hchecker:<node>` | string | The heartbeat of a sluice; it expires after six seconds |
 //!
-//! A lock of sluice has the node that probes, and what it has found ([`ProbeSharing`]). A backend that probes find down is
-//! marked dead in `dead:<pattern>` for a minute again and again, for whoever reads marks alone.
+//! A lock of sluice contains the probing node and its outcomes ([`ProbeSharing`]). A backend that probes find down is
+//! marked dead in `dead:<pattern>` for a minute, and the mark is renewed, for programs that only read marks.
 
 use super::link::{Link, parsed};
 use super::reader::silence;
@@ -26,19 +27,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const LOCKS: &str = "hchecker";
-/// How often locks are read.
+/// The interval in which locks are read.
 const BEAT: Duration = Duration::from_secs(1);
-/// How long a node counts as one that probes behind its last sign of life, in milliseconds.
+/// Lifetime of a node's heartbeat, in milliseconds.
 const LIFE_MS: u64 = 6000;
-/// How long a sign of life of a foreign checker counts, as for Hipache.
+/// Lifetime of the heartbeat of another checker, as in Hipache.
 const FOREIGN_LIFE: Duration = Duration::from_secs(30);
-/// How long a mark lasts in seconds, and how often it is renewed. Source: hipache-hchecker.
+/// Lifetime of a mark in seconds, and the interval of its renewal. Source: hipache-hchecker.
 const MARK_SECONDS: u64 = 60;
 const MARK_AGAIN: Duration = Duration::from_secs(30);
-/// Locks that are read or written at once.
+/// Number of locks that are read or written at once.
 const BATCH: usize = 500;
 
-/// The thread that shares probes with other nodes; it gives up its locks and ends when this is dropped.
+/// The thread that shares probes with other nodes. Dropping it releases its locks and ends it.
 #[derive(Debug)]
 pub struct ProbeSharer {
     guard: Option<Sender<Infallible>>,
@@ -64,7 +65,7 @@ pub(in crate::directory) fn share(
 ) -> io::Result<ProbeSharer> {
     let (guard, stop) = Stop::new();
     let (wish, wishes) = crossbeam_channel::bounded(1);
-    // If there is no room, a look is due already.
+    // If the channel is full, a turn is already pending.
     sharing.on_wish(move || _ = wish.try_send(()));
     let checker = Checker {
         link: Link::new(target),
@@ -131,7 +132,7 @@ impl Checker {
         }
     }
 
-    /// Reads what others do, and writes what this node does.
+    /// Reads the locks of other nodes, and writes those of this node.
     fn beat(&mut self) -> RedisResult<()> {
         if self.sharing.is_idle() {
             return Ok(());
@@ -160,7 +161,7 @@ impl Checker {
         Ok(())
     }
 
-    /// Tells that this node probes. Returns whether a foreign checker does too.
+    /// Renews this node's heartbeat. Returns whether the heartbeat of another checker lasts.
     fn sign_of_life(&mut self, node: &str) -> RedisResult<bool> {
         let mut life = cmd("SET");
         life.arg(life_key(node)).arg(1).arg("PX").arg(LIFE_MS);
@@ -188,7 +189,7 @@ impl Checker {
         Ok(pairs.map(reading).collect())
     }
 
-    /// Those of these nodes that live.
+    /// The nodes among these whose heartbeat lasts.
     fn alive(&mut self, holders: HashSet<String>) -> RedisResult<HashSet<String>> {
         if holders.is_empty() {
             return Ok(holders);
@@ -228,8 +229,8 @@ impl Checker {
         marks.into_iter().try_for_each(|(probe, is_dead)| self.mark(probe, is_dead))
     }
 
-    /// Marks a backend dead where marks of its frontend stand, or removes the mark. A pattern with a `*` has none: marks
-    /// are of hosts.
+    /// Marks a backend dead among the marks of its frontend, or removes the mark. A pattern with a `*` has no marks:
+    /// marks belong to hosts.
     fn mark(&mut self, probe: &SharedProbe, is_dead: bool) -> RedisResult<()> {
         if probe.pattern.contains('*') {
             return Ok(());

@@ -61,7 +61,7 @@ impl Link {
 }
 
 impl Link {
-    /// Asks these questions at once. Each reply may be an error of the server.
+    /// Sends these queries at once. Each reply may be an error of the server.
     pub(super) fn ask_many(&mut self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
         if commands.is_empty() {
             return Ok(Vec::new());

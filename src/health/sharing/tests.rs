@@ -1,7 +1,7 @@
 use super::*;
 use std::collections::BTreeMap;
 
-/// The hash of locks, and the nodes that live.
+/// The hash of locks, and the nodes with a heartbeat.
 #[derive(Default)]
 struct Redis {
     locks: BTreeMap<String, String>,
@@ -70,19 +70,19 @@ fn one_node_probes_and_the_others_learn_what_it_finds() {
     beat("one", &one, &mut redis);
     assert_eq!(beat("two", &other, &mut redis).0, seen(Err(ProbeFault::Closed), 1, true));
 
-    // The one ends without a word. The other takes over, and knows of the mark.
+    // One node ends without releasing the lock. The other node takes over, and knows the mark.
     redis.alive.clear();
     assert_eq!(beat("two", &other, &mut redis).0, [ProbeNews::Turn(2)]);
     other.ended(2, Ok(()));
     other.judged(2, false);
     assert_eq!(beat("two", &other, &mut redis), (vec![], vec![false]));
-    // It comes back, and finds another at work.
+    // It comes back, and finds the lock taken.
     assert_eq!(
         beat("one", &one, &mut redis).0,
         [ProbeNews::Seen { id: 1, outcome: Ok(()), count: 1, has_turned: false }]
     );
     assert!(!one.is_turn(1));
-    // The lock is given up on purpose.
+    // The lock is released.
     other.leave(2);
     beat("two", &other, &mut redis);
     assert_eq!(beat("one", &one, &mut redis).0, [ProbeNews::Turn(1)]);
@@ -97,14 +97,14 @@ fn a_foreign_checker_that_lives_decides_alone() {
     beat("one", &one, &mut redis);
     assert!(one.is_turn(1));
     redis.locks.insert(URL.to_owned(), "node#42;1.1".to_owned());
-    assert_eq!(beat("one", &one, &mut redis).0, [], "nobody has seen it alive");
+    assert_eq!(beat("one", &one, &mut redis).0, [], "its heartbeat was not read");
     redis.has_foreign = true;
     assert_eq!(beat("one", &one, &mut redis).0, [ProbeNews::Foreign(1)]);
     assert!(!one.is_turn(1) && !redis.locks.contains_key("lock"));
-    // It has ended, and its lock still stands there.
+    // The other checker has ended, and its lock is still there.
     redis.has_foreign = false;
     assert_eq!(beat("one", &one, &mut redis).0, [ProbeNews::Turn(1)]);
-    // It begins anew, which empties the hash.
+    // It starts again, which empties the hash.
     redis.locks.clear();
     assert_eq!(beat("one", &one, &mut redis).0, []);
     assert!(one.is_turn(1) && redis.locks.contains_key("lock"));
