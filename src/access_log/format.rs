@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_told() {
+    fn invalid_templates_are_reported() {
         let table = [
             ("$stauts", TemplateError::UnknownField("stauts".to_owned())),
             ("$", TemplateError::UnknownField(String::new())),

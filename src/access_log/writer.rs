@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_file_is_opened_anew() {
+    fn a_renamed_file_is_reopened() {
         let dir = Dir::new("reopen");
         let (path, old) = (dir.path("access.log"), dir.path("access.log.1"));
         let (control, log) = start_one(path.clone());
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_without_a_reader_holds_nobody_up_and_keeps_lines_for_the_next_one() {
+    fn a_fifo_without_a_reader_delays_no_start_and_keeps_lines_for_the_next_reader() {
         let dir = Dir::new("no-reader");
         let (control, log, first) = start_unread(&dir);
         drop(first);

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_are_answered_by_any_name_and_by_none() {
+    fn probes_need_no_host_and_accept_any() {
         let settings = settings("10.0.0.1:9100", Some("s3cret"));
         for host in ["lb-target.example.com", ""] {
             for path in ["/healthz", "/readyz"] {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_says_who_asks() {
+    fn the_log_names_the_client() {
         let request = |authorization: Option<&str>| ServiceRequest {
             peer: Some("10.0.0.7".parse().expect("an address")),
             authorization: authorization.map(Into::into),

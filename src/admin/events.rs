@@ -7,7 +7,7 @@
 
 use super::marks::MarkIndex;
 use super::query::Query;
-use super::reply::{answer, busy, finished, split};
+use super::reply::{busy, finished, send_response, split};
 use super::{Response, Service, frontends, status, views};
 use crate::base::clock::Moment;
 use crate::exchange::ServiceBody;
@@ -92,7 +92,7 @@ impl Streams {
             false => Some(busy()),
         };
         if let Some(refusal) = refusal {
-            return answer(call, refusal, service);
+            return send_response(call, refusal, service);
         }
         // Proxies must not buffer events.
         let head = Response::new(200, "text/event-stream", "retry: 2000\n\n").with_field("X-Accel-Buffering: no");

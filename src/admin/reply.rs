@@ -10,7 +10,7 @@ pub(super) fn busy() -> Response {
 }
 
 /// Sends a response. Each action is logged with its outcome.
-pub(super) fn answer(call: ServiceCall, response: Response, service: &Service) {
+pub(super) fn send_response(call: ServiceCall, response: Response, service: &Service) {
     let response = finished(response, service);
     if !matches!(call.request.method.as_str(), "GET" | "HEAD") && call.request.ruled.is_none() {
         log::info!("admin: {}: {} for {}", asked(&call.request), response.status, access::who(&call.request));

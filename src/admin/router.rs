@@ -2,7 +2,7 @@
 
 use super::marks::MarkIndex;
 use super::query::{Query, decoded};
-use super::reply::{answer, asked, busy, split};
+use super::reply::{asked, busy, send_response, split};
 use super::{
     Response, Service, access, actions, dashboard, director, events, frontends, haproxy_page, metrics, monitor,
     receipts, stats_csv, status, views, why,
@@ -43,19 +43,19 @@ pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &S
         if let Some(page) = &call.request.ruled {
             let lane = if *page == RuledPage::Metrics { &lanes.metrics } else { &lanes.views };
             if let Err(error) = lane.try_send(call) {
-                answer(error.into_inner(), busy(), service);
+                send_response(error.into_inner(), busy(), service);
             }
         } else if let Err(refusal) = access::check(&call.request, path, &service.settings) {
             service.state.count_refusal();
-            if let Some(untold) = warnings.admit(service.clock.now()) {
+            if let Some(suppressed) = warnings.admit(service.clock.now()) {
                 let who = access::who(&call.request);
-                let more = if untold > 0 { format!(" ({untold} more were suppressed)") } else { String::new() };
+                let more = if suppressed > 0 { format!(" ({suppressed} more were suppressed)") } else { String::new() };
                 log::warn!("admin: {} was refused: {} for {who}{more}", asked(&call.request), refusal.status);
             }
-            answer(call, refusal, service);
+            send_response(call, refusal, service);
         } else if access::is_probe(&call.request, path) {
             let response = if path == "/healthz" { Response::text(200, "ok\n") } else { status::readiness(service) };
-            answer(call, response, service);
+            send_response(call, response, service);
         } else {
             let lane = match (call.request.method.as_str(), path) {
                 ("GET" | "HEAD", "/metrics") => &lanes.metrics,
@@ -65,7 +65,7 @@ pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &S
                 _ => &lanes.actions,
             };
             if let Err(error) = lane.try_send(call) {
-                answer(error.into_inner(), busy(), service);
+                send_response(error.into_inner(), busy(), service);
             }
         }
     }
@@ -80,7 +80,7 @@ pub(super) fn serve(calls: &Receiver<ServiceCall>, service: &Service) {
                 let respond = AssertUnwindSafe(|| respond(&call.request, service));
                 let failed = |_| Response::problem(500, "the view could not be made; the log of the process says why");
                 let response = catch_unwind(respond).unwrap_or_else(failed);
-                answer(call, response, service);
+                send_response(call, response, service);
             }
             Err(RecvTimeoutError::Timeout) => {
                 let now = service.clock.now();

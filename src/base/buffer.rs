@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_needs_is_freed_and_what_is_needed_stays() {
+    fn trim_frees_unused_buffers_only() {
         let mut pool = BufferPool::default();
         let buffers: Vec<_> = (0..100).map(|_| pool.take()).collect();
         buffers.into_iter().for_each(|buffer| pool.give(buffer));

@@ -101,7 +101,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_rename_into_the_folder_and_a_write_through_a_link_are_told() {
+    fn a_rename_into_the_folder_and_a_write_through_a_link_are_reported() {
         let root = std::env::temp_dir().join(format!("sluice-folders-{}", std::process::id()));
         let (here, there) = (root.join("here"), root.join("there"));
         fs::create_dir_all(&here).expect("a folder");

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_are_told_and_the_others_counted() {
+    fn a_few_lines_are_admitted_and_the_others_counted() {
         let mut throttle = Throttle::new(2);
         let mut now = Moment::ZERO + Duration::from_secs(5);
         let admitted: Vec<_> = (0..5).map(|_| throttle.admit(now)).collect();

@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn several_values_are_told_from_one() {
+    fn several_values_are_distinguished_from_one() {
         let mut seen = std::collections::HashMap::new();
         for (a, b) in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0)] {
             let mut fields = vec![Header { name: "A", value: b"" }; a];

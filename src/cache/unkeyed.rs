@@ -10,7 +10,7 @@ use crate::wire::is_read_as;
 
 /// The meaning of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Telling {
+enum Meaning {
     /// Another method or target.
     Override,
     /// The scheme.
@@ -42,7 +42,7 @@ const PREFIX: &str = "x-forwarded-";
 
 /// The meaning of a field, whichever characters its name has for hyphens: many backends treat any such character as a
 /// hyphen.
-fn telling(name: &str) -> Option<Telling> {
+fn meaning(name: &str) -> Option<Meaning> {
     // Nearly all names have neither prefix.
     if !matches!(name.as_bytes(), [b'x' | b'X' | b'f' | b'F', ..]) {
         return None;
@@ -52,44 +52,44 @@ fn telling(name: &str) -> Option<Telling> {
         return match name.get(PREFIX.len()..).unwrap_or_default() {
             // A response for all clients does not depend on the client's address.
             rest if is_read_as(rest, "for") => None,
-            rest if is_read_as(rest, "proto") || is_read_as(rest, "protocol") => Some(Telling::Scheme),
-            rest if is_read_as(rest, "port") => Some(Telling::Port),
-            rest if is_read_as(rest, "host") => Some(Telling::Host),
-            _ => Some(Telling::Other),
+            rest if is_read_as(rest, "proto") || is_read_as(rest, "protocol") => Some(Meaning::Scheme),
+            rest if is_read_as(rest, "port") => Some(Meaning::Port),
+            rest if is_read_as(rest, "host") => Some(Meaning::Host),
+            _ => Some(Meaning::Other),
         };
     }
     if is_one_of(&OVERRIDES) {
-        Some(Telling::Override)
+        Some(Meaning::Override)
     } else if is_read_as(name, "forwarded") {
-        Some(Telling::Forwarded)
+        Some(Meaning::Forwarded)
     } else {
-        is_one_of(&OF_PROXIES).then_some(Telling::Other)
+        is_one_of(&OF_PROXIES).then_some(Meaning::Other)
     }
 }
 
 /// Whether a field prevents sharing a response. `is_trusted`: it comes from a trusted proxy. Scheme and port of any
 /// other peer are determined by this node.
 pub(super) fn is_unkeyed(name: &str, is_trusted: bool) -> bool {
-    match telling(name) {
-        Some(Telling::Override) => true,
-        Some(Telling::Host | Telling::Other | Telling::Forwarded) => !is_trusted,
-        Some(Telling::Scheme | Telling::Port) | None => false,
+    match meaning(name) {
+        Some(Meaning::Override) => true,
+        Some(Meaning::Host | Meaning::Other | Meaning::Forwarded) => !is_trusted,
+        Some(Meaning::Scheme | Meaning::Port) | None => false,
     }
 }
 
 /// Writes the facts about a request beyond its host, port and scheme: `name=value` and a NUL each.
 pub(super) fn write(request: &CacheRequest<'_>, out: &mut Vec<u8>) {
     for header in request.fields.0 {
-        let is_implied = match telling(header.name) {
-            None | Some(Telling::Override) => true,
-            Some(Telling::Scheme) => header.value.eq_ignore_ascii_case(request.scheme().as_bytes()),
-            Some(Telling::Port) => *header.value == *itoa::Buffer::new().format(request.port).as_bytes(),
-            Some(Telling::Host) => request.fields.only("host") == Some(header.value),
-            Some(Telling::Forwarded) => {
+        let is_implied = match meaning(header.name) {
+            None | Some(Meaning::Override) => true,
+            Some(Meaning::Scheme) => header.value.eq_ignore_ascii_case(request.scheme().as_bytes()),
+            Some(Meaning::Port) => *header.value == *itoa::Buffer::new().format(request.port).as_bytes(),
+            Some(Meaning::Host) => request.fields.only("host") == Some(header.value),
+            Some(Meaning::Forwarded) => {
                 write_forwarded(header.value, out);
                 true
             }
-            Some(Telling::Other) => false,
+            Some(Meaning::Other) => false,
         };
         if !is_implied {
             out.extend(header.name.bytes().map(|byte| byte.to_ascii_lowercase()));

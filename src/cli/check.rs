@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_told_by_their_content() {
+    fn kinds_of_files_are_detected_by_content() {
         let table = [
             (r#"{"frontends": {}}"#, Kind::Routes),
             ("\u{feff} {\"driver\": \"redis:\"}", Kind::Configuration),

@@ -126,7 +126,7 @@ pub(super) fn status(node: &Node, file: &Path) -> ExitCode {
         let trouble = service.view(&format!("/v1/frontends?trouble=1&per_page={MAX_NAMED}"))?.unwrap_or_default();
         Ok((status["ready"] == true, status_text(&status, &source, &trouble)))
     });
-    print_told(told)
+    print_outcome(told)
 }
 
 /// Prints the path of requests for a host. The status is 1 if no backend may serve them.
@@ -144,10 +144,10 @@ pub(super) fn why(arguments: &Why, file: &Path) -> ExitCode {
             None => (false, unused_text(host)),
         })
     });
-    print_told(told)
+    print_outcome(told)
 }
 
-fn print_told(told: Result<(bool, String), String>) -> ExitCode {
+fn print_outcome(told: Result<(bool, String), String>) -> ExitCode {
     match told {
         Ok((is_well, text)) => {
             print!("{text}");

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stalls_costs_lines_which_are_counted_and_holds_up_nobody() {
+    fn a_stalled_reader_loses_counted_lines_and_delays_no_writer() {
         let (reader, writer) = io::pipe().expect("a pipe");
         let (mut queue, log) = start_writer(writer).expect("a thread");
         let line = [&[b'x'; 99][..], b"\n"].concat();

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_the_newest_list_hold_for_those_who_have_an_older_one() {
+    fn limits_of_the_newest_list_apply_to_holders_of_an_older_one() {
         let options = |pairs: &[(&str, &str)]| Arc::new(Options::read(pairs.iter().copied(), &Options::default()).0);
         let url = BackendUrl::parse("http://a").expect("a good URL");
         let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));

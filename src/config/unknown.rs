@@ -47,8 +47,8 @@ fn walk(value: &Value, path: &str, known: &[String], report: &Report) {
 /// that `timeout` finds `tcpTimeout`; otherwise one of another section with up to a quarter.
 fn nearest(section: &str, key: &str, known: &[String]) -> Option<String> {
     let siblings = known.iter().filter(|path| split(path).0 == section);
-    let strangers = known.iter().filter(|path| split(path).0 != section && !path.contains('['));
-    most_similar(key, siblings, 3).or_else(|| most_similar(key, strangers, 4)).cloned()
+    let others = known.iter().filter(|path| split(path).0 != section && !path.contains('['));
+    most_similar(key, siblings, 3).or_else(|| most_similar(key, others, 4)).cloned()
 }
 
 /// The most similar name, if at most one letter in `ratio` differs.

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_settings_are_good_and_nobody_becomes_another_user() {
+    fn the_settings_are_valid_and_change_no_user() {
         let settings = settings(8080, Path::new("/tmp/x")).expect("good settings");
         assert_eq!(settings.listeners, [SocketAddr::from(([127, 0, 0, 1], 8080))]);
         assert_eq!((settings.user, settings.group), (None, None));

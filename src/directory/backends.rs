@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn one_backend_an_endpoint_for_as_long_as_somebody_holds_it() {
+    fn an_endpoint_has_one_backend_as_long_as_it_is_referenced() {
         let mut backends = Backends::default();
         let first = backends.get(&endpoint("http://10.0.0.1:80"));
         assert!(Arc::ptr_eq(&first, &backends.get(&endpoint("http://10.0.0.1:80"))));

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_is_told_beside_who_leaves_and_knows_of_the_checker() {
+    fn a_successor_gets_events_besides_its_predecessor_and_knows_of_the_checker() {
         let subscribers = Subscribers::default();
         let [first, second, third] = [(); 3].map(|()| core());
         let old = subscribers.join(first.1);

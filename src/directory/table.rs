@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hosts_in_use_that_resolve_otherwise_are_told() {
+    fn only_hosts_in_use_with_another_result_are_reported() {
         let mut table = Table::default();
         let one: &[&str] = &["http://10.0.0.1"];
         let two: &[&str] = &["http://10.0.0.2"];

@@ -145,7 +145,7 @@ impl Caching {
     }
 
     /// The stored response does not match the backend's: the whole response is requested.
-    fn ask_anew(&mut self) -> Verdict {
+    fn request_whole(&mut self) -> Verdict {
         (self.stale, self.validates, self.conditions) = (None, false, Some(OwnConditions::none()));
         Verdict::Again
     }
@@ -226,7 +226,7 @@ impl Caching {
                             }
                         };
                         // It may be that the conditions ask for more now.
-                        if parts::missing(view, &object).is_some() { self.ask_anew() } else { serve(object, false) }
+                        if parts::missing(view, &object).is_some() { self.request_whole() } else { serve(object, false) }
                     }
                     Refresh::GoodOnce(object, refusal) => {
                         if !refusal.is_of_request() {
@@ -237,7 +237,7 @@ impl Caching {
                     }
                     Refresh::Other => {
                         store.drop_object(&self.key, stale);
-                        self.ask_anew()
+                        self.request_whole()
                     }
                 };
             }

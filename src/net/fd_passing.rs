@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_heard_even_of_those_who_did_not_listen() {
+    fn messages_before_an_end_are_received() {
         let [near, far] = pair();
         near.send(b"never read", &[]).expect("a message");
         far.send(b"last words", &[]).expect("a message");

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn who_speaks_or_leaves_is_handed_out_at_once_and_who_is_silent_soon() {
+    fn clients_that_send_or_leave_are_accepted_at_once_and_silent_ones_soon() {
         let bound = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let address = bound.local_address().expect("an address");
         let inherited = TcpListener::bind("127.0.0.1:0").expect("a free port");

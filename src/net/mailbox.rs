@@ -105,7 +105,7 @@ mod tests {
     use mio::{Events, Poll, Token};
 
     #[test]
-    fn messages_come_in_order_wake_the_poll_and_overflow_is_told_once() {
+    fn messages_arrive_in_order_wake_the_poll_and_an_overflow_is_reported_once() {
         let mut poll = Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(7)).expect("a waker"));
         let (sender, receiver) = mailbox(2, waker);

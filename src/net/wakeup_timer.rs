@@ -113,7 +113,7 @@ mod tests {
 
     /// The timer fires, and is set for another moment before the poll reports it.
     #[test]
-    fn a_ring_that_nobody_was_told_of_is_not_lost() {
+    fn an_expiry_before_the_poll_is_not_lost() {
         let overdue = |wakeup_timer: &mut WakeupTimer| {
             wakeup_timer.arm(NOW + Duration::from_secs(1), NOW + Duration::from_secs(2)).expect("setting it");
             let is_over = |wakeup_timer: &WakeupTimer| {

@@ -175,9 +175,12 @@ impl Prober {
         if *is_down {
             self.counters.count(Counter::ProbedDown);
         }
-        let Some(untold) = self.lines.admit(now) else { return };
-        let more =
-            if untold == 0 { String::new() } else { format!("; {untold} more lines of this kind were suppressed") };
+        let Some(suppressed) = self.lines.admit(now) else { return };
+        let more = if suppressed == 0 {
+            String::new()
+        } else {
+            format!("; {suppressed} more lines of this kind were suppressed")
+        };
         let level = if *is_warning { log::Level::Warn } else { log::Level::Info };
         log::log!(level, "{text}{more}");
     }

@@ -357,7 +357,7 @@ impl Schedule {
         let mut judged = None;
         match *news {
             ProbeNews::Turn(_) => target.probe_now(now),
-            ProbeNews::Foreign(_) => target.begin_anew(health, now, jitter),
+            ProbeNews::Foreign(_) => target.restart(health, now, jitter),
             ProbeNews::Seen { outcome, count, has_turned, .. } => {
                 let verdict = target.observed((outcome.is_ok(), count, has_turned), health, now, jitter);
                 judged = verdict.map(|verdict| (verdict, outcome));

@@ -145,7 +145,7 @@ impl Target {
     }
 
     /// All its outcomes are forgotten.
-    pub(super) fn begin_anew(&mut self, options: &MonitorSettings, now: Moment, jitter: f64) {
+    pub(super) fn restart(&mut self, options: &MonitorSettings, now: Moment, jitter: f64) {
         self.monitor = Monitor::new(false, options, now, jitter);
     }
 

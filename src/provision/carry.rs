@@ -71,7 +71,7 @@ pub fn carry(file: &Path, target: &Target, prune: bool) -> Result<Carried, Error
         write(target, chunk).exec(connection).map_err(Error::redis("writing lists"))?;
         carried.written += chunk.len();
     }
-    let strange = strangers(connection, target, &routes)?;
+    let strange = unlisted_patterns(connection, target, &routes)?;
     if prune {
         for chunk in strange.chunks(CHUNK) {
             let keys = chunk.iter().flat_map(|pattern| [target.frontend_key(pattern), target.options_key(pattern)]);
@@ -107,7 +107,7 @@ fn write(target: &Target, lists: &[(&String, &Entry)]) -> Pipeline {
 }
 
 /// The patterns of lists and options that are not in the file.
-fn strangers(
+fn unlisted_patterns(
     connection: &mut Connection,
     target: &Target,
     routes: &BTreeMap<String, Entry>,

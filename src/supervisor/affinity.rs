@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn isolated_processors_are_for_those_who_name_them() {
+    fn isolated_processors_are_used_only_if_named() {
         let machine = Machine { usable: vec![0, 1, 2], isolated: vec![2, 3], quota: None };
         assert_eq!(planned(None, None, true, &machine), Ok(vec![Pinned(0), Pinned(1)]));
         assert_eq!(planned(None, Some(&[2, 3]), true, &machine), Ok(vec![Pinned(2), Pinned(3)]));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_decides_the_number_where_nobody_else_does() {
+    fn a_quota_sets_the_number_by_default() {
         let machine = |quota| Machine { usable: vec![0, 1, 2, 3], isolated: Vec::new(), quota: Some(quota) };
         for (quota, workers) in [(0.2, 1), (1.0, 1), (1.5, 2), (3.0, 3)] {
             assert_eq!(planned(None, None, true, &machine(quota)), Ok(vec![Anywhere; workers]), "{quota}");

@@ -420,7 +420,7 @@ mod tests {
 
     /// Each worker accepts at every address, and every socket has a worker that accepts from it.
     #[test]
-    fn nobody_goes_without_and_nothing_is_left_over() {
+    fn every_worker_gets_a_socket_and_every_socket_a_worker() {
         for workers in 1..=5 {
             for sockets in 1..=5 {
                 let (one, address) = listener(sockets);

@@ -277,7 +277,7 @@ fn a_successor_that_cannot_be_begun_is_tried_again() {
 
 /// A port at which not all workers accept would block a part of its connections, so it is closed.
 #[test]
-fn a_port_that_a_worker_cannot_be_told_of_is_closed_again() {
+fn a_port_without_sockets_for_a_worker_is_closed_again() {
     let mut scene = Scene::new("untold", 2);
     let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let on_demand = free();
@@ -304,7 +304,7 @@ fn a_port_that_a_worker_cannot_be_told_of_is_closed_again() {
 
 /// Connections in the queue of an empty slot are accepted at the end.
 #[test]
-fn nobody_waits_in_vain_at_the_end() {
+fn clients_of_a_starved_pool_are_served_at_the_end() {
     let mut scene = Scene::new("queue", 1);
     scene.pool().is_starved = true;
     scene.have(0, || panic!("a test's order"));
@@ -338,7 +338,7 @@ fn who_arrives_last_of_all_is_served() {
 }
 
 #[test]
-fn who_does_not_turn_is_replaced_and_hands_over_when_it_comes_to_itself() {
+fn a_stuck_worker_is_replaced_and_hands_over_when_it_recovers() {
     let mut scene = Scene::new("stuck", 2);
     let mut clients: Vec<Client> = (0..16).map(|_| scene.client()).collect();
     assert!(clients.iter_mut().all(Client::is_served));
@@ -364,7 +364,7 @@ fn who_does_not_turn_is_replaced_and_hands_over_when_it_comes_to_itself() {
 
 /// A worker that stays stuck does not keep the process from ending.
 #[test]
-fn nobody_waits_for_who_is_stuck_for_good() {
+fn the_process_does_not_wait_for_a_worker_that_stays_stuck() {
     let mut scene = Scene::new("for-good", 1);
     let (gate, closed) = mpsc::channel::<()>();
     scene.have(0, move || assert!(closed.recv().is_err(), "the gate opens by being dropped"));

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn who_replies_is_asked_again_and_who_does_not_is_found_once() {
+    fn a_worker_that_replies_is_asked_again_and_a_silent_one_is_reported_once() {
         use Finding::{Ask, Stuck, Wait};
         let limit = Duration::from_secs(5);
         let mut watch = WatchdogState::new(at(0));

@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_known_in_any_case_and_hyphen_variants_are_told() {
+    fn names_are_recognised_in_any_case_and_hyphen_variants_are_detected() {
         for KnownField { name, field, .. } in &KNOWN {
             for same in [(*name).to_owned(), name.to_ascii_lowercase(), name.to_ascii_uppercase()] {
                 assert_eq!(Field::of(&same), *field, "{same}");

@@ -269,7 +269,7 @@ mod tests {
 
     /// Each octet at each position, next to neighbours of each width, is written as the standard library would.
     #[test]
-    fn the_client_is_the_first_one_from_the_right_that_nobody_vouches_for() {
+    fn the_client_is_the_first_untrusted_address_from_the_right() {
         let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().expect("a network")).to_vec();
         let policy = Policy { trusted, mode: Mode::Append };
         let peer: IpAddr = "10.0.0.1".parse().expect("an address");

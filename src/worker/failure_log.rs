@@ -20,7 +20,7 @@ type Kind = (Box<str>, FailureReason);
 #[derive(Clone, Copy, Debug)]
 struct Told {
     next: Moment,
-    untold: u64,
+    suppressed: u64,
 }
 
 /// Kinds of failures of a worker or of the process.
@@ -40,7 +40,7 @@ impl FailureLog {
         }
         let backend = exchange.permit().map(|permit| permit.member().url.to_string());
         let kind = backend.as_deref().unwrap_or(host);
-        let Some(untold) = self.admit(kind, reason, now) else { return };
+        let Some(suppressed) = self.admit(kind, reason, now) else { return };
         if PROCESS.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, reason, now).is_none() {
             return;
         }
@@ -52,8 +52,11 @@ impl FailureLog {
             0 => "response cut".to_owned(),
             status => status.to_string(),
         };
-        let more =
-            if untold == 0 { String::new() } else { format!("; {untold} more of this kind since the last line") };
+        let more = if suppressed == 0 {
+            String::new()
+        } else {
+            format!("; {suppressed} more of this kind since the last line")
+        };
         log::warn!("{host}: a request failed{at}: {reason} ({status}{setting}{fault}){more}");
     }
 
@@ -64,16 +67,16 @@ impl FailureLog {
         }
         if let Some(told) = self.0.get_mut(&(Box::from(kind), reason)) {
             if told.next > now {
-                told.untold += 1;
+                told.suppressed += 1;
                 return None;
             }
             told.next = now + SPAN;
-            return Some(std::mem::take(&mut told.untold));
+            return Some(std::mem::take(&mut told.suppressed));
         }
         if self.0.len() >= MAX_KINDS {
             return None;
         }
-        self.0.insert((kind.into(), reason), Told { next: now + SPAN, untold: 0 });
+        self.0.insert((kind.into(), reason), Told { next: now + SPAN, suppressed: 0 });
         Some(0)
     }
 }

@@ -179,8 +179,8 @@ impl Worker {
     /// Logs a shortage, at most once in ten seconds.
     #[cold]
     pub(super) fn warn_throttled(&mut self, what: &str, error: &dyn Display) {
-        if let Some(untold) = self.shortage_warnings.admit(self.core.now) {
-            let times = untold + 1;
+        if let Some(suppressed) = self.shortage_warnings.admit(self.core.now) {
+            let times = suppressed + 1;
             log::warn!("worker {}: {what}: {error} ({times} times since the last line)", self.number);
         }
     }
@@ -190,7 +190,9 @@ impl Worker {
     pub(super) fn warn(&mut self, what: Arguments<'_>) {
         match self.warnings.admit(self.core.now) {
             Some(0) => log::warn!("{what}"),
-            Some(untold) => log::warn!("{what} (and {untold} warnings of worker {} were suppressed)", self.number),
+            Some(suppressed) => {
+                log::warn!("{what} (and {suppressed} warnings of worker {} were suppressed)", self.number)
+            }
             None => {}
         }
     }

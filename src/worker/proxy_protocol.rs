@@ -93,7 +93,7 @@ impl Worker {
                 }
                 self.counters.count(Counter::ProxyHeaders);
                 self.may_move(key);
-                return self.admit_told(key);
+                return self.admit_named(key);
             }
             Read::Absent => {
                 client.awaits_header = None;
@@ -101,7 +101,7 @@ impl Worker {
                     self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
                 }
                 self.may_move(key);
-                return self.admit_told(key);
+                return self.admit_named(key);
             }
             Read::Part => {}
             Read::Nothing => self.close_client(key),
@@ -116,7 +116,7 @@ impl Worker {
 
     /// Counts a client for the address that the PROXY header has named, or for the connection's own address without a
     /// header, if that address may have another connection.
-    fn admit_told(&mut self, key: SlotKey) -> bool {
+    fn admit_named(&mut self, key: SlotKey) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
         let permit = self.admit(client.peer.address);
         match (permit, self.clients.get_mut(key)) {

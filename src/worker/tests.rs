@@ -292,7 +292,7 @@ fn promised(test: &str) -> (Stage, TcpStream, TcpStream, TcpStream) {
 
 /// A returned connection is promised to an exchange of the queue, and then its backend closes it.
 #[test]
-fn a_connection_that_ends_after_its_assignment_is_opened_anew() {
+fn a_connection_that_ends_after_its_assignment_is_replaced() {
     let (mut stage, mut first, connection, mut waiting) = promised("promised");
     drop(connection);
 

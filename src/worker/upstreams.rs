@@ -359,7 +359,7 @@ mod tests {
     use nix::errno::Errno;
 
     #[test]
-    fn shortages_of_this_node_are_told_from_failures_of_a_backend() {
+    fn shortages_of_this_node_are_distinguished_from_failures_of_a_backend() {
         let table = [
             (Errno::EMFILE, FailureReason::SocketsExhausted),
             (Errno::ENFILE, FailureReason::SocketsExhausted),

@@ -59,7 +59,7 @@ fn a_fill_that_dies_hands_over_and_three_release() {
 
 /// The timeout of a fill that was passed on starts with its new owner.
 #[test]
-fn a_fill_that_was_handed_over_begins_anew() {
+fn a_fill_that_was_handed_over_starts_again() {
     let mut fills = TestFills::default();
     let first = lead(fills.join(&b"k"[..], 0, true, TIMEOUT, at(0)));
     fills.join(&b"k"[..], 1, true, TIMEOUT, at(0));

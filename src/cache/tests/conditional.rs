@@ -143,7 +143,7 @@ fn replies_are_whole_heads() {
 }
 
 #[test]
-fn shadows_are_told() {
+fn fields_of_a_shadow_name_it() {
     let object = object("Cache-Control: max-age=60");
     let mut out = Vec::new();
     Served { state: State::Stale, is_shadow: true, backend_status: Some(503), waited: None, hits: 3 }.put(

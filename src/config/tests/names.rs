@@ -86,7 +86,7 @@ fn new_names_win_over_old_ones() {
 }
 
 #[test]
-fn old_names_are_told_even_where_they_cannot_be_used() {
+fn old_names_are_reported_even_if_unusable() {
     let lines = warnings_of(&json!({"server": {"https": {"port": 443}}, "redisHost": "x", "redis": {"host": "y"}}));
     let expected = [
         "server.https: an old name, use https instead",
@@ -97,7 +97,7 @@ fn old_names_are_told_even_where_they_cannot_be_used() {
 }
 
 #[test]
-fn settings_without_effect_are_told() {
+fn settings_without_effect_are_reported() {
     let why = "has no effect: only a process that is started as root can become another user";
     let table = [
         (json!({"https": {"port": 443}}), "https: has no effect: https.bind names no address".to_owned()),
@@ -141,7 +141,7 @@ fn settings_without_effect_are_told() {
 }
 
 #[test]
-fn keys_that_stand_twice_are_told() {
+fn duplicate_keys_are_reported() {
     let text = r#"{
         "driver": "file:a.json",
         "server": {"tcpTimeout": 1, "debug": null, "tcpTimeout": 2.5, "cpus": [0, 1]},
@@ -163,7 +163,7 @@ fn comments_are_no_settings() {
 }
 
 #[test]
-fn x_debug_for_everybody_is_told() {
+fn x_debug_for_all_clients_is_reported() {
     let open = "server.debugNetworks: is open to everyone: X-Debug tells any client the addresses of backends; name the \
                 networks of operators alone";
     for (networks, expected) in [

@@ -292,7 +292,7 @@ fn listeners() {
 }
 
 #[test]
-fn proxies_that_say_who_their_clients_are() {
+fn proxies_with_a_proxy_header() {
     /// An address, and the networks trusted there.
     type Door = (&'static str, &'static [&'static str]);
     let proxies = |rows: &[Door]| {

@@ -86,7 +86,7 @@ fn hosts_share_a_cluster_but_not_marks() {
 }
 
 #[test]
-fn what_nobody_holds_is_let_go_but_not_at_once() {
+fn unreferenced_routes_are_purged_with_a_delay() {
     let mut catalog = Catalog::default();
     let record = record("x", &["http://10.0.0.1"]);
     let mut held = Vec::new();

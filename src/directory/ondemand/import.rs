@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_has_its_default_and_is_told() {
+    fn unreadable_values_have_their_default_and_are_reported() {
         let read = parse("x", "[director]\nqueue-limit=lots\nqueue-timeout=0\nscheduler=rr\nfoo=1\n", false);
         let read = read.expect("a file of x0d");
         assert_eq!(read.warnings.len(), 3, "{:?}", read.warnings);

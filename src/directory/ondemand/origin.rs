@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_redis_has_lost_is_told_from_what_was_removed() {
+    fn lost_clusters_are_distinguished_from_removed_ones() {
         let record = |revision| Record { revision, text: String::new() };
         let records: BTreeMap<_, _> =
             [("same", record(5)), ("newer", record(9)), ("older", record(7))].map(|(n, r)| (n.to_owned(), r)).into();

@@ -44,7 +44,7 @@ fn a_good_file() {
 }
 
 #[test]
-fn a_breach_of_json_is_told_with_its_place() {
+fn a_json_error_is_reported_with_its_position() {
     let table = [
         ("", "line 1, column 1: EOF while parsing a value"),
         ("[]", "line 1, column 1: found a list, expected an object"),
@@ -65,7 +65,7 @@ fn a_breach_of_json_is_told_with_its_place() {
 }
 
 #[test]
-fn a_byte_that_is_not_text_is_told_with_its_place() {
+fn an_invalid_byte_is_reported_with_its_position() {
     let faults = parse(b"{\n\"\xC3\xA9\xFF\": 1}", Path::new("")).expect_err("not UTF-8").faults;
     assert_eq!(faults.iter().map(Fault::to_string).collect::<Vec<_>>(), ["line 2, column 3: a byte that is not UTF-8"]);
 }

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_beyond_its_limit_is_told_apart_and_costs_no_more_memory_than_the_limit() {
+    fn a_reply_beyond_its_limit_is_reported_and_uses_no_memory_beyond_it() {
         let long = [b"$1000\r\n", &[b'x'; 1000][..], b"\r\n"].concat();
         assert!(parse(&long, 1000 + 2 * VALUE_COST).is_ok());
         let table: [&[u8]; 7] = [

@@ -40,7 +40,7 @@ pub(in super::super) fn parse_action(
         let nearest = nearest_action(name).map(|name| format!("; {name} is similar")).unwrap_or_default();
         return Err((Problem::wrong(first.at, format!("{name:?} is no action of HAProxy{nearest}")), true));
     };
-    if !word.stands_in(set) {
+    if !word.is_allowed_in(set) {
         return Err((Problem::wrong(first.at, format!("the action {name} does not stand in this list")), true));
     }
     let is_response = matches!(set, RuleSet::Response | RuleSet::AfterResponse | RuleSet::ResponseContent);

@@ -120,7 +120,7 @@ fn binds_become_listeners() {
 }
 
 #[test]
-fn what_cannot_be_served_is_told() {
+fn unsupported_values_are_reported() {
     let table: &[(&str, Treatment, &str)] = &[
         ("server s /run/a.sock", Refused, "an address or a name, and a port"),
         ("server s 10.0.0.1", Refused, "the port of a server"),

@@ -99,7 +99,7 @@ fn the_target_is_captured_as_it_came() {
 }
 
 #[test]
-fn a_client_is_told_of_another_server_than_its_own() {
+fn a_client_gets_a_new_cookie_after_a_server_failed() {
     for words in ["insert", "insert indirect"] {
         let mut served = Served::new("", &format!("cookie SRV {words}"));
         let (mut evaluation, _) = served.decide("GET /", "Cookie: x=1\r\nCookie: y=2; SRV=sa\r\n");
@@ -150,7 +150,7 @@ fn a_frontend_that_asks_for_the_clients_address_has_it_added() {
 }
 
 #[test]
-fn connections_are_judged_before_the_monitor_answers() {
+fn connection_rules_precede_the_monitor_response() {
     let mut served = Served::new("monitor-uri /alive\ntcp-request connection reject if { src 192.0.2.0/24 }", "");
     assert_eq!(served.decide("GET /alive", "").1, Outcome::Close);
     let mut served = Served::new("monitor-uri /alive\nhttp-request deny", "");

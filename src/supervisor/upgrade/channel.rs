@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_hangs_up_is_heard_on_both_ends() {
+    fn a_close_is_noticed_on_both_ends() {
         let (near, far) = ends();
         let clone = near.try_clone().expect("another handle");
         let waiting = std::thread::spawn(move || matches!(clone.hear(SOON), Ok(Heard::End)));

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_understood() {
+    fn outcomes_are_parsed() {
         assert_eq!(outcome("serves 12"), Ok(12));
         assert_eq!(outcome("failed bad weather"), Err("bad weather".to_owned()));
         assert_eq!(outcome("serves"), Err("serves".to_owned()));

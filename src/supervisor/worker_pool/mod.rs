@@ -84,8 +84,8 @@ pub(super) struct WorkerPool {
     backoff: RestartBackoff,
     ending: Option<Ending>,
     events: Sender<Event>,
-    /// Workers that have not been told all their listening sockets.
-    untold: BTreeSet<WorkerId>,
+    /// Workers that have not got all their listening sockets.
+    unassigned: BTreeSet<WorkerId>,
     /// For tests: no worker can start, as if the system had no resources.
     #[cfg(test)]
     pub(super) is_starved: bool,
@@ -175,7 +175,7 @@ impl WorkerPool {
             backoff: RestartBackoff::default(),
             ending: None,
             events,
-            untold: BTreeSet::new(),
+            unassigned: BTreeSet::new(),
             #[cfg(test)]
             is_starved: false,
             #[cfg(test)]

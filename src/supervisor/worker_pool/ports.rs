@@ -19,7 +19,7 @@ impl WorkerPool {
             .ok_or_else(|| Refusal::Unavailable("this process accepts no connections any more".to_owned()))?;
         if listeners.open_port(port, settings)? {
             self.reassign_listeners();
-            if !self.untold.is_empty() {
+            if !self.unassigned.is_empty() {
                 let _ = self.listeners.as_mut().is_some_and(|listeners| listeners.close_port(port));
                 self.reassign_listeners();
                 return Err(Refusal::Unavailable(format!(
@@ -45,8 +45,8 @@ impl WorkerPool {
         if self.listeners.as_mut().is_some_and(|listeners| listeners.retry(settings)) {
             self.reassign_listeners();
         } else {
-            let untold: Vec<WorkerId> = self.untold.iter().copied().collect();
-            untold.into_iter().for_each(|id| self.assign_listeners(id));
+            let unassigned: Vec<WorkerId> = self.unassigned.iter().copied().collect();
+            unassigned.into_iter().for_each(|id| self.assign_listeners(id));
         }
     }
 

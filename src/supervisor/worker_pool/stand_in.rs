@@ -39,7 +39,7 @@ impl WorkerPool {
     /// Sends a worker the list of listeners at which it accepts from now on.
     pub(super) fn assign_listeners(&mut self, id: WorkerId) {
         let (Some(worker), Some(listeners)) = (self.running.get(&id), &self.listeners) else {
-            self.untold.remove(&id);
+            self.unassigned.remove(&id);
             return;
         };
         let is_its = |number: &usize| self.slots[*number].stand_in == Some(id);
@@ -61,10 +61,10 @@ impl WorkerPool {
             }
         };
         if is_told {
-            self.untold.remove(&id);
+            self.unassigned.remove(&id);
         } else {
             // This makes it retry.
-            self.untold.insert(id);
+            self.unassigned.insert(id);
             let its = self.slots.iter_mut().filter(|slot| slot.stand_in == Some(id));
             its.for_each(|slot| slot.stand_in = None);
         }

@@ -330,7 +330,7 @@ fn one_request_looks_for_room_on_behalf_of_all() {
 }
 
 #[test]
-fn a_full_queue_refuses_nobody_for_whom_there_is_room() {
+fn a_full_queue_refuses_no_request_with_room() {
     let cluster = cluster(&[(Role::Active, 1), (Role::Active, 0)], &[("queueLimit", "1")]);
     let _busy = cluster.try_take(0, NOW).expect("room");
     let (sink, _grants) = core();
@@ -364,7 +364,7 @@ fn a_request_that_comes_back_has_its_place_again() {
 }
 
 #[test]
-fn requests_are_told_when_they_have_nothing_to_wait_for_and_when_to_look_again() {
+fn waiting_requests_get_a_notice_when_unavailable_and_when_to_look_again() {
     let before = cluster(&[(Role::Active, 1), (Role::Active, 1)], &[]);
     let _busy = [0, 1].map(|place| before.try_take(place, NOW).expect("room"));
     let notices = Arc::new(Notices::default());

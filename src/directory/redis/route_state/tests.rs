@@ -128,7 +128,7 @@ impl Scene {
 }
 
 #[test]
-fn a_write_that_is_told_of_while_the_reply_is_under_way_makes_it_good_for_once() {
+fn a_reply_overtaken_by_a_write_is_valid_for_its_requests_only() {
     let mut scene = Scene::new();
     scene.up(true);
     scene.reply_all(|_| Reading::Unknown);
@@ -177,7 +177,7 @@ fn replies_of_a_connection_that_was_lost_are_worth_nothing() {
 }
 
 #[test]
-fn what_is_known_serves_on_and_only_what_changed_is_told_of() {
+fn known_routes_stay_in_use_and_only_changes_are_reported() {
     let mut scene = Scene::new();
     scene.up(true);
     for host in ["a", "b", "c"] {
@@ -342,7 +342,7 @@ fn a_bad_record_is_remembered_until_it_is_written_to() {
 }
 
 #[test]
-fn a_bad_record_that_was_mended_while_nobody_heard_is_asked_for_again() {
+fn a_bad_record_that_was_corrected_during_an_outage_is_read_again() {
     let mut scene = Scene::new();
     scene.up(true);
     scene.ask("a");

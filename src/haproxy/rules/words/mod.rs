@@ -39,7 +39,7 @@ pub(in super::super) struct ActionWord {
 }
 
 impl ActionWord {
-    pub(super) fn stands_in(&self, set: RuleSet) -> bool {
+    pub(super) fn is_allowed_in(&self, set: RuleSet) -> bool {
         self.sets.contains(match set {
             RuleSet::Request => 'q',
             RuleSet::Response => 's',

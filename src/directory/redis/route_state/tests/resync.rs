@@ -148,7 +148,7 @@ fn a_question_waits_while_it_is_found_out_which_data_there_is() {
 }
 
 #[test]
-fn an_edit_that_comes_with_one_host_of_a_wildcard_is_told_of_all_its_hosts() {
+fn an_edit_found_at_one_host_of_a_wildcard_is_reported_for_all_its_hosts() {
     let mut scene = Scene::new();
     scene.up(true);
     for host in ["a.w", "b.w", "own.w"] {
