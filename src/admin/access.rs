@@ -30,7 +30,7 @@ pub(super) fn check(request: &ServiceRequest, path: &str, settings: &Settings) -
     }
 }
 
-/// The client of a request, for the log: the address, and the user name that it may send beside the token.
+/// The client of a request, for the log: the address, and the user name that it may send together with the token.
 pub(super) fn who(request: &ServiceRequest) -> String {
     let address = match (request.peer, request.uid) {
         (_, Some(uid)) => format!("user {uid} of this machine"),

@@ -1,4 +1,4 @@
-//! Base64 as it stands in header fields (RFC 4648 section 4).
+//! Base64 of header fields (RFC 4648 section 4).
 
 use base64::Engine;
 use base64::alphabet::STANDARD;

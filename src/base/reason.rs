@@ -49,7 +49,7 @@ reasons! {
     UnexpectedBody = 400, "unexpected_body", "A request of this kind has no body.";
     /// The request target is neither a path, an absolute http URL, nor `*` of OPTIONS.
     BadTarget = 400, "bad_target", "The address of the request could not be read.";
-    /// `Host` is missing where HTTP/1.1 demands it, stands twice, or is no host name.
+    /// `Host` is missing in an HTTP/1.1 request, occurs twice, or is not a host name.
     BadHost = 400, "bad_host", "The request does not name its host clearly.";
     /// No frontend has this host. Hipache responds with 400 too.
     UnknownHost = 400, "unknown_host", "No website is configured at this address.";

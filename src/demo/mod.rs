@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// The port of the proxy, unless another one is asked for.
+/// The default port of the proxy.
 pub const DEFAULT_PORT: u16 = 8080;
 
 /// The guide; `{base}` is the proxy's URL and `{routes}` the path of the routes file.

@@ -421,12 +421,12 @@ impl Directory {
         routes.and(certificates.map_err(|problem| format!("certificates: {problem}")))
     }
 
-    /// The process serves: files of its state are its own from now on. Until then nothing of them is changed.
+    /// The process serves: it owns the files of its state from now on. Until then it changes none of them.
     pub fn begin(&self) {
         self.on_demand.begin();
     }
 
-    /// Leaves snapshot and files to another process from now on.
+    /// Another process owns the snapshot and the files from now on.
     pub fn retire(&self) {
         self.on_demand.retire();
         // If the queue is full, the snapshot is written once more at the end.

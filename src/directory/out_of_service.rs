@@ -32,7 +32,7 @@ impl OutOfService {
         true
     }
 
-    /// Puts all of a cluster back: the next one of its name is another one.
+    /// Enables all backends of a cluster: the next cluster of its name is another one.
     pub(super) fn forget(&self, key: &str) {
         self.lock().remove(key);
     }

@@ -321,7 +321,7 @@ impl Tree {
         fits
     }
 
-    /// Whether there is room for this spec beside deleted buckets that are still in use.
+    /// Whether there is room for this spec besides deleted buckets that are still in use.
     pub(super) fn check(&mut self, nodes: &Nodes, spec: &Spec) -> Result<(), TooManyDraining> {
         self.sweep(nodes);
         let needed = self.nodes_needed(ROOT_NODE, &spec.buckets) + self.in_use();

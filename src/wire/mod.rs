@@ -61,7 +61,7 @@ impl Version {
 /// A violation of the grammar in a head, of a request or of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadFault {
-    /// Bytes that are not allowed where they stand.
+    /// Bytes that are not allowed at their position.
     Malformed,
     /// More lines than the room provides.
     TooManyHeaders,

@@ -116,10 +116,9 @@ pub struct Settings {
     /// The number of look-ups without a route that one client address may cause in ten seconds; `None` for no limit, if
     /// such look-ups cost nothing (`server.unknownHostRate`).
     pub unknown_host_limit: Option<u32>,
-    /// The time for which requests and tunnels may go on after the order to stop (`server.drainTimeout`).
+    /// The time limit of requests and tunnels after the order to stop (`server.drainTimeout`).
     pub drain_timeout: Duration,
-    /// The time for which a tunnel may go on when its backend has left the list; `None` for no limit
-    /// (`server.tunnelDrain`).
+    /// The time limit of a tunnel after its backend has left the list; `None` for no limit (`server.tunnelDrain`).
     pub tunnel_drain: Option<Duration>,
     /// The addresses at which connections begin with a PROXY header, and the networks that may connect there
     /// (`http.proxyProtocol`, `https.proxyProtocol`).

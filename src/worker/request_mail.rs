@@ -87,7 +87,7 @@ impl RequestMail {
         }
         let message = Message { exchange: SlotKey::unpack(exchange), news };
         self.sender.deliver(message).map_err(|message| message.news)?;
-        // The worker may have been given up since.
+        // The worker may have stopped making progress since.
         if self.is_given_up.load(Ordering::SeqCst) {
             self.return_unread();
         }

@@ -279,7 +279,7 @@ impl Cluster {
         tree.adaptive.is_on().then(|| tree.adaptive.get())
     }
 
-    /// Whether the buckets of these options can be taken into use now, in the place of this cluster's.
+    /// Whether the buckets of these options can replace those of this cluster now.
     pub fn check_buckets(&self, options: &Options) -> Result<(), shaper::TooManyDraining> {
         match (self.admission.tree.get(), &options.buckets) {
             (Some(tree), Some(spec)) => tree.shaper.check(spec),

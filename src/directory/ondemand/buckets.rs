@@ -112,8 +112,8 @@ pub(super) fn remove(buckets: &mut Vec<Bucket>, name: &str) -> bool {
     buckets.len() < before || buckets.iter_mut().any(|bucket| remove(&mut bucket.children, name))
 }
 
-/// Whether one more bucket can be, in this parent. It is asked before the bucket is there, so that the tree is never deeper:
-/// all else walks it by recursion.
+/// Whether another bucket is allowed in this parent. This is checked before the bucket is added, so that the tree never
+/// exceeds its depth: all other code walks it recursively.
 pub(super) fn check_room(buckets: &[Bucket], parent: Option<&str>) -> Result<(), Refusal> {
     let (count, depth) = (count(buckets), parent.map_or(Some(0), |parent| depth_of(buckets, parent)));
     if count >= shaper::MAX_BUCKETS {

@@ -25,7 +25,7 @@ pub(super) trait Disk {
     fn link(&self, from: &str, to: &str) -> io::Result<()>;
     /// Copies a file to a new one, and waits until that is on the disk. An error if a file has that name.
     fn copy(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Whether there is anything of this name.
+    /// Whether there is a file of this name.
     fn has(&self, name: &str) -> io::Result<bool>;
     /// Whether two files have the same content.
     fn is_same(&self, one: &str, other: &str) -> io::Result<bool>;
@@ -94,7 +94,7 @@ impl Disk for Folder {
         let (mut original, to) = (File::open(self.path.join(from))?, self.path.join(to));
         let mut copy = File::create_new(&to)?;
         let copied = io::copy(&mut original, &mut copy).and_then(|_| copy.sync_all());
-        // On a full disk its room is wanted.
+        // On a full disk its space is needed.
         copied.inspect_err(|_| drop(fs::remove_file(&to)))
     }
 

@@ -143,7 +143,7 @@ impl OnDemand {
         }
     }
 
-    /// Refuses buckets that cannot be taken into use now: so many that were removed still have requests.
+    /// Refuses buckets that cannot be applied now: too many deleted ones still have requests.
     fn check_buckets(&self, name: &str, record: &FrontendRecord) -> Result<(), Refusal> {
         let Some(route) = self.route_of(name) else { return Ok(()) };
         let checked = route.cluster.check_buckets(&record.options);
@@ -204,8 +204,8 @@ impl Directory {
         let _ = self.on_demand.0.ports.set(ports);
     }
 
-    /// Has `act` called for each cluster on demand that is removed from now on, by whichever node. For the one that owns what
-    /// belongs to a cluster: a later call does nothing.
+    /// Calls `act` for each on-demand cluster that is removed from now on, by any node. It is meant for the owner of a
+    /// cluster's data: a later call has no effect.
     pub fn on_cluster_removed(&self, act: impl Fn(&str) + Send + Sync + 'static) {
         let _ = self.on_demand.0.on_removal.set(OnRemoval(Box::new(act)));
     }
@@ -317,12 +317,12 @@ impl Directory {
         self.on_demand.change(cluster, |cluster| cluster.remove_bucket(bucket))
     }
 
-    /// Refuses edits from now on, and waits until earlier ones are written, for a successor process. An error if they cannot
-    /// be written: the successor would have older ones. Then [`Directory::resume_edits`] has to follow.
+    /// Refuses edits from now on, and waits until earlier ones are written, for a successor process. An error if they
+    /// cannot be written: the successor would have older clusters. Then [`Directory::resume_edits`] has to follow.
     pub fn suspend_edits(&self) -> Result<(), String> {
         let shared = &self.on_demand.0;
         *self.on_demand.suspended() = true;
-        // What is in Redis is read from there.
+        // Clusters in Redis are read from there.
         let is_kept = shared.origin.is_some() || shared.store.as_ref().is_none_or(|store| store.flush(MAX_FLUSH));
         if is_kept {
             return Ok(());

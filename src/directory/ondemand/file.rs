@@ -16,7 +16,7 @@ const END: &str = "# end";
 /// The prefix of the revision of the cluster's last edit in Redis.
 const REVISION: &str = "# revision ";
 
-/// The greatest number of values in a section: there are not as many names.
+/// The greatest number of values in a section: there are fewer names.
 const MAX_LINES: usize = 500;
 
 /// The section of a file.
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(problem, "buckets in buckets, deeper than 8 levels");
         let flat: String = (0..61).map(|place| format!("[bucket=b{place}]\nrate=0\nceil=1\n")).collect();
         assert_eq!(own(&flat).expect_err("too many"), "there are 60 buckets, and more cannot be");
-        // x0d's are left out, and named.
+        // Those of x0d are omitted and reported.
         let read = parse("x", &format!("[director]\nscheduler=rr\n{}", nested(1000)), false).expect("a file of x0d");
         assert_eq!(read.warnings.len(), 992);
     }

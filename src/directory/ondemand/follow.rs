@@ -80,7 +80,7 @@ impl OnDemand {
             let before = self.get(&name).map(|entry| entry.definition);
             let is_later = |edit: &&LoggedEdit| before.as_ref().is_some_and(|before| edit.revision > before.revision);
             if edits.iter().filter(is_later).any(|edit| edit.is_removal && edit.name == name) {
-                // The one that is there now was made anew, and shares nothing with the one of before.
+                // The present cluster was created again, and shares nothing with the removed one.
                 self.remove(&name);
             }
             self.take_over(&name, record);

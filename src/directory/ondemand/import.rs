@@ -76,7 +76,7 @@ pub(super) fn read(name: &str, parts: &[Part<'_>], is_rewrite: bool) -> Result<R
 
 struct Reader {
     definition: ClusterDefinition,
-    /// The addresses of the backends, and which has each.
+    /// The addresses of the backends, and the backend of each.
     endpoints: HashMap<Endpoint, Box<str>>,
     names: HashSet<Box<str>>,
     unit: Unit,
@@ -133,7 +133,7 @@ impl Reader {
         }
     }
 
-    /// Adds a backend, checked as the only one of its cluster, and against the addresses and names of the others.
+    /// Adds a backend. It is checked by itself, and against the addresses and names of the others.
     fn backend(&mut self, part: &Part<'_>, name: &str, without_backends: &ClusterDefinition) {
         let (mut pairs, mut leaves) = (Vec::new(), false);
         for (_, key, value) in &part.pairs {

@@ -39,15 +39,15 @@ pub struct State {
     pub(super) removed: Vec<Box<str>>,
     /// Other files of the folder.
     pub(super) findings: Findings,
-    /// Why the folder could not be read. Then nothing is written there.
+    /// The error of reading the folder. With one, nothing is written there.
     pub(super) folder_problem: Option<String>,
 }
 
-/// Why a file gives no cluster.
+/// The reason why a file has no cluster.
 enum Fault {
-    /// It cannot be used.
+    /// Its content is invalid.
     Damaged(String),
-    /// It cannot be read. Its content may be good.
+    /// It could not be read; its content may be valid.
     Unreadable(String),
 }
 
@@ -249,11 +249,11 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 
 fn read_text(path: &Path) -> Result<Option<String>, Fault> {
     let unreadable = |error: io::Error| Fault::Unreadable(error.to_string());
-    // What is no file may block who opens it for its data.
+    // Opening anything but a regular file may block.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let mut file = match opened {
         Ok(file) => file,
-        // A link that leads nowhere is no file that has gone.
+        // A broken link is not a missing file.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };

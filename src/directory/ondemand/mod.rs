@@ -111,7 +111,7 @@ pub trait Ports: fmt::Debug + Send + Sync {
     fn close(&self, port: u16);
 }
 
-/// Told of each cluster that is removed, by whichever node.
+/// Called for each cluster that is removed, by any node.
 pub(super) struct OnRemoval(Box<dyn Fn(&str) + Send + Sync>);
 
 impl fmt::Debug for OnRemoval {
@@ -149,7 +149,7 @@ pub(super) struct OnDemand(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     table: RwLock<Table>,
-    /// The clusters of the table, as probes and operators know them.
+    /// The clusters of the table, as a catalog for probes and operators.
     clusters: Clusters,
     /// The number of the newest edit.
     version: Arc<AtomicU64>,
@@ -229,17 +229,17 @@ impl OnDemand {
         state.removed.iter().for_each(|name| self.save(name, None));
     }
 
-    /// The process serves: the files are its own from now on.
+    /// The process serves: it owns the files from now on.
     pub(super) fn begin(&self) {
         self.0.store.iter().for_each(Store::begin);
     }
 
-    /// Another process serves: the files are that one's.
+    /// Another process serves and owns the files.
     pub(super) fn retire(&self) {
         self.0.store.iter().for_each(Store::retire);
     }
 
-    /// Why no cluster of this name can be made: its file is left as it is.
+    /// The reason why no cluster of this name can be made: its file is kept.
     fn reserved(&self, name: &str) -> Option<&str> {
         self.0.store.as_ref().and_then(|store| store.reserved(name))
     }
@@ -272,18 +272,17 @@ impl OnDemand {
         self.0.on_removal.get().into_iter().for_each(|on_removal| (on_removal.0)(name));
     }
 
-    /// Has the thread that probes know of all clusters, now and from now on.
+    /// Reports all clusters to the probe thread, now and from now on.
     pub(super) fn set_watcher(&self, watcher: Arc<dyn HealthWatcher>) {
         self.0.clusters.set_watcher(watcher);
     }
 
-    /// Takes a member out of service, or puts it back, also for the lists that follow. Returns whether there was room to note
-    /// that.
+    /// Disables a member or enables it again, also for later lists. Returns whether there was room to record it.
     pub(super) fn set_out_of_service(&self, cluster: &Cluster, member: &Member, is_out: bool) -> bool {
         self.0.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out)
     }
 
-    /// What operators have taken out of service, for the log.
+    /// The backends that operators have disabled, for the log.
     pub(super) fn out_of_service(&self) -> Vec<String> {
         self.0.clusters.out_of_service.list()
     }

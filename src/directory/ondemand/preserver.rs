@@ -1,5 +1,5 @@
-//! Files that the folder had at the start, and that are kept before this program writes in their places: files of x0d, and
-//! files that cannot be used.
+//! Files that the folder had at the start and that are kept before this program writes to their names: files of x0d,
+//! and unusable files.
 
 use super::disk::{DAMAGED, Disk, ORIGINAL};
 use std::collections::BTreeMap;
@@ -8,28 +8,28 @@ use std::io;
 /// The greatest number of names that are tried for one file.
 const MAX_NAMES: u32 = 100;
 
-/// What the folder had at the start beside the clusters. Nothing of it is touched before the process serves: until then the
-/// folder is that of a process before, or a start fails and changes nothing.
+/// The contents of the folder at the start, besides the clusters. They are not touched before the process serves: until
+/// then the folder belongs to a previous process, or the start may fail and has to change nothing.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Files that a crash has left.
+    /// Files left by a crash.
     pub(super) drafts: Vec<String>,
-    /// Files that cannot be used, and why; by the name of the cluster.
+    /// Unusable files with their faults, by the name of the cluster.
     pub(super) damaged: Vec<(Box<str>, Damaged)>,
     /// Files of x0d, by the name of the cluster.
     pub(super) originals: Vec<(Box<str>, String)>,
-    /// Clusters whose files are left as they are, and why.
+    /// Clusters whose files are not written, with the reason.
     pub(super) reserved: BTreeMap<Box<str>, String>,
 }
 
-/// A file that cannot be used.
+/// An unusable file.
 #[derive(Debug)]
 pub(super) struct Damaged {
     pub(super) file: String,
     pub(super) problem: String,
 }
 
-/// What is left to be kept, by the name of the cluster.
+/// The files still to be kept, by the name of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct Preserver {
     damaged: BTreeMap<Box<str>, Vec<Damaged>>,
@@ -37,7 +37,7 @@ pub(super) struct Preserver {
 }
 
 impl Preserver {
-    /// Removes drafts and sets damaged files aside. What cannot be done now is done before the first write of its cluster.
+    /// Removes drafts and renames damaged files. Steps that fail are repeated before the first write of their cluster.
     pub(super) fn begin(disk: &impl Disk, findings: Findings) -> Self {
         for draft in &findings.drafts {
             if let Err(error) = disk.remove(draft) {
@@ -60,7 +60,7 @@ impl Preserver {
         preserver
     }
 
-    /// Keeps all files of a cluster that are to be kept, before it is written for the first time.
+    /// Keeps the files of a cluster before its first write.
     pub(super) fn keep(&mut self, disk: &impl Disk, name: &str) -> io::Result<()> {
         self.set_damaged_aside(disk, name)?;
         let Some(files) = self.originals.get(name) else { return Ok(()) };
@@ -77,7 +77,7 @@ impl Preserver {
         for Damaged { file, problem } in self.damaged.get(name).into_iter().flatten() {
             match set_aside(disk, file) {
                 Ok(kept) => log::error!("{file}: {problem}; the cluster is not there: it is kept as {kept}"),
-                // Gone, or set aside before another one of this cluster could not be.
+                // It has gone, or was renamed before another file of this cluster could not be.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(context(&error, format_args!("{file}: {problem}; giving it another name"))),
             }
@@ -91,7 +91,7 @@ fn context(error: &io::Error, what: std::fmt::Arguments<'_>) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// The names for what is kept of a file, the best one first.
+/// The names for a kept file, in order of preference.
 fn names<'n>(file: &'n str, ending: &'n str) -> impl Iterator<Item = String> + 'n {
     let name = move |number| if number == 1 { format!("{file}{ending}") } else { format!("{file}{ending}.{number}") };
     (1..=MAX_NAMES).map(name)
@@ -101,7 +101,7 @@ fn no_name(file: &str) -> io::Error {
     io::Error::other(format!("{MAX_NAMES} copies of {file} are there: remove some"))
 }
 
-/// Gives a file that is to be replaced a second name, or copies it where the file system or its rules refuse that.
+/// Gives a file that is to be replaced a second name, or copies it if the file system refuses that.
 fn keep_original(disk: &impl Disk, file: &str) -> io::Result<()> {
     for kept in names(file, ORIGINAL) {
         let made = match disk.link(file, &kept) {
@@ -123,7 +123,7 @@ fn keep_original(disk: &impl Disk, file: &str) -> io::Result<()> {
     Err(no_name(file))
 }
 
-/// Gives a file a name that none has. Returns it.
+/// Gives a file an unused name and returns it.
 fn set_aside(disk: &impl Disk, file: &str) -> io::Result<String> {
     for kept in names(file, DAMAGED) {
         if !disk.has(&kept)? {

@@ -25,13 +25,13 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Bytes written at once.
 const PIECE: usize = 64 * 1024;
 
-/// Lines of the log for clusters that could not be written in one go.
+/// Number of log lines for clusters that could not be written in one pass.
 const MAX_LINES: usize = 10;
 
 /// The desired file of each cluster; `None` for no file.
 type Wanted = BTreeMap<Box<str>, Option<Arc<ClusterDefinition>>>;
 
-/// Writes that failed, and why.
+/// Failed writes with their errors.
 #[derive(Debug, Default)]
 struct Failures {
     wanted: Wanted,
@@ -54,14 +54,14 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     clock: Clock,
-    /// Clusters whose files are left as they are, and why.
+    /// Clusters whose files are not written, with the reason.
     reserved: BTreeMap<Box<str>, String>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     wanted: Wanted,
-    /// What could not be written. It is tried again at `retry_at`.
+    /// Failed writes. They are retried at `retry_at`.
     failed: Wanted,
     retry_at: Moment,
     has_begun: bool,
@@ -86,16 +86,16 @@ impl Store {
         Ok(Self(shared))
     }
 
-    /// The folder is this process's: files may be changed from now on.
+    /// The process owns the folder: files may be changed from now on.
     pub(super) fn begin(&self) {
         let mut queue = self.0.lock();
-        // There is something to be done first.
+        // There is earlier work.
         (queue.has_begun, queue.is_writing) = (true, true);
         drop(queue);
         self.0.changed.notify_all();
     }
 
-    /// Why the file of a cluster is left as it is; `None` where it is written.
+    /// The reason why the file of a cluster is not written; `None` if it is written.
     pub(super) fn reserved(&self, name: &str) -> Option<&str> {
         self.0.reserved.get(name).map(String::as_str)
     }
@@ -118,7 +118,7 @@ impl Store {
         waited.unwrap_or_else(PoisonError::into_inner).0.is_done()
     }
 
-    /// Writes nothing any more: the folder is another process's.
+    /// Ends all writes: another process owns the folder.
     pub(super) fn retire(&self) {
         let mut queue = self.0.lock();
         queue.is_stopping = true;
@@ -160,14 +160,14 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Returns whether the folder is this process's; `false` where it never will be.
+    /// Returns whether the process owns the folder; `false` if it never will.
     fn until_begun(&self) -> bool {
         let waits = |queue: &mut Queue| !queue.has_begun && !queue.is_stopping;
         let queue = self.changed.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
         queue.has_begun
     }
 
-    /// Notes what could not be written.
+    /// Records a failed write.
     fn has_written(&self, failures: Failures) {
         let mut queue = self.lock();
         queue.is_writing = false;
@@ -208,7 +208,7 @@ impl Shared {
     }
 }
 
-/// Tells of clusters that cannot be written, once each, and of those that are written after all.
+/// Logs clusters that cannot be written, once each, and clusters that are written after all.
 fn tell(told: &mut BTreeSet<Box<str>>, written: Vec<Box<str>>, problems: &BTreeMap<Box<str>, String>) {
     let news: Vec<_> = problems.iter().filter(|(name, _)| !told.contains(*name)).collect();
     for (name, problem) in news.iter().take(MAX_LINES) {
@@ -225,7 +225,7 @@ fn tell(told: &mut BTreeSet<Box<str>>, written: Vec<Box<str>>, problems: &BTreeM
     }
 }
 
-/// Writes all of these. Returns those that could not be written.
+/// Writes all of these. Returns the ones that failed.
 fn write_all(disk: &impl Disk, preserver: &mut Preserver, wanted: Wanted, piece: usize) -> Failures {
     let (mut failures, mut drafted) = (Failures::default(), Wanted::new());
     for (name, cluster) in wanted {
@@ -243,7 +243,7 @@ fn write_all(disk: &impl Disk, preserver: &mut Preserver, wanted: Wanted, piece:
     failures
 }
 
-/// The name of a file that is being written. A process that was replaced may be about to write one too.
+/// The name of a draft. A process that was replaced may be about to write one too.
 fn draft_of(name: &str) -> String {
     format!("{name}.{}{DRAFT}", process::id())
 }
@@ -265,7 +265,7 @@ fn draft(disk: &impl Disk, name: &str, text: &str, piece: usize) -> io::Result<(
 fn take_into_use(disk: &impl Disk, drafted: Wanted, failures: &mut Failures) {
     let drafts: Vec<String> =
         drafted.iter().filter(|(_, cluster)| cluster.is_some()).map(|(name, _)| draft_of(name)).collect();
-    // Where they cannot be waited for together, the one that is at fault is found.
+    // If they cannot be synchronized together, each is synchronized by itself to find the faulty one.
     let is_synced = drafts.is_empty() || disk.sync(&drafts).is_ok();
     let mut in_use = Wanted::new();
     for (name, cluster) in drafted {

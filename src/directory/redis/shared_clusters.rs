@@ -73,7 +73,7 @@ pub(in crate::directory) struct LoggedEdit {
     pub(in crate::directory) revision: u64,
     /// The cluster.
     pub(in crate::directory) name: String,
-    /// The cluster was removed.
+    /// Whether the cluster was removed.
     pub(in crate::directory) is_removal: bool,
 }
 

@@ -93,7 +93,7 @@ impl UpgradeState {
             (Self::None, None) => "this process is stopping".to_owned(),
             (Self::None, Some(listeners)) => {
                 notify::reloading("upgrading");
-                // This is determined before the new process starts: a later command is refused and told so.
+                // This is decided before the new process starts: a later command is refused with a reason.
                 let is_awaited = report::is_awaited();
                 let handles = || listeners.handles().map_err(|error| format!("making handles of the sockets: {error}"));
                 let sockets = directory.suspend_edits().and_then(|()| handles());

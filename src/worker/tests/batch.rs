@@ -1,4 +1,4 @@
-//! What the poll tells in one turn is done in stages: what becomes of those who are in one batch.
+//! Events of one poll are handled in stages: the results for connections in the same batch.
 
 use super::end::End;
 use super::*;

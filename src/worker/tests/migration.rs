@@ -231,7 +231,7 @@ fn a_client_that_arrives_between_two_workers_waits_for_the_next() {
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
 }
 
-/// A worker that never ran, for want of a thread, takes no client with it.
+/// A worker that never ran, for lack of a thread, takes no client with it.
 #[test]
 fn a_client_that_arrives_waits_for_a_worker_that_runs() {
     let mut stage = Stage::new("unborn", 10);

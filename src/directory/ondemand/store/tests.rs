@@ -21,7 +21,7 @@ struct Model {
     /// Operations fail instead of a power failure.
     room: Cell<usize>,
     refuses_links: Cell<bool>,
-    /// The only file that cannot get another name.
+    /// The only file that cannot get a second name.
     stuck: RefCell<Option<String>>,
 }
 
@@ -187,7 +187,7 @@ fn a_crash_between_any_two_bytes_leaves_the_old_or_the_new_file() {
     }
 }
 
-/// What cannot be written of these, in an order of its own.
+/// The failed writes of these, sorted.
 fn failures(disk: &Model, wanted: impl IntoIterator<Item = (&'static str, Option<u16>)>) -> BTreeMap<Box<str>, String> {
     let wanted =
         wanted.into_iter().map(|(name, version)| (name.into(), version.map(|version| Arc::new(cluster(version)))));
@@ -222,7 +222,7 @@ fn a_cluster_that_cannot_be_written_keeps_no_other_from_the_disk() {
     assert!(files.contains_key("a.db") && version(&files) == Some(2));
 }
 
-/// A disk with a file of x0d, and what is to be kept of it.
+/// A disk with a file of x0d, and the names of the files to be kept.
 fn with_original(taken: &[(&str, &str)]) -> (Model, Preserver) {
     let disk = Model::new(usize::MAX);
     for (name, text) in [("x.db", "of x0d")].iter().chain(taken) {
