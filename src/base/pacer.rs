@@ -1,21 +1,21 @@
-//! A number of bytes a second that all cores keep together.
+//! A limit of bytes a second, shared by all cores.
 //!
-//! Bytes are counted when they have passed, and their flow waits until they are paid for. So flows take turns in the order in
-//! which they have counted theirs. Over any time `t`, no more than `rate * t` bytes and the burst pass, and one read of each
-//! flow.
+//! Bytes are counted after they have passed, and their flow waits until they are paid for at the rate. So flows take
+//! turns in the order in which they have counted. Over any time `t`, at most `rate * t` bytes, the burst, and one read
+//! of each flow pass.
 
 use super::clock::Moment;
 use super::rate_limiter::{RateLimiter, Turn};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The least number of bytes that may pass at once.
+/// The smallest burst, in bytes.
 const MIN_BURST: u64 = 16 * 1024;
 
-/// The bytes that are paid for in advance: a small read costs no atomic.
+/// The bytes that a flow pays for in advance, so a small read needs no atomic operation.
 const ADVANCE: u64 = 4 * 1024;
 
-/// The rate, and what was counted. It is `Default` for any number of bytes.
+/// The rate, and the bytes counted so far. `Default` has no limit.
 #[derive(Debug)]
 pub struct Pacer {
     limiter: RateLimiter,
@@ -23,7 +23,7 @@ pub struct Pacer {
     waits: AtomicU64,
 }
 
-/// The part of one flow of bytes: what is paid for and has yet to pass.
+/// The state of one flow: bytes that are paid for and have not passed yet.
 #[derive(Debug, Default)]
 pub struct Credit(u64);
 
@@ -34,23 +34,23 @@ impl Default for Pacer {
 }
 
 impl Pacer {
-    /// Sets the rate in bytes a second; 0 for any number.
+    /// Sets the rate in bytes a second; 0 for no limit.
     pub fn set_rate(&self, rate: u64) {
         self.limiter.set_per_second(rate);
     }
 
-    /// The rate in bytes a second; 0 for any number.
+    /// The rate in bytes a second; 0 for no limit.
     pub fn rate(&self) -> u64 {
         self.limiter.per_second()
     }
 
-    /// The bytes that were counted, and how often a flow had to wait.
+    /// The number of counted bytes, and of waits.
     pub fn totals(&self) -> (u64, u64) {
         (self.bytes.load(Ordering::Relaxed), self.waits.load(Ordering::Relaxed))
     }
 
-    /// Counts bytes of a flow that have passed at `now`; none, before the first one. Returns the moment from which it may pass
-    /// more, where that is not now.
+    /// Counts bytes of a flow that have passed at `now`; 0 before the first read. Returns the moment from which the
+    /// flow may pass more bytes, if that is later than `now`.
     pub fn count(&self, credit: &mut Credit, bytes: usize, now: Moment) -> Option<Moment> {
         if self.rate() == 0 {
             return None;
@@ -72,7 +72,7 @@ impl Pacer {
         }
     }
 
-    /// The flow has ended: what it has paid in advance is others'.
+    /// Ends a flow: bytes that it has paid for in advance are returned.
     pub fn end(&self, credit: Credit) {
         if self.rate() > 0 && credit.0 > 0 {
             self.bytes.fetch_sub(credit.0, Ordering::Relaxed);
@@ -88,7 +88,8 @@ mod tests {
     use std::collections::BinaryHeap;
     use std::time::Duration;
 
-    /// Plays flows that always have more bytes, in reads of up to `read`, for ten seconds. Returns the bytes of each.
+    /// Simulates flows that always have more bytes, in reads of up to `read`, for ten seconds. Returns the bytes of
+    /// each.
     fn play(pacer: &Pacer, flows: usize, read: usize, seed: u64, check: impl Fn(u64, Moment)) -> Vec<u64> {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut credits: Vec<_> = (0..flows).map(|_| Credit::default()).collect();
@@ -177,7 +178,7 @@ mod tests {
             }
         });
         assert_eq!(pacer.totals().0, 40_000_000);
-        // The next one waits for what all have counted, and for its own: but for the burst, which is there at once.
+        // The next flow waits for the bytes of all flows and for its own, less the burst.
         let until = pacer.count(&mut Credit::default(), 1000, Moment::ZERO).expect("a wait");
         let expected = 40_000_000 + 1000 + ADVANCE - 100_000;
         assert!(until.as_micros().abs_diff(expected) < 1000, "{until:?}");

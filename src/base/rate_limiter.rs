@@ -1,9 +1,9 @@
-//! Rates that all cores keep together, without a queue or a timer: a token bucket in one number, by the generic cell rate
+//! Rate limits shared by all cores, without a queue or a timer: a token bucket in one number, by the generic cell rate
 //! algorithm (GCRA, ITU-T I.371, annex A).
 //!
-//! The number is the moment at which all units that were taken are paid for. A caller that takes units knows at once when they
-//! are its own, or that this would be too late; so there is nothing to wait in, and callers are served in the order in which
-//! they took. Over any time `t`, no more than `rate * t` units and a burst are paid for.
+//! The number is the moment at which all units taken so far are paid for at the rate. A caller that takes units gets
+//! the moment from which they are its own, or a refusal if that would be too late. So there is no queue, and callers
+//! are served in the order in which they took. Over any time `t`, at most `rate * t` units plus a burst are paid for.
 
 use super::clock::Moment;
 use std::num::NonZeroU64;
@@ -12,40 +12,40 @@ use std::time::Duration;
 
 const NANOS: u64 = 1_000_000_000;
 
-/// The time whose units are there at once: a tenth of a second.
+/// The burst, as a time: the units of a tenth of a second are available at once.
 const BURST_NANOS: u64 = NANOS / 10;
 
-/// So many units a second.
+/// A number of units a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     per_second: NonZeroU64,
     min_burst: u64,
 }
 
-/// When units are the caller's own.
+/// The moment from which units are the caller's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Now.
     Now,
     /// At this moment.
     At(Moment),
-    /// Later than the caller would wait: none was taken.
+    /// Later than the caller would wait: no unit was taken.
     Refused,
 }
 
 impl Rate {
-    /// So many units a second; `None` for 0. The units of a tenth of a second are there at once, and `min_burst` at least.
+    /// A rate of units a second; `None` for 0. The burst is the units of a tenth of a second, and at least `min_burst`.
     pub fn new(per_second: u64, min_burst: u64) -> Option<Self> {
         NonZeroU64::new(per_second).map(|per_second| Self { per_second, min_burst })
     }
 
-    /// The time that so many units take.
+    /// The time of this number of units at the rate.
     pub fn time_of(self, units: u64) -> Duration {
         Duration::from_nanos(self.nanos_of(units))
     }
 
-    /// Takes units, if they come within `longest`. `paid_at` is the state, in nanoseconds of the clock: 0 at first, and to be
-    /// forgotten once that moment has passed.
+    /// Takes units, if they are available within `longest`. `paid_at` is the state, in nanoseconds of the clock: 0 at
+    /// first. It may be dropped once that moment has passed.
     pub fn take(self, paid_at: &mut u64, units: u64, longest: Duration, now: Moment) -> Turn {
         let (after, wait) = self.charge(*paid_at, units, nanos(now));
         if Duration::from_nanos(wait) > longest {
@@ -55,7 +55,7 @@ impl Rate {
         turn(wait, now)
     }
 
-    /// The state after so many units, and how many nanoseconds the caller waits for them.
+    /// The state after these units, and the caller's wait for them in nanoseconds.
     fn charge(self, paid_at: u64, units: u64, now_nanos: u64) -> (u64, u64) {
         let after = paid_at.max(now_nanos).saturating_add(self.nanos_of(units));
         let burst = self.nanos_of(self.min_burst).max(BURST_NANOS);
@@ -67,37 +67,37 @@ impl Rate {
     }
 }
 
-/// A rate, or none, and what was taken of it by all cores.
+/// A rate, or none, and the units that all cores have taken.
 #[derive(Debug)]
 pub struct RateLimiter {
-    /// Units a second; 0 for any number.
+    /// Units a second; 0 for no limit.
     per_second: AtomicU64,
     min_burst: u64,
     paid_at: AtomicU64,
 }
 
 impl RateLimiter {
-    /// One without a rate. `min_burst` is for [`Rate::new`].
+    /// A limiter without a rate. `min_burst` is for [`Rate::new`].
     pub const fn new(min_burst: u64) -> Self {
         Self { per_second: AtomicU64::new(0), min_burst, paid_at: AtomicU64::new(0) }
     }
 
-    /// Sets the units a second; 0 for any number.
+    /// Sets the units a second; 0 for no limit.
     pub fn set_per_second(&self, per_second: u64) {
         self.per_second.store(per_second, Ordering::Relaxed);
     }
 
-    /// The units a second; 0 for any number.
+    /// The units a second; 0 for no limit.
     pub fn per_second(&self) -> u64 {
         self.per_second.load(Ordering::Relaxed)
     }
 
-    /// The rate; `None` for any.
+    /// The rate; `None` for no limit.
     pub fn rate(&self) -> Option<Rate> {
         Rate::new(self.per_second(), self.min_burst)
     }
 
-    /// Takes units, if they come within `longest`.
+    /// Takes units, if they are available within `longest`.
     pub fn take(&self, units: u64, longest: Duration, now: Moment) -> Turn {
         let Some(rate) = self.rate() else { return Turn::Now };
         let take = |paid_at: u64| {
@@ -110,7 +110,7 @@ impl RateLimiter {
         }
     }
 
-    /// Gives units back that were taken and not used.
+    /// Returns units that were taken and not used.
     pub fn give_back(&self, units: u64) {
         let Some(rate) = self.rate() else { return };
         let less = |paid_at: u64| Some(paid_at.saturating_sub(rate.nanos_of(units)));

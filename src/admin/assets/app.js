@@ -1,5 +1,5 @@
 "use strict";
-// The dashboard of one node. The stream of events tells once a second what is shown; where there is none, the views are asked.
+// The dashboard of one node. It shows the event stream, which has an event a second; without a stream it requests the views.
 const SECONDS = 60;
 const byId = (id) => document.getElementById(id);
 const samples = []; // the statuses of the last minute
@@ -46,7 +46,7 @@ async function ask(path, options) {
   return text ? JSON.parse(text) : null;
 }
 
-// A line through values, as high as the greatest.
+// A line through values, scaled to the greatest.
 function draw(svg, values, failed) {
   const width = Math.max(values.length - 1, 1), top = Math.max(1, ...values);
   svg.setAttribute("viewBox", `0 0 ${width} 100`);
@@ -78,14 +78,14 @@ function drawHistory(svg, history) {
   draw(svg, history.map((second) => second[0]), history.map((second) => second[1]));
 }
 
-// Changes a cell only where it shows something else: what is selected or has the focus stays.
+// Changes a cell only if its text differs, so that selection and focus stay.
 function set(node, text, className) {
   const shown = text === undefined || text === null ? "" : String(text);
   if (node.textContent !== shown) node.textContent = shown;
   if ((node.getAttribute("class") || "") !== (className || "")) node.className = className || "";
 }
 
-// Makes the children of a node those of these keys, in this order. One that is there already is changed and not replaced.
+// Gives a node children with these keys, in this order. Existing children are changed, not replaced.
 function sync(parent, items) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let place = parent.firstElementChild;
@@ -100,7 +100,7 @@ function sync(parent, items) {
   known.forEach((child) => child.remove());
 }
 
-// A row of plain cells, each a text or a text and a class.
+// A row of plain cells: each is a text, or a text and a class.
 function plainRow(key, cells) {
   return {
     key,
@@ -118,7 +118,7 @@ function fill(list, rows) {
 
 const failures = (status) => Object.values(status.failures).reduce((sum, count) => sum + count, 0);
 
-// The duration that this part of the requests between two statuses took no longer than.
+// The duration within which this part of the requests between two statuses ended.
 function percentile(first, last, part) {
   const before = new Map(first ? first.latency.total.buckets : []);
   const counts = last.latency.total.buckets.map(([bound, count]) => [bound, count - (before.get(bound) || 0)]);
@@ -135,7 +135,7 @@ function showStatus(status) {
   status.at = performance.now() / 1000;
   if (samples.length && samples[samples.length - 1].pid !== status.pid) samples.length = 0;
   samples.push(status);
-  // A page that was hidden has seen nothing for a while: what is older than a minute is no part of the last one.
+  // A hidden page gets no updates: values older than a minute do not belong to the last minute.
   while (samples.length > 1 && samples[0].at < status.at - SECONDS - 1) samples.shift();
   const rates = (count) => samples.slice(1).map((now, at) => {
     return Math.max(0, (count(now) - count(samples[at])) / Math.max(now.at - samples[at].at, 0.001));
@@ -180,7 +180,7 @@ function showTables(status, first) {
   }));
 }
 
-// Tells what came of an action, for a while.
+// Shows the outcome of an action for a while.
 let saying;
 function say(text) {
   clearTimeout(saying);
@@ -379,8 +379,8 @@ async function look() {
   } catch (error) { stale(error.message); }
 }
 
-// The stream of events, when it has told something last, and when it is tried again where it does not work: behind a proxy
-// that holds it back, or with too many who look.
+// The event stream, the time of its last event, and the time of the next attempt after a failure, such as behind a proxy that
+// buffers it, or beyond the limit of streams.
 let stream = null, told = 0, retryAt = 0;
 
 function hangUp() {
@@ -402,7 +402,7 @@ function listen() {
   stream.onerror = () => stale("the connection was lost");
 }
 
-// Shows other hosts than before: at once, and then as the stream tells.
+// Shows other hosts: at once, and then with each event.
 async function change() {
   hangUp();
   try { await lookAtHosts(); } catch (error) { stale(error.message); }
