@@ -61,7 +61,7 @@ impl Backend {
         }
     }
 
-    /// A backend that no list has: it stands for the other end of a connection that another process has opened.
+    /// A backend outside all lists, for the other end of a connection that another process has opened.
     pub fn stand_in(endpoint: Endpoint) -> Self {
         Self::new(BackendId(NonZeroU64::MAX), endpoint)
     }

@@ -170,7 +170,7 @@ impl MemberState {
         self.slots.history()
     }
 
-    /// Takes a slot whatever its capacity is: for a request that is there already.
+    /// Takes a slot beyond any capacity, for a request that is already in flight.
     pub(super) fn take_beyond(&self) -> Counted {
         self.slots.take_beyond()
     }

@@ -188,7 +188,7 @@ impl Route {
         self.marks.iter().any(|mark| mark.ends_at(now).is_some())
     }
 
-    /// The place of the first member at this endpoint, of which no more is known than its URL.
+    /// The place of the first member at the endpoint of this URL.
     pub fn place_at(&self, endpoint: &Endpoint) -> Option<usize> {
         let is_it = |known: &Endpoint| {
             (known.host(), known.port(), known.is_secure()) == (endpoint.host(), endpoint.port(), endpoint.is_secure())

@@ -81,7 +81,7 @@ impl Slots {
         self.take_together(usable)
     }
 
-    /// Takes one whatever the limit is: for a request that is at its member already.
+    /// Takes one beyond any limit, for a request that is already at its member.
     pub(super) fn take_beyond(&self) -> Counted {
         if self.limit.load(Ordering::SeqCst) == APART {
             self.history.enter();

@@ -42,13 +42,13 @@ impl ForwardingResponse {
         step
     }
 
-    /// A response that another process has begun. Its connection to the backend is none of the pool's.
+    /// A response that another process has begun. Its connection to the backend does not belong to the pool.
     pub(super) fn moved(context: Box<RequestContext>, course: ResponseCourse) -> Self {
         let course = ResponseCourse { upstream_stays: false, ..course };
         Self { context, course, is_for_readers: false }
     }
 
-    /// Whether another process could go on with it.
+    /// Whether another process could continue it.
     pub(super) fn is_portable(&self) -> bool {
         let RequestContext { upload, download, caching, compressor, .. } = &*self.context;
         let fills = caching.as_ref().is_some_and(|caching| caching.is_filling());

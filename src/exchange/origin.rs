@@ -10,23 +10,23 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
-    /// The host that was asked for.
+    /// The host of the request.
     pub(super) host: Box<str>,
     /// The key of the frontend that serves it.
     pub(super) pattern: Box<str>,
     /// The identifier of the frontend.
     pub(super) frontend_id: Box<str>,
-    /// The URL of the backend, without what is secret in it.
+    /// The URL of the backend, without secrets.
     pub(super) backend_url: Box<str>,
-    /// The same with scheme, host and port alone: the member is found again by it.
+    /// Scheme, host and port of the backend, by which the member is found again.
     pub(super) endpoint: Box<str>,
     /// The name of its bucket.
     pub(super) bucket: Option<Box<str>>,
-    /// The client, or its network, where the frontend has a limit for each (`maxRequestsPerClient`).
+    /// The client, or its network, if the frontend has a limit for each client (`maxRequestsPerClient`).
     pub(super) counted_client: Option<IpAddr>,
     /// The time that the request spent in other processes.
     pub(super) elapsed: Duration,
-    /// The times of the frontend.
+    /// The timeouts of the frontend.
     pub(super) timeouts: Timeouts,
     /// The route has yet to be looked up.
     #[serde(skip, default = "yes")]
@@ -48,7 +48,7 @@ impl Origin {
         &self.frontend_id
     }
 
-    /// The URL of the backend, without what is secret in it.
+    /// The URL of the backend, without secrets.
     pub fn backend_url(&self) -> &str {
         &self.backend_url
     }

@@ -187,7 +187,7 @@ impl PendingWrite {
         self.0.as_ref().map_or(&[], |kept| kept.bytes.suffix(kept.sent))
     }
 
-    /// Bytes that another process was to send.
+    /// Bytes that another process has not sent.
     pub(super) fn restored(bytes: &[u8], now: Moment, buffers: &mut BufferPool) -> Self {
         if bytes.is_empty() {
             return Self::default();

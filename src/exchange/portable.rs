@@ -36,7 +36,7 @@ pub struct PortableExchange {
     progress: Progress,
     stats: PortableStats,
     origin: Origin,
-    /// Microseconds until its deadline; `None` where it has none.
+    /// Microseconds until its deadline; `None` without one.
     due_in_micros: Option<u64>,
 }
 
@@ -47,7 +47,7 @@ enum Progress {
     Response(PortableResponse),
 }
 
-/// A response whose head has left.
+/// A response whose head was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PortableResponse {
@@ -62,11 +62,11 @@ struct PortableResponse {
 /// The bytes of an exchange.
 #[derive(Debug, Default)]
 pub struct PortableBytes<B> {
-    /// What the log wants of the request.
+    /// The facts about the request for the log.
     pub log_fields: B,
-    /// Bytes that the client's socket has not taken.
+    /// Bytes that the client's socket has not accepted.
     pub to_client: B,
-    /// The same of the backend's socket.
+    /// Bytes that the backend's socket has not accepted.
     pub to_upstream: B,
 }
 
@@ -76,7 +76,7 @@ impl Exchange {
         matches!(self.state, State::Tunnel(_))
     }
 
-    /// Whether another process can continue it. To be called between two steps.
+    /// Whether another process can continue it. It is called between two steps.
     pub fn is_portable(&self) -> bool {
         let common = &self.common;
         let is_known = common.permit.is_some() || common.origin.is_some();
@@ -92,7 +92,7 @@ impl Exchange {
             }
     }
 
-    /// Its state for another process, and what the log wants of its request. [`Exchange::pending_write`] has the bytes.
+    /// Its state for another process, and the facts about its request for the log. [`Exchange::pending_write`] has the bytes.
     pub fn to_portable(&self, now: Moment) -> Option<(PortableExchange, Box<[u8]>)> {
         if !self.is_portable() {
             return None;
@@ -148,7 +148,7 @@ impl Exchange {
         })
     }
 
-    /// Continues the exchange of another process. Its route has yet to be looked up ([`Exchange::rejoin`]); until then it
+    /// Continues the exchange of another process. Its route is looked up later ([`Exchange::rejoin`]); until then it
     /// holds no permit.
     pub fn from_portable(portable: PortableExchange, bytes: PortableBytes<Vec<u8>>, core: &mut WorkerContext) -> Self {
         let PortableExchange { progress, stats, origin, due_in_micros } = portable;
@@ -223,7 +223,7 @@ impl Exchange {
         url.and_then(|url| route.place_at(url.endpoint())).is_some()
     }
 
-    /// The bytes that the socket of a side has not taken yet.
+    /// The bytes that the socket of a side has not accepted yet.
     pub fn pending_bytes(&self, side: Side) -> &[u8] {
         self.common.pending_write(side).pending()
     }
@@ -239,7 +239,7 @@ mod tests {
     const TUNNEL: &str = r#"{"tunnel":{"client_ended":true,"upstream_ended":false,"upstream_write_closed":false,"frames":{"payload":70000,"start":[130,127],"header_len":4,"is_lost":false,"is_closed":false}}}"#;
     const RESPONSE: &str = r#"{"response":{"body":{"reader":{"Chunked":{"at":{"Data":12},"spare":16384,"extension_bytes":16384,"trailer_bytes":8192}},"chunked":true,"received":99},"course":{"client_stays":true,"ends_with_connection":false,"has_no_length":true,"upstream_stays":true,"upload_irrelevant":false,"upload_is_optional":false},"is_http11":true,"keep_alive":true,"received_bytes":50,"connections":1}}"#;
 
-    /// Another process reads this form. Whoever changes it gives it a new version, here too.
+    /// Another process reads this format. Each change of it needs a new version, here too.
     #[test]
     fn the_form_has_a_version() {
         for progress in [TUNNEL, RESPONSE] {

@@ -174,7 +174,7 @@ impl Request {
         (*upgrade, *request_id) = (place("Upgrade"), place("X-Request-Id"));
     }
 
-    /// One that another process has sent to a backend: what the log wants of it, and of its client's connection.
+    /// A request that another process has sent to a backend: the facts about it, and about its client's connection.
     pub(super) fn past(fields: &LogFields, is_http11: bool, keep_alive: bool, buffers: &mut BufferPool) -> Self {
         let version = if is_http11 { Version::Http11 } else { Version::Http10 };
         let flags = RequestFlags { keep_alive, ..RequestFlags::default() };
@@ -389,7 +389,7 @@ impl Request {
 }
 
 impl LogFields {
-    /// The fields as another process has had them by [`LogFields::into_bytes`].
+    /// The fields from the bytes of [`LogFields::into_bytes`] of another process.
     pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes.into())
     }

@@ -81,7 +81,7 @@ impl RequestStats {
         }
     }
 
-    /// The facts of an exchange that another process has begun. Its time there is no part of them ([`Origin`](super::Origin)).
+    /// The facts of an exchange that another process has begun, without its time there ([`Origin`](super::Origin)).
     pub(super) fn from_portable(portable: PortableStats, now: Moment) -> Self {
         let cache =
             portable.cache.and_then(|name| Counter::ALL.iter().find(|counter| counter.name() == &*name).copied());

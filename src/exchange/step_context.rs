@@ -270,7 +270,7 @@ impl CommonState {
         }
     }
 
-    /// The times of the frontend, once they are known.
+    /// The timeouts of the frontend, once they are known.
     fn own_timeouts(&self) -> Option<&Timeouts> {
         let of_origin = || self.origin.as_ref().map(|origin| &origin.timeouts);
         self.options().map(|options| &options.timeouts).or_else(of_origin)

@@ -38,7 +38,7 @@ pub(super) struct PortableTunnel {
 }
 
 impl Tunnel {
-    /// Whether another process could go on with it.
+    /// Whether another process could continue it.
     pub(super) fn is_portable(&self) -> bool {
         self.retires_for.is_none() && !self.is_ending()
     }
@@ -53,7 +53,7 @@ impl Tunnel {
         Self { request, client_ended, upstream_ended, upstream_write_closed, frames, retires_for: None }
     }
 
-    /// What of the request is left for the log.
+    /// The facts about the request for the log.
     pub(super) fn log_fields(&self) -> &LogFields {
         &self.request
     }

@@ -79,7 +79,7 @@ pub struct WorkerContext {
     pub(super) cache_key: Vec<u8>,
     /// Bytes by which the buffers may have grown while a cache fill is read faster than its client reads it.
     pub most_read_ahead: usize,
-    /// Another process serves in place of this one: what ends here may come back at once.
+    /// Another process has replaced this one: clients whose connections end here may reconnect at once.
     pub is_replaced: bool,
     /// The wall-clock time of [`Moment::ZERO`].
     pub wall_origin: SystemTime,

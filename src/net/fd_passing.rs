@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Limit of a send: a peer that does not receive for longer is stuck.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The most files that one message carries.
+/// The greatest number of files in one message.
 pub const MAX_FILES: usize = 2;
 
 /// The longest message.

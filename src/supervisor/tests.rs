@@ -223,7 +223,7 @@ fn a_panic_costs_its_worker_and_no_other() {
     scene.until("how it came to it", |_| {
         let logged = logged();
         logged
-            .split_once("worker-0: this has led to the panic:")
+            .split_once("worker-0: backtrace of the panic:")
             .is_some_and(|(_, trace)| trace.contains("supervisor::tests::"))
     });
 }

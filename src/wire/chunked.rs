@@ -34,7 +34,7 @@ pub struct Chunked {
     trailer_bytes: usize,
 }
 
-/// Where in the coding the next byte stands.
+/// The position of the next byte in the coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum ChunkPosition {
     /// At the line of a chunk's size.

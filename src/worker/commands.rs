@@ -54,17 +54,17 @@ pub enum DrainTarget {
     Outside(OutsideTarget),
 }
 
-/// Another process, which takes clients without encryption.
+/// Another process, which accepts clients without TLS.
 #[derive(Clone, Debug)]
 pub struct OutsideTarget {
-    /// What sends them there.
+    /// The sender of the clients.
     pub sender: Sender<Departure>,
-    /// It takes clients with a tunnel or a response under way too.
+    /// It also accepts clients with a tunnel or a response in progress.
     pub takes_running: bool,
 }
 
 impl DrainTarget {
-    /// Whether the target takes this client, as far as that is up to its connection.
+    /// Whether the target accepts this client's connection.
     pub(super) fn takes(&self, client: &Client) -> bool {
         match self {
             Self::Worker(..) => true,

@@ -11,15 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Clients for another process.
 #[derive(Debug)]
 pub enum Departure {
-    /// Those without an exchange: [`MigratingConnection::into_plain`].
+    /// Clients without an exchange: [`MigratingConnection::into_plain`].
     Idle(Vec<MigratingConnection>),
-    /// Those with one.
+    /// Clients with an exchange.
     Running(DepartingBatch),
-    /// None follow.
+    /// No more clients follow.
     End,
 }
 
-/// Clients with an exchange, on their way to another process. When dropped, the clients that are left return to their worker
+/// Clients with an exchange, in transit to another process. When dropped, the remaining clients return to their worker
 /// and continue there.
 #[derive(Debug)]
 pub struct DepartingBatch {
@@ -30,7 +30,7 @@ pub struct DepartingBatch {
 /// The worker of a batch.
 pub(super) struct Home {
     pub(super) handoff: HandoffQueue,
-    /// Until the batch is settled its worker sends no other one, and does not end.
+    /// Until the batch is confirmed or dropped, its worker sends no other batch and does not end.
     pub(super) in_transit: Arc<AtomicBool>,
     /// Makes the worker read its queue.
     pub(super) wake: Box<dyn Fn() + Send>,
@@ -43,7 +43,7 @@ impl fmt::Debug for Home {
 }
 
 impl DepartingBatch {
-    /// A batch of these clients. Without a home they end if they are not taken.
+    /// A batch of these clients. Without a home they end if they are not accepted.
     pub(super) fn new(clients: Vec<MigratingConnection>, home: Option<Home>) -> Self {
         Self { clients, home }
     }
@@ -53,7 +53,7 @@ impl DepartingBatch {
         self.clients.iter().filter_map(MigratingConnection::running)
     }
 
-    /// Removes the clients at these places: the other process has taken them, and no others.
+    /// Removes the clients at these places, which are those that the other process has accepted.
     pub fn settle(mut self, taken: &[u32]) {
         let mut place = 0;
         self.clients.retain(|_| {
@@ -81,7 +81,7 @@ impl Drop for DepartingBatch {
 }
 
 impl MigratingConnection {
-    /// How many bytes have to be sent with it.
+    /// The number of bytes to send with it.
     pub(super) fn running_bytes(&self) -> usize {
         self.running().map_or(0, |client| client.bytes.parts().iter().map(|part| part.len()).sum())
     }

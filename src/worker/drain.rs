@@ -26,14 +26,14 @@ pub(super) struct Drain {
     pub(super) running: RunningDepartures,
 }
 
-/// The clients with an exchange that another process takes.
+/// The clients with an exchange for another process.
 #[derive(Debug, Default)]
 pub(super) struct RunningDepartures {
-    /// Those that may leave.
+    /// Clients that may leave.
     pub(super) waiting: BTreeSet<SlotKey>,
-    /// Those that were not taken, and stay.
+    /// Clients that were not accepted, and stay.
     pub(super) refused: BTreeSet<SlotKey>,
-    /// A batch is on its way, and may return.
+    /// A batch is in transit, and may return.
     pub(super) in_transit: Arc<AtomicBool>,
 }
 

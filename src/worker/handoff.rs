@@ -76,16 +76,16 @@ pub struct MigratingConnection {
     /// Deadline of its idle time or handshake; `None` to restart it.
     pub(super) due: Option<Moment>,
     pub(super) exchange: Option<MigratingExchange>,
-    /// Another process has not taken it.
+    /// Another process has not accepted it.
     pub(super) is_refused: bool,
 }
 
 /// The exchange of a client, with the connection to its backend.
 #[derive(Debug)]
 pub(super) enum MigratingExchange {
-    /// Of this process.
+    /// An exchange of this process.
     Own(Box<OwnExchange>),
-    /// Of another process.
+    /// An exchange of another process.
     Foreign(Box<PlainExchange>),
 }
 
@@ -98,7 +98,7 @@ pub(super) struct OwnExchange {
     pub(super) backend: Arc<Backend>,
     /// The moment at which the tunnel ends because its backend has left the list.
     pub(super) retire_at: Option<Moment>,
-    /// Its state and what the log wants of it, where it leaves the process.
+    /// Its state and its facts for the log, if it leaves the process.
     pub(super) portable: Option<(PortableExchange, Box<[u8]>)>,
 }
 
@@ -113,7 +113,7 @@ pub struct PlainClient {
     pub served: u32,
     /// Contents of the PROXY header.
     pub told: Option<ProxyAddresses>,
-    /// The tunnel or the response that is under way.
+    /// The tunnel or the response in progress.
     pub exchange: Option<Box<PlainExchange>>,
 }
 
@@ -122,9 +122,9 @@ pub struct PlainClient {
 pub struct PlainExchange {
     /// The connection to the backend, non-blocking.
     pub upstream: TcpStream,
-    /// Where the exchange stands.
+    /// The state of the exchange.
     pub state: PortableExchange,
-    /// The sides, client and backend, whose stream is ended behind the bytes for them.
+    /// The sides, client and backend, whose stream ends after the bytes for them.
     pub closing: [bool; 2],
     /// Its bytes.
     pub bytes: RunningBytes<Vec<u8>>,
@@ -141,9 +141,9 @@ pub struct RunningClient<'c> {
     pub served: u32,
     /// Contents of the PROXY header.
     pub told: Option<&'c ProxyAddresses>,
-    /// Where the exchange stands.
+    /// The state of the exchange.
     pub state: &'c PortableExchange,
-    /// The sides, client and backend, whose stream is ended behind the bytes for them.
+    /// The sides, client and backend, whose stream ends after the bytes for them.
     pub closing: [bool; 2],
     /// Its bytes.
     pub bytes: RunningBytes<&'c [u8]>,
@@ -152,15 +152,15 @@ pub struct RunningClient<'c> {
 /// The bytes of a client with an exchange that have been read, and not sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunningBytes<B> {
-    /// What the log wants of the request.
+    /// The facts about the request for the log.
     pub log_fields: B,
-    /// Read from the client, and no step of the exchange has had a use for them yet.
+    /// Bytes from the client that no step of the exchange has consumed.
     pub client_unread: B,
-    /// The same of the backend.
+    /// Bytes from the backend that no step of the exchange has consumed.
     pub upstream_unread: B,
-    /// Not yet taken by the client's socket.
+    /// Bytes that the client's socket has not accepted.
     pub to_client: B,
-    /// The same of the backend's.
+    /// Bytes that the backend's socket has not accepted.
     pub to_upstream: B,
 }
 
@@ -170,14 +170,14 @@ impl<B> RunningBytes<B> {
         [&self.log_fields, &self.client_unread, &self.upstream_unread, &self.to_client, &self.to_upstream]
     }
 
-    /// The same from its parts.
+    /// The bytes from their parts.
     pub fn from_parts([log_fields, client_unread, upstream_unread, to_client, to_upstream]: [B; 5]) -> Self {
         Self { log_fields, client_unread, upstream_unread, to_client, to_upstream }
     }
 }
 
 impl MigratingConnection {
-    /// The part of an idle client that another process can take.
+    /// The part of an idle client that another process can continue.
     pub fn into_plain(self) -> Option<PlainClient> {
         let is_idle = self.exchange.is_none() && self.stream.unread.is_empty();
         let stream = self.stream.transport.into_plain().filter(|_| is_idle)?;
@@ -185,7 +185,7 @@ impl MigratingConnection {
         Some(PlainClient { stream, peer: self.peer, served: self.served, told, exchange: None })
     }
 
-    /// The part of a client with an exchange that another process can take.
+    /// The part of a client with an exchange that another process can continue.
     pub(super) fn running(&self) -> Option<RunningClient<'_>> {
         let client = self.stream.transport.as_plain()?;
         let (upstream, state, closing, bytes) = match self.exchange.as_ref()? {

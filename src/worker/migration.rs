@@ -63,7 +63,7 @@ impl Worker {
         matches!(drain_target, Some(DrainTarget::Outside(_))) && is_ahead()
     }
 
-    /// After a step of an exchange: its client may now be able to leave for another process.
+    /// Called after a step of an exchange: its client may be ready to leave for another process.
     #[cold]
     pub(super) fn note_running(&mut self, job_key: SlotKey) {
         let (Some(job), Some(drain)) = (self.jobs.get(job_key), &mut self.drain) else { return };
@@ -249,7 +249,7 @@ impl Worker {
             ..
         } = migrating;
         let entry = entry.unwrap_or_else(|| self.entry_of(&stream));
-        // A client of another process has a permit there; here it is accepted even where none is left. One without a
+        // A client of another process has a permit there; here it is accepted even if none is left. A client without a
         // permit in this process is not limited.
         let admitted = match admitted {
             None if due.is_none() => {

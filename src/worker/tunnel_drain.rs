@@ -118,7 +118,7 @@ impl Worker {
         }
     }
 
-    /// A tunnel came from another process, and the route of its host leads to its backend no longer.
+    /// A tunnel came from another process, and the route of its host no longer contains its backend.
     pub(super) fn expect_departed(&mut self, job: SlotKey) {
         if let Some(drain) = self.settings.tunnel_drain {
             self.tunnel_drain.expect(job, self.core.now + within(drain));

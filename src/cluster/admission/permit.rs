@@ -60,7 +60,7 @@ impl Permit {
         Self::new(List::OfRoute(route), slot)
     }
 
-    /// The permit of a request that another process has sent to this member before, and that goes on here: it does not queue,
+    /// The permit of a request that another process has sent to this member and that continues here: it does not queue,
     /// and counts beyond any limit. `is_tunnel`: it counts as a tunnel, and no longer as a request in flight.
     pub fn of_moved(route: Arc<Route>, place: usize, is_tunnel: bool) -> Option<Self> {
         let (member, admission) = (route.cluster.members.get(place)?, &route.cluster.admission);

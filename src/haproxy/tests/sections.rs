@@ -91,7 +91,7 @@ fn lines_are_judged() {
         ("bind 80", Wrong, "no port"),
         ("default_backend wbe", Wrong, "web is similar"),
         ("default_backend", Wrong, "expected a backend"),
-        ("option http_proxy", Refused, "no forward proxy"),
+        ("option http_proxy", Refused, "not a forward proxy"),
         ("capture request header Host len 10", Lost, "access log"),
         ("filter spoe engine waf", Refused, "no filter spoe"),
         ("option forwardfor except 10.0.0.0/40", Wrong, "no network"),
@@ -131,7 +131,7 @@ fn lines_of_backends_are_judged() {
         ("cookie C insert indirect dynamic", Lost, "what its line says"),
         ("retry-on sometimes", Wrong, "no cause"),
         ("source 10.0.0.9", Lost, "system's choice"),
-        ("force-persist if TRUE", Refused, "not used"),
+        ("force-persist if TRUE", Refused, "never used"),
     ];
     for (line, treatment, part) in table {
         expect_one(line, &read(&format!("backend b\n mode http\n{line}\n")), *treatment, part);
@@ -147,7 +147,7 @@ fn sections_are_judged() {
         ("program api\n command /x\n", Lost, "use systemd"),
         ("global\n maxcon 4\n", Wrong, "maxconn is similar"),
         ("global\n tune.bufsize 32768\n", Treatment::Ignored, "own settings"),
-        ("global\n lua-load x.lua\n", Lost, "no Lua"),
+        ("global\n lua-load x.lua\n", Lost, "not run Lua"),
         ("userlist u\n user a pasword x\n", Wrong, "no word of user"),
         ("userlist u\n usr a\n", Wrong, "user is similar"),
         ("crt-store s\n load key x\n", Wrong, "expected crt"),

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// What begins a message of bytes: no other message begins so.
+/// The start of a message of bytes; no other message starts with it.
 const BYTES_MAGIC: &[u8] = b"SLUICE BYTES ";
 
 /// The bytes of one message.
@@ -23,7 +23,7 @@ pub(super) struct HandoffChannel {
 pub(super) enum Heard {
     /// A message, and its files if it has some.
     Message(Message, Vec<OwnedFd>),
-    /// Bytes of the message before.
+    /// Bytes of the previous message.
     Bytes(Vec<u8>),
     /// An unusable message, with the reason. Later messages may be usable, since message boundaries are kept.
     Spoilt(String),
@@ -132,7 +132,7 @@ mod tests {
         assert!(matches!(far.hear(SOON), Ok(Heard::Spoilt(_))));
         near.say(&Message::Go).expect("a message");
         assert!(matches!(far.hear(SOON), Ok(Heard::Message(Message::Go, _))), "the next one is good again");
-        // Bytes are no message, whatever they are.
+        // The content of bytes is not parsed.
         let sent = [Message::Go.encode(), vec![7; MOST_BYTES]].concat();
         near.pass_bytes([&sent[..], b"more"].into_iter()).expect("bytes");
         let mut got = Vec::new();

@@ -60,7 +60,7 @@ pub(super) struct Client {
     pub(super) told: Option<(SocketAddr, SocketAddr)>,
 }
 
-/// The state of a client with an exchange beside its two connections.
+/// The state of a client with an exchange, without its two connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Running {
@@ -68,11 +68,11 @@ pub(super) struct Running {
     pub(super) place: u32,
     /// The client.
     pub(super) client: Client,
-    /// The sides, client and backend, whose stream is ended behind the bytes for them.
+    /// The sides, client and backend, whose stream ends after the bytes for them.
     pub(super) closing: [bool; 2],
     /// The lengths of the parts of its bytes, in the order of `RunningBytes::parts`.
     pub(super) lengths: [usize; 5],
-    /// Where the exchange stands.
+    /// The state of the exchange.
     pub(super) state: PortableExchange,
 }
 
@@ -105,7 +105,7 @@ impl fmt::Display for Fault {
 }
 
 impl Message {
-    /// How many open files belong to it.
+    /// The number of its open files.
     pub(super) fn files(&self) -> usize {
         match self {
             Self::Socket { .. } | Self::Client(_) => 1,

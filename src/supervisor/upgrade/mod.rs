@@ -16,7 +16,7 @@
 //!   Client, Client, … as they are idle ▶ serves them
 //!   Running and its bytes, … Confirm ──▶
 //!                       ◀────────────── Taken
-//!   lets go of those, keeps the others   goes on with them
+//!   drops those, keeps the others        continues them
 //!   End ───────────────────────────────▶
 //! ```
 //!

@@ -30,7 +30,7 @@ use std::time::Duration;
 /// The limit from the permission to serve until the successor reports that it serves.
 const SERVING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The limit of the reply that names the clients taken of a batch. They stand still meanwhile.
+/// The time limit of the reply with the accepted clients of a batch. They are paused meanwhile.
 const TAKEN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Events of a successor.
@@ -188,9 +188,9 @@ impl UpgradeTask {
         let taken = self.listen(tell.clone());
         let sending = self.objects.take().and_then(ObjectSender::start);
         if self.pass_clients(&taken).is_err() {
-            // So the new process closes its descriptors of a batch that is not settled.
+            // So the new process closes its descriptors of an unconfirmed batch.
             self.channel.hang_up();
-            // The event comes before the channel of the workers closes: they hand over clients for as long as it is open.
+            // The event precedes the close of the workers' channel: they hand over clients while it is open.
             tell(SuccessorEvent::Gone);
         }
         if let Some(sending) = sending {

@@ -57,7 +57,7 @@ impl Leaving {
     }
 }
 
-/// Waits for bytes that end so.
+/// Waits for bytes with this end.
 #[track_caller]
 fn expect(stage: &mut Stage, from: &mut TcpStream, end: &[u8]) {
     from.set_nonblocking(true).expect("a stream that can be asked");
@@ -102,7 +102,7 @@ fn those_that_are_taken_go_on_elsewhere_and_the_others_here() {
     tunnel_end.write_all(b"down").expect("bytes");
     expect(&mut stage, &mut tunnel, b"down");
     stage.until("it counts", |stage| (tunnels_and_requests(&stage.worker).0 == 1).then_some(()));
-    // The other one has returned, and is not offered again.
+    // The other client has returned, and is not offered again.
     expect(&mut stage, &mut stream, b"4\r\nmore\r\n");
     stream_end.write_all(b"0\r\n\r\n").expect("the end");
     expect(&mut stage, &mut stream, b"0\r\n\r\n");
@@ -135,11 +135,11 @@ fn a_response_that_was_taken_ends_there_and_its_client_is_kept() {
     expect(&mut stage, &mut stream, b"0\r\n\r\n");
     stream.set_nonblocking(false).expect("a stream that blocks");
     stream.write_all(request("/next").as_bytes()).expect("a request");
-    stage.accepted().write_all(OK).expect("an answer");
+    stage.accepted().write_all(OK).expect("a response");
     stage.expect_response(&mut stream, "HTTP/1.1 200 ");
 }
 
-/// The other process has gone, or the thread that goes with it has.
+/// The other process has ended, or the thread for it has.
 #[test]
 fn those_that_nobody_takes_go_on_here() {
     let Leaving { mut stage, tunnel: [mut tunnel, mut tunnel_end], stream: [mut stream, _], batch, outside } =

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 pub(super) const UPGRADE: &str = "GET /t HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
 pub(super) const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
 
-/// Another process, which takes idle clients only.
+/// Another process, which accepts idle clients only.
 fn outside_target(sender: crossbeam_channel::Sender<Departure>) -> DrainTarget {
     DrainTarget::Outside(OutsideTarget { sender, takes_running: false })
 }
