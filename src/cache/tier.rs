@@ -87,7 +87,7 @@ pub enum Order {
     },
     /// Objects were taken away, at this epoch.
     Change(u64, Change),
-    /// Somebody waits until all orders before are done.
+    /// A thread waits until all earlier orders are done.
     Settle(Settling),
     /// Another process has the disk from now on.
     End,

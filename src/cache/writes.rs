@@ -44,7 +44,7 @@ impl Writes {
         self.quotas.get(frontend).map_or(0, |quota| quota.used())
     }
 
-    /// Tells of a change, where somebody follows.
+    /// Reports a change to the follower, if there is one.
     pub(super) fn tell(&self, change: impl FnOnce() -> Change) {
         if let Some(follower) = &self.follower {
             // A follower that has ended need not know.

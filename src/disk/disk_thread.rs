@@ -23,7 +23,8 @@ const INDEX_BYTES: usize = 64 << 20;
 /// How often a folder is looked at that another process has.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// The most changes that are remembered until the folder is this process's, and read. Of more, nothing in it is kept.
+/// The greatest number of changes that are stored until the folder belongs to this process and was read. Beyond it,
+/// nothing in the folder is kept.
 const MOST_REMEMBERED: usize = 4096;
 
 /// The file whose lock says which process has the folder.

@@ -227,7 +227,7 @@ fn a_folder_belongs_to_one_process_and_purges_wait_for_it() {
     old.tier().expect("a tier").end();
     settle(&new);
     assert_eq!((load(&new, "a", "en"), load(&new, "b", "en").as_deref()), (None, Some(&b"y"[..])));
-    assert!(old.settle(PATIENCE), "nobody waits for a thread that has ended");
+    assert!(old.settle(PATIENCE), "no wait for a thread that has ended");
 }
 
 #[test]

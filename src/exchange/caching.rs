@@ -226,7 +226,11 @@ impl Caching {
                             }
                         };
                         // It may be that the conditions ask for more now.
-                        if parts::missing(view, &object).is_some() { self.request_whole() } else { serve(object, false) }
+                        if parts::missing(view, &object).is_some() {
+                            self.request_whole()
+                        } else {
+                            serve(object, false)
+                        }
                     }
                     Refresh::GoodOnce(object, refusal) => {
                         if !refusal.is_of_request() {

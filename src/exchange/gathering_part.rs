@@ -21,7 +21,7 @@ pub(super) struct GatheringPart {
 }
 
 impl GatheringPart {
-    /// Gathers what of the body stands behind the head, which has this length.
+    /// Gathers the part of the body after the head, which has this length.
     pub(super) fn start(
         mut context: Box<RequestContext>,
         (body, upstream_stays): (BodyLength, bool),

@@ -181,7 +181,7 @@ fn parts_are_joined_in_the_store() {
     let fields = parse("");
     let found = store.get(b"k", &mut RequestValues::of(Fields(&fields))).object.expect("still there");
     assert!(found.is_purged() && found.body.is_whole());
-    // Of two parts the newer one stays, unless it has too few fields for that.
+    // The newer of two parts stays, unless it lacks fields.
     let store = Store::new(64 << 20);
     put(&store, part(0..3, "ETag: \"a\""), false).expect("stored");
     assert_eq!(put(&store, part(4..6, "ETag: \"b\""), false).expect("stored").body.missing(4..6), None);
