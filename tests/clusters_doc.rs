@@ -39,7 +39,7 @@ fn every_attribute_is_documented_as_it_is_defined() {
     assert_eq!(rows[..expected.len()], expected);
     // Those of the connection stand behind.
     assert!(rows[expected.len()..].iter().all(|row| row.starts_with("| `proxy` |")
-        || ["| `sni` |", "| `verify` |"].iter().any(|known| row.starts_with(known))));
+        || ["| `sni` |", "| `verify`, `insecure` |", "| `ca` |"].iter().any(|known| row.starts_with(known))));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod base64;
 pub mod buffer;
 pub mod cache_line;
+pub mod client_rates;
 pub mod clock;
 pub mod counters;
 pub mod file_watch;

@@ -72,6 +72,11 @@ reasons! {
     ExtensionsTooLarge = 413, "chunk_extensions_too_large", "The body of the request has too long chunk extensions.";
     /// The client has as many requests as the frontend's option `maxRequestsPerClient` allows.
     ClientLimit = 429, "client_limit", "There are too many requests from your address at once.";
+    /// The client has sent more requests a second than the frontend's option `requestsPerSecondPerClient` allows.
+    ClientRate = 429, "client_rate", "There are too many requests a second from your address.";
+    /// There are more requests a second than the frontend's option `requestsPerSecond` allows, and none may wait
+    /// (`requestsPerSecondWait`).
+    FrontendRate = 429, "frontend_rate", "This website gets too many requests a second.";
     /// The target is longer than `server.maxUriBytes`.
     UriTooLong = 414, "uri_too_long", "The address of the request is too long.";
     /// The head has more lines than `server.maxHeaders`.
@@ -184,18 +189,6 @@ impl FailureReason {
                 | UpstreamStalled
                 | QueueFull
         )
-    }
-
-    /// The setting of `server` whose time or limit ended the request.
-    pub const fn setting(self) -> Option<&'static str> {
-        match self {
-            Self::ConnectTimeout => Some("server.connectTimeout"),
-            Self::ResponseTimeout => Some("server.responseTimeout"),
-            Self::UpstreamStalled => Some("server.bodyTimeout"),
-            Self::TooManyInformationalResponses => Some("server.maxInformationalResponses"),
-            Self::QueueFull => Some("server.maxQueue"),
-            _ => None,
-        }
     }
 }
 

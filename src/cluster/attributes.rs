@@ -1,6 +1,6 @@
 //! Attributes of a backend, written behind `#` in its URL. All of them may change while the backend stays.
 
-use super::options::values::{FLAG, LIMIT, TIME_OR_ZERO, read_whole};
+use super::options::values::{FLAG, HOST, LIMIT, TIME_OR_ZERO, read_whole};
 use super::options::{Kind, shorten};
 use std::fmt;
 use std::num::NonZeroU32;
@@ -55,11 +55,13 @@ pub struct Attributes {
     pub slow_start: Option<Duration>,
     /// It gets no new requests.
     pub is_disabled: bool,
+    /// The `Host` of its requests; `None` for the client's.
+    pub host: Option<Box<str>>,
 }
 
 impl Default for Attributes {
     fn default() -> Self {
-        Self { capacity: None, weight: 1, role: Role::Active, slow_start: None, is_disabled: false }
+        Self { capacity: None, weight: 1, role: Role::Active, slow_start: None, is_disabled: false, host: None }
     }
 }
 
@@ -111,6 +113,7 @@ attributes! {
     "role", role, ROLE, "When it serves: always, in an overload, in an outage";
     "slowStart", slow_start, TIME_OR_ZERO, "Time in which share and capacity rise; by default slowStart of the frontend";
     "disabled", is_disabled, FLAG, "It gets no new requests";
+    "host", host, HOST, "The Host of its requests and probes, in place of the client's; an option health.host goes first for probes";
 }
 
 /// Words without a value, and the attributes that they set. Source: x0's documents.

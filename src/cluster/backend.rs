@@ -2,10 +2,11 @@
 
 use super::endpoint::Endpoint;
 use crate::base::clock::Moment;
+use crate::net::tls::{BackendAuthorities, Trust};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The id of a [`Backend`] within the process. Ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +32,8 @@ pub struct Backend {
     turn: AtomicUsize,
     /// Number of routes that lead to it.
     references: AtomicUsize,
+    /// The authorities of `ca`; nothing where their file cannot be used.
+    authorities: OnceLock<Arc<BackendAuthorities>>,
 }
 
 /// The addresses of a backend, as far as known.
@@ -58,6 +61,7 @@ impl Backend {
             silent: Mutex::default(),
             turn: AtomicUsize::new(0),
             references: AtomicUsize::new(0),
+            authorities: OnceLock::new(),
         }
     }
 
@@ -88,6 +92,21 @@ impl Backend {
     /// Where it is reached.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Sets the authorities of its attribute `ca`, once they are read.
+    pub fn set_authorities(&self, authorities: Arc<BackendAuthorities>) {
+        // They are read once, when the backend is made.
+        let _ = self.authorities.set(authorities);
+    }
+
+    /// What its certificate has to prove; `None` where the file of its authorities cannot be used.
+    pub fn trust(&self) -> Option<Trust<'_>> {
+        match self.endpoint.authorities() {
+            _ if self.endpoint.is_unverified() => Some(Trust::Anything),
+            Some(_) => self.authorities.get().map(Trust::Authorities),
+            None => Some(Trust::Settings),
+        }
     }
 
     /// The socket addresses to connect to.

@@ -98,7 +98,12 @@ fn read_connection_words(endpoint: &mut Endpoint, fragment: &str) -> Result<(), 
             Some(("proxy", _)) => return Err(BackendUrlError::BadProxyVersion),
             Some(("sni", name)) if is_host_name(name) => endpoint.set_server_name(name),
             Some(("sni", _)) => return Err(BackendUrlError::BadServerName),
-            Some(("verify", "none")) => endpoint.set_unverified(),
+            Some(("verify", "none") | ("insecure", "true")) => endpoint.set_unverified(),
+            Some(("insecure", "false")) => {}
+            Some(("verify" | "insecure", _)) => return Err(BackendUrlError::BadVerification),
+            Some(("ca", path)) if path.starts_with('/') => endpoint.set_authorities(path),
+            Some(("ca", _)) => return Err(BackendUrlError::BadAuthorities),
+            None if word == "insecure" => endpoint.set_unverified(),
             _ => {}
         }
     }
@@ -169,6 +174,10 @@ pub enum BackendUrlError {
     BadProxyVersion,
     /// `#sni=` without a host name.
     BadServerName,
+    /// `#verify=` and not `none`, or `#insecure=` and neither `true` nor `false`.
+    BadVerification,
+    /// `#ca=` and no absolute path.
+    BadAuthorities,
 }
 
 impl fmt::Display for BackendUrlError {
@@ -182,6 +191,8 @@ impl fmt::Display for BackendUrlError {
             Self::BadPort => "expected a port from 1 to 65535",
             Self::BadProxyVersion => "expected #proxy=v1 or #proxy=v2",
             Self::BadServerName => "expected a host name behind #sni=",
+            Self::BadVerification => "expected #verify=none, #insecure, or neither",
+            Self::BadAuthorities => "expected the absolute path of a file of certificates behind #ca=",
         })
     }
 }
@@ -227,6 +238,11 @@ mod tests {
             ("http://a#proxy=", Err(BackendUrlError::BadProxyVersion)),
             ("http://a#weight=2&proxy=x", Err(BackendUrlError::BadProxyVersion)),
             ("https://a#sni=a b", Err(BackendUrlError::BadServerName)),
+            ("https://a#insecure", Ok(("a", 443))),
+            ("https://a#insecure=1", Err(BackendUrlError::BadVerification)),
+            ("https://a#verify=all", Err(BackendUrlError::BadVerification)),
+            ("https://a#ca=/etc/ssl/own.pem&weight=2", Ok(("a", 443))),
+            ("https://a#ca=own.pem", Err(BackendUrlError::BadAuthorities)),
         ];
         for (text, expected) in table {
             let found = BackendUrl::parse(text);

@@ -14,6 +14,7 @@ pub struct Endpoint {
     proxy_header: Option<proxy_protocol::Version>,
     server_name: Option<Box<str>>,
     is_unverified: bool,
+    authorities: Option<Box<str>>,
 }
 
 impl Endpoint {
@@ -25,6 +26,7 @@ impl Endpoint {
             proxy_header: None,
             server_name: None,
             is_unverified: false,
+            authorities: None,
         }
     }
 
@@ -38,6 +40,15 @@ impl Endpoint {
 
     pub(super) fn set_unverified(&mut self) {
         self.is_unverified = true;
+    }
+
+    pub(super) fn set_authorities(&mut self, path: &str) {
+        self.authorities = Some(path.into());
+    }
+
+    /// The file of the authorities, one of which has to vouch for the backend's certificate; `None` for those of the node.
+    pub fn authorities(&self) -> Option<&str> {
+        self.authorities.as_deref()
     }
 
     /// Whether any certificate is accepted (`verify=none`).

@@ -187,6 +187,10 @@ fn identity_text(endpoint: &Endpoint) -> String {
         text.push('#');
         text.push_str(endpoint.server_name());
     }
+    if let Some(path) = endpoint.authorities() {
+        text.push_str("#ca=");
+        text.push_str(path);
+    }
     text
 }
 

@@ -38,8 +38,8 @@ pub use history::{History, SECONDS, Second};
 pub use judgement::{HealthWatcher, MemberHealth};
 pub use member::{Member, MemberState};
 pub use options::{
-    Adaptive, ClassRules, DEFINITIONS, Definition, HashKey, MAX_COUNT, MAX_TIME, OptionError, Options, Queue,
-    RetryCause, RetryCauses, Scheduler, Timeouts, read_whole,
+    Adaptive, ClassRules, DEFINITIONS, Definition, ErrorPages, HashKey, MAX_COUNT, MAX_TIME, OnClientAbort,
+    OptionError, Options, PageTexts, Queue, RetryCause, RetryCauses, Scheduler, Statuses, Timeouts, Waits, read_whole,
 };
 pub use recent_failures::{RecentFailure, RecentFailures};
 pub use ring::{Ring, key_of};

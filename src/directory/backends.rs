@@ -1,7 +1,9 @@
 //! The backends of the process by endpoint, shared by all clusters that name one.
 
 use crate::cluster::{Addresses, Backend, BackendId, Endpoint};
+use crate::net::tls::BackendAuthorities;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -35,6 +37,7 @@ impl Backends {
         }
         let id = BackendId::new(NEXT_ID.fetch_add(1, Ordering::Relaxed));
         let backend = Arc::new(Backend::new(id, endpoint.clone()));
+        load_authorities(&backend);
         if self.by_endpoint.len() >= self.purge_at {
             self.by_endpoint.retain(|_, backend| backend.strong_count() > 0);
             self.purge_at = MIN_PURGE.max(2 * self.by_endpoint.len());
@@ -49,6 +52,15 @@ impl Backends {
     /// Backends made since the last call whose name has to be resolved.
     pub(super) fn take_unresolved(&mut self) -> Vec<Arc<Backend>> {
         std::mem::take(&mut self.unresolved)
+    }
+}
+
+/// Reads the file of the backend's own authorities (`ca`). Without it the backend cannot be talked to.
+fn load_authorities(backend: &Backend) {
+    let Some(path) = backend.endpoint().authorities().filter(|_| backend.endpoint().is_secure()) else { return };
+    match BackendAuthorities::load(Path::new(path)) {
+        Ok(authorities) => backend.set_authorities(Arc::new(authorities)),
+        Err(fault) => log::error!("backend {}: #ca={fault}; it gets no requests", backend.endpoint()),
     }
 }
 

@@ -4,7 +4,7 @@
 //! edits of on-demand clusters up to then are taken over, the host is read again, and all cores have read their mail.
 
 use super::redis::{self, Fleet, Node, Pause, ProbeSharer, Receipt, Stop, Target};
-use super::{Directory, RouteEvent, Source, SourceCommand};
+use super::{Directory, Error, RouteEvent, Source, SourceCommand};
 use crate::base::clock::{Clock, Moment};
 use crate::health::ProbeSharing;
 use ::redis::RedisResult;
@@ -57,6 +57,15 @@ impl Directory {
     pub fn share_probes(&self, sharing: &Arc<ProbeSharing>) -> Option<ProbeSharer> {
         let share = redis::share(self.fleet.as_ref()?, sharing, self.clock);
         share.inspect_err(|error| log::error!("this node probes backends for itself: starting a thread: {error}")).ok()
+    }
+
+    /// Has a message published that wakes the application of this frontend, unless one was a moment ago. Never waits. Without
+    /// a Redis there is nobody to tell.
+    pub fn wake(&self, key: &str) {
+        if let Some(wakes) = &self.wakes {
+            // Where there is no room, the next request asks again.
+            let _ = wakes.try_send(key.into());
+        }
     }
 
     /// Makes this process a node of the fleet, after all cores have joined. `address` is the address for clients.
@@ -201,6 +210,12 @@ impl Member {
         }
         Ok(())
     }
+}
+
+/// The way to the thread that publishes messages which wake applications; `None` where there is no Redis.
+pub(super) fn start_wakes(source: &Source, clock: Clock) -> Result<Option<Sender<Box<str>>>, Error> {
+    let start = |target: Target| redis::start_wake(&target, clock).map_err(|error| Error::Thread(Arc::new(error)));
+    target(source).map(start).transpose()
 }
 
 /// The Redis in which nodes of this source meet.

@@ -248,10 +248,7 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         certificates: certificate_commands.clone(),
         _alive: alive,
     };
-    let (status, clusters) = (Arc::new(Status::default()), Clusters::default());
-    if !matches!(settings.source, Source::Redis(_)) {
-        status.warm();
-    }
+    let (status, clusters) = (Status::new(!matches!(settings.source, Source::Redis(_))), Clusters::default());
     let resolver = DnsResolver::start(dns::system_resolver(), settings.dns_refresh, subscribers.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let names = resolver.names();
@@ -274,6 +271,7 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         names,
         clock,
         on_demand,
+        wakes: fleet::start_wakes(&settings.source, clock)?,
         fleet: fleet::target(&settings.source),
         lookups,
         marks,
@@ -316,6 +314,7 @@ pub struct Directory {
     clock: Clock,
     on_demand: OnDemand,
     fleet: Option<redis::Target>,
+    wakes: Option<Sender<Box<str>>>,
     lookups: Sender<Lookup>,
     marks: Sender<DeadMark>,
     commands: Sender<SourceCommand>,

@@ -1,6 +1,7 @@
 //! The state of the source of routes, for metrics: the directory's thread writes it, any thread reads it.
 
 use crate::base::clock::Moment;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,6 +28,11 @@ impl Default for Status {
 }
 
 impl Status {
+    /// The state of a source that routes can be looked up in at once, or not yet.
+    pub(super) fn new(is_warm: bool) -> Arc<Self> {
+        Arc::new(Self { warm: AtomicBool::new(is_warm), ..Self::default() })
+    }
+
     /// Records that routes are known, from a file or a snapshot, or can be looked up.
     pub(super) fn warm(&self) {
         self.warm.store(true, Ordering::Relaxed);

@@ -39,7 +39,8 @@ impl AwaitingResponse {
             cx.common.start_pacing(context.request.kept_len(), cx.core.now);
         }
         let conditions = context.caching.as_ref().and_then(|caching| caching.conditions());
-        cx.core.output.upstream.make(|out| context.request.write(conditions, out));
+        let host = cx.common.permit.as_ref().and_then(|permit| permit.member().attributes.host.as_deref());
+        cx.core.output.upstream.make(|out| context.request.write(conditions, host, out));
         if let Some(caching) = &mut context.caching {
             caching.note_sent(cx.core.wall_time());
         }

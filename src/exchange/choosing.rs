@@ -7,6 +7,7 @@ use super::step_context::{CommonState, StepContext};
 use super::transition::{Failure, Transition};
 use super::{affinity, classes};
 use crate::balance::{self, Admit};
+use crate::base::client_rates::ClientRates;
 use crate::base::rate_limiter::Turn;
 use crate::base::reason::FailureReason;
 use crate::cluster::{GrantSink, Options, Permit, Route, Scheduler, Service, View, Waiter};
@@ -31,10 +32,13 @@ pub(super) fn connect(
     let options = &route.cluster.options;
     let is_too_large = |limit| matches!(context.request.body(), BodyLength::Sized(length) if length > limit);
     let reason = match cx.max_body_bytes_of(options) {
-        _ if options.is_disabled && !options.hold => FailureReason::ClusterDisabled,
+        _ if options.is_disabled && !options.holds() => FailureReason::ClusterDisabled,
         Some(limit) if is_too_large(limit) => FailureReason::BodyTooLarge,
         _ if options.max_requests_per_client.is_some() && !has_client_slot(&context, &route, cx) => {
             FailureReason::ClientLimit
+        }
+        _ if options.requests_per_second_per_client > 0 && !is_within_rate(&context, &route, cx) => {
+            FailureReason::ClientRate
         }
         _ if options.requests_per_second > 0 && !cx.common.had_turn => return await_turn(context, route, cx),
         _ => return choose(context, route, cx),
@@ -53,6 +57,18 @@ fn has_client_slot(context: &RequestContext, route: &Route, cx: &mut StepContext
     cx.common.client_slot.is_some()
 }
 
+/// Whether the client's rate allows this request, which is counted once.
+#[cold]
+fn is_within_rate(context: &RequestContext, route: &Route, cx: &mut StepContext<'_>) -> bool {
+    if std::mem::replace(&mut cx.common.is_counted, true) {
+        return true;
+    }
+    let client = context.request.forwarded_client(&cx.core.settings.forwarded);
+    let frontend = Arc::as_ptr(&route.cluster.admission).addr();
+    let rate = route.cluster.options.requests_per_second_per_client;
+    ClientRates::of_process().take(frontend, client, rate, cx.core.now)
+}
+
 /// Chooses a member when the turn of the request comes, given a limit of requests a second.
 #[cold]
 fn await_turn(
@@ -61,13 +77,17 @@ fn await_turn(
     cx: &mut StepContext<'_>,
 ) -> Result<Transition, Failure> {
     cx.common.had_turn = true;
-    match route.cluster.admission.take_turn(&route.cluster.options.queue, cx.core.now) {
+    match route.cluster.admission.take_turn(&route.cluster.options, cx.core.now) {
         Turn::Now => choose(context, route, cx),
         Turn::At(moment) => {
             cx.common.held_route = Some(route);
             Ok(Transition::AwaitTurn(context, moment))
         }
-        Turn::Refused => Err(failure_at(context, route, FailureReason::QueueFull, cx)),
+        Turn::Refused => {
+            let waits = route.cluster.options.requests_per_second_waits.0;
+            let reason = if waits { FailureReason::QueueFull } else { FailureReason::FrontendRate };
+            Err(failure_at(context, route, reason, cx))
+        }
     }
 }
 
@@ -87,7 +107,7 @@ pub(super) fn choose(
     let wanted = cx.common.rules.as_ref().and_then(|rules| rules.wanted());
     context.wanted = wanted.and_then(|place| route.cluster.members.get(place)).map(|member| member.backend.id());
     match cx.common.needs_token(&route) {
-        _ if route.cluster.options.holds() => Ok(wait(context, route, cx)),
+        _ if route.cluster.options.holds() => Ok(hold(context, route, cx)),
         true => choose_with_token(context, route, cx),
         false => choose_member(context, route, cx),
     }
@@ -178,6 +198,34 @@ fn wait(context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_
     Transition::Wait(context)
 }
 
+/// The request waits for the frontend to be enabled. An application that sleeps is to be woken.
+#[cold]
+fn hold(context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_>) -> Transition {
+    if route.cluster.options.wake {
+        cx.effect(Effect::Wake);
+    }
+    wait(context, route, cx)
+}
+
+/// How a backend fails that sleeps.
+fn is_of_sleep(reason: FailureReason) -> bool {
+    matches!(reason, FailureReason::ConnectFailed | FailureReason::ConnectTimeout | FailureReason::NameNotResolved)
+}
+
+/// No backend takes the request: it waits for one that does, and the application is to be woken. Where a backend has just
+/// taken no connection, a probe is about to find it down; until then the request stays away from it.
+#[cold]
+fn await_wake(mut context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_>) -> Transition {
+    cx.effect(Effect::Wake);
+    let has_failed = context.failure.take().is_some();
+    (context.resolves, context.tried) = (0, Default::default());
+    cx.common.held_route = Some(route);
+    match has_failed {
+        true => Transition::WaitToRetry(context),
+        false => Transition::Wait(context),
+    }
+}
+
 /// A failure at this route. An earlier failure of a member takes precedence.
 fn failure_at(
     context: Box<RequestContext>,
@@ -228,6 +276,9 @@ fn unavailable(
     if !is_named && may_resolve(&context) && route.is_stale() {
         cx.common.held_route = Some(route);
         return Ok(Transition::Resolve(context));
+    }
+    if route.cluster.options.wake && !is_named && context.failure.is_none_or(is_of_sleep) {
+        return Ok(await_wake(context, route, cx));
     }
     if route.cluster.options.queue.enqueue_on_unavailable && context.failure.is_none() && !is_named {
         return Ok(wait(context, route, cx));

@@ -112,6 +112,8 @@ pub enum Effect {
     /// [`Input::Enqueued`], [`Input::EnqueuedUntil`], [`Input::Granted`], [`Input::GrantedToken`], [`Input::QueueFull`]
     /// or [`Input::Notice`].
     Enqueue,
+    /// A request waits, as no backend of its frontend serves: whoever can start one is to be told.
+    Wake,
     /// The member of [`Exchange::permit`](super::Exchange::permit) was marked dead after a failure.
     MarkedDead {
         /// Index of the member in its list.

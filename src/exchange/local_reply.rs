@@ -1,6 +1,7 @@
 //! Responses of this node, and debug fields in responses.
 
 use super::classes;
+use super::ended_by::{EndedBy, ended_by};
 use super::events::Disposition;
 use super::output_queue::ByteSink;
 use super::request::Request;
@@ -10,9 +11,10 @@ use super::transition::{ResponseEnd, Transition};
 use super::worker_context::WorkerContext;
 use crate::base::printable::printable;
 use crate::base::reason::FailureReason;
-use crate::cluster::Permit;
+use crate::cluster::{Permit, Route};
 use crate::page;
 use crate::wire::put_number;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,18 +27,48 @@ pub(super) fn fail(
     cx: &mut StepContext<'_>,
 ) -> Transition {
     let pages = Arc::clone(&cx.core.pages);
-    let status = pages.status(reason);
+    let route = cx.common.route().cloned();
+    let status = route.as_ref().map_or(pages.status(reason), |route| status_at(route, reason));
     debug_assert!((400..600).contains(&reason.status()) && reason.status() != 499, "{reason} cannot be told");
     let debug = context.as_ref().is_some_and(|context| context.request.may_debug());
+    let ended_by = ended_by(reason, cx.common, &cx.core.settings);
+    let own = route.as_ref().and_then(|route| route.cluster.options.pages.of(status));
+    let body = match (own, &ended_by) {
+        (Some(page), _) => Cow::Borrowed(page),
+        // Nobody has to see it, and who looks for it finds it.
+        (None, Some(ended_by)) if pages.is_built_in(reason) => {
+            let remark = format!("<!-- {reason}: {ended_by} -->\n");
+            Cow::Owned([pages.body(reason), remark.as_bytes()].concat())
+        }
+        (None, _) => Cow::Borrowed(pages.body(reason)),
+    };
     let reply = LocalReply {
         status,
         fields: page::PAGE_HEADERS.as_bytes(),
-        retry_after: if matches!(status, 429 | 503) { cx.common.retry_after() } else { Duration::ZERO },
-        error: debug.then_some(reason),
-        body: pages.body(reason),
+        retry_after: match (reason, status) {
+            // A rate is one of whole requests a second.
+            (FailureReason::ClientRate | FailureReason::FrontendRate, _) => RATE_RETRY,
+            (_, 429 | 503) => cx.common.retry_after(),
+            _ => Duration::ZERO,
+        },
+        error: debug.then_some((reason, ended_by.as_ref())),
+        body: &body,
     };
     reply.give(context, uploaded, cx)
 }
+
+/// The status of a failure at this route.
+fn status_at(route: &Route, reason: FailureReason) -> u16 {
+    let statuses = &route.cluster.options.statuses;
+    match reason {
+        FailureReason::NoBackend if route.cluster.members.is_empty() => statuses.empty,
+        FailureReason::ClusterDisabled => statuses.disabled,
+        _ => reason.status(),
+    }
+}
+
+/// `Retry-After` of a response to a request beyond a rate.
+const RATE_RETRY: Duration = Duration::from_secs(1);
 
 /// Responds with 200 and this text, for requests to the node itself.
 #[cold]
@@ -71,8 +103,8 @@ pub(super) struct LocalReply<'a> {
     pub(super) fields: &'a [u8],
     /// The value of `Retry-After`, rounded up to seconds; zero for none.
     pub(super) retry_after: Duration,
-    /// The failure named in the debug header.
-    pub(super) error: Option<FailureReason>,
+    /// The failure named in the debug header, and the setting whose value caused it.
+    pub(super) error: Option<(FailureReason, Option<&'a EndedBy>)>,
     /// A response to HEAD leaves the body out.
     pub(super) body: &'a [u8],
 }
@@ -134,8 +166,11 @@ impl LocalReply<'_> {
             if let Some(bucket) = bucket {
                 bucket.put(out);
             }
-            if let Some(reason) = self.error {
+            if let Some((reason, ended_by)) = self.error {
                 put_all(out, &["X-Debug-Error: ", reason.name(), "\r\n"]);
+                if let Some(ended_by) = ended_by {
+                    put_all(out, &["X-Debug-Limit: ", &ended_by.to_string(), "\r\n"]);
+                }
             }
             match (keep_alive, request.is_none_or(Request::is_http11)) {
                 (false, _) => out.extend_from_slice(b"Connection: close\r\n"),

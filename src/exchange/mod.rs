@@ -40,6 +40,7 @@ mod compressor;
 mod connecting;
 pub mod drive;
 mod elsewhere;
+mod ended_by;
 mod events;
 mod flushing_response;
 mod forwarding_response;

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// an edit may still be on its way to this core.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// How long a request stays out of the queue whose backend has taken no connection: a probe may find that it is down.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) context: Box<RequestContext>,
@@ -70,6 +73,21 @@ impl Queued {
             true => Err(Failure::silent(Some(state.context), FailureReason::ClientGone)),
             false => Ok(Next::Stay(state.join(cx))),
         }
+    }
+
+    /// Has the request join the queue in a moment.
+    #[cold]
+    pub(super) fn start_later(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Step<Self> {
+        let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
+        let until = cx.core.now + context.wait_left.unwrap_or(timeout);
+        cx.common.stats.begin_phase(cx.core.now);
+        let mut state = Self { context, until, waiting: None, due: Due::Join };
+        if cx.common.client_left {
+            return Err(Failure::silent(Some(state.context), FailureReason::ClientGone));
+        }
+        state.context.wait_left = Some(until.since(cx.core.now));
+        cx.common.deadline = (cx.core.now + RETRY_PAUSE).min(until);
+        Ok(Next::Stay(state))
     }
 
     /// Makes the request wait for its turn at this moment.

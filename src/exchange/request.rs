@@ -323,27 +323,35 @@ impl Request {
         self.buffer.len() - self.spans.head.start()
     }
 
-    /// Writes the head for a backend, and the part of the body that was sent so far. `validators` are lines that
-    /// replace the client's conditions.
-    pub(super) fn write(&self, conditions: Option<&OwnConditions>, out: &mut Vec<u8>) {
-        match conditions {
-            None => out.extend_from_slice(self.buffer.suffix(self.spans.head.start())),
-            Some(conditions) => {
-                self.write_head_with(conditions, out);
+    /// Writes the head for a backend, and the part of the body that was sent so far. `conditions`
+    /// replace the client's, `host` replaces its `Host`.
+    pub(super) fn write(&self, conditions: Option<&OwnConditions>, host: Option<&str>, out: &mut Vec<u8>) {
+        match (conditions, host) {
+            (None, None) => out.extend_from_slice(self.buffer.suffix(self.spans.head.start())),
+            _ => {
+                self.write_head_with(conditions, host, out);
                 out.extend_from_slice(self.buffer.suffix(self.spans.head.end()));
             }
         }
     }
 
     #[cold]
-    fn write_head_with(&self, conditions: &OwnConditions, out: &mut Vec<u8>) {
+    fn write_head_with(&self, conditions: Option<&OwnConditions>, host: Option<&str>, out: &mut Vec<u8>) {
         for line in self.head().split_inclusive(|byte| *byte == b'\n') {
             let name = line.prefix(memchr::memchr(b':', line).unwrap_or(0));
-            if line == b"\r\n" {
-                out.extend_from_slice(&conditions.lines);
-            }
-            if !conditions.replaced.iter().any(|replaced| name.eq_ignore_ascii_case(replaced.as_bytes())) {
-                out.extend_from_slice(line);
+            let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+            match (conditions, host) {
+                (_, Some(host)) if is("host") => {
+                    out.extend_from_slice(b"Host: ");
+                    out.extend_from_slice(host.as_bytes());
+                    out.extend_from_slice(b"\r\n");
+                }
+                (Some(conditions), _) if line == b"\r\n" => {
+                    out.extend_from_slice(&conditions.lines);
+                    out.extend_from_slice(line);
+                }
+                (Some(conditions), _) if conditions.replaced.iter().any(|replaced| is(replaced)) => {}
+                _ => out.extend_from_slice(line),
             }
         }
     }

@@ -99,7 +99,7 @@ fn give(
         status: made.status(),
         fields: made.fields(),
         retry_after: Duration::ZERO,
-        error: reason.filter(|_| debug),
+        error: reason.filter(|_| debug).map(|reason| (reason, None)),
         body: made.body(),
     };
     let transition = reply.give(context, uploaded, cx);

@@ -1,5 +1,6 @@
 //! Settings of exchanges.
 
+pub use crate::cluster::OnClientAbort;
 use crate::health;
 use crate::wire::forwarded::{self, Peer};
 use crate::wire::limits::Limits;
@@ -61,16 +62,6 @@ impl Settings {
     pub(super) fn may_debug(&self, peer: &Peer) -> bool {
         self.debug_networks.iter().any(|network| network.contains(&peer.address))
     }
-}
-
-/// What happens to a request whose client ends its side, or the connection, during the wait for a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnClientAbort {
-    /// The request ends, and its upstream connection is closed (nginx: `proxy_ignore_client_abort off`).
-    Close,
-    /// The backend finishes, and a client that has only ended its side gets the response. The request is neither
-    /// retried nor started from the queue.
-    Ignore,
 }
 
 /// Which clients may keep their connections.

@@ -36,6 +36,8 @@ pub(super) struct CommonState {
     pub(super) bucket: Option<BucketId>,
     /// The request has had its turn (`requestsPerSecond`).
     pub(super) had_turn: bool,
+    /// Its client's rate has counted it (`requestsPerSecondPerClient`).
+    pub(super) is_counted: bool,
     /// Its slot of the client's limit (`maxRequestsPerClient`).
     pub(super) client_slot: Option<Box<ClientSlot>>,
     /// The pacing of its bytes, if the frontend has a bandwidth limit.
@@ -254,6 +256,7 @@ impl CommonState {
             token: None,
             bucket: None,
             had_turn: false,
+            is_counted: false,
             client_slot: None,
             pacing: None,
             deadline: Moment::NEVER,

@@ -41,6 +41,8 @@ pub(super) enum Transition {
     ResolveAgain(Box<RequestContext>),
     /// It waits for a slot or a token of its route's cluster.
     Wait(Box<RequestContext>),
+    /// The same, but it stays out of the queue for a moment: its backend has just taken no connection.
+    WaitToRetry(Box<RequestContext>),
     /// It waits for its turn at this moment, given a limit of requests a second.
     AwaitTurn(Box<RequestContext>, Moment),
     /// It has a member: a connection is requested.

@@ -73,7 +73,10 @@ impl State {
         };
         let closes = match &cx.common.rules {
             Some(rules) => !rules.ignores_client_abort(),
-            None => cx.core.settings.on_client_abort == OnClientAbort::Close,
+            None => {
+                let own = cx.common.options().and_then(|options| options.on_client_abort);
+                own.unwrap_or(cx.core.settings.on_client_abort) == OnClientAbort::Close
+            }
         };
         if is_queued || closes {
             return self.abort_silently(FailureReason::ClientGone, cx);
@@ -132,6 +135,7 @@ fn perform(transition: Transition, bytes: &[u8], cx: &mut StepContext<'_>) -> St
         Transition::Resolve(context) => resolve(context, cx),
         Transition::ResolveAgain(context) => resolve_again(context, cx),
         Transition::Wait(context) => settle(Queued::start(context, cx), State::Queued, bytes, cx),
+        Transition::WaitToRetry(context) => settle(Queued::start_later(context, cx), State::Queued, bytes, cx),
         Transition::AwaitTurn(context, turn) => settle(Queued::await_turn(context, turn, cx), State::Queued, bytes, cx),
         Transition::Dial(context) => dial(context, false, cx),
         Transition::SendAgain { context, reuse } => {

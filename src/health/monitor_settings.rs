@@ -141,6 +141,11 @@ impl StatusSet {
         text.split(',').map(|range| parse_range(range.trim())).collect::<Option<_>>().map(Self)
     }
 
+    /// Every code.
+    pub fn any() -> Self {
+        Self(vec![(100, 599)])
+    }
+
     /// Whether the set has this code.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|(first, last)| (*first..=*last).contains(&status))

@@ -19,8 +19,11 @@ pub(super) fn load(settings: &Settings) -> (Pages, Vec<String>) {
         Some(dir) => Files::read(dir, settings, &mut faults),
         None => Files::default(),
     };
-    let bodies = FailureReason::ALL.iter().map(|reason| files.body(*reason, settings.status(*reason))).collect();
-    (Pages { bodies, settings: settings.clone() }, faults)
+    let of = |reason: &FailureReason| files.body(*reason, settings.status(*reason));
+    let bodies = FailureReason::ALL.iter().map(of).collect();
+    let is_built_in = |reason: &FailureReason| files.own(settings.status(*reason)).is_none();
+    let are_built_in = FailureReason::ALL.iter().map(is_built_in).collect();
+    (Pages { bodies, are_built_in, settings: settings.clone() }, faults)
 }
 
 /// The page files of a directory.
@@ -50,8 +53,12 @@ impl Files {
         if !has_page(&status) {
             return Arc::default();
         }
+        self.own(status).map_or_else(|| builtin(reason, status).into_bytes().into(), Arc::clone)
+    }
+
+    fn own(&self, status: u16) -> Option<&Arc<[u8]>> {
         let own = self.by_status.iter().find(|(of, _)| *of == status).map(|(_, body)| body);
-        own.or(self.default.as_ref()).map_or_else(|| builtin(reason, status).into_bytes().into(), Arc::clone)
+        own.or(self.default.as_ref())
     }
 }
 
@@ -76,7 +83,7 @@ fn read_page(path: &Path, faults: &mut Vec<String>) -> Option<Vec<u8>> {
     }
 }
 
-fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     File::open(path)?.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut body)?;
     if body.len() as u64 > FILE_LIMIT_BYTES {

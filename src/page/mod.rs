@@ -5,8 +5,10 @@
 //! effect when the pages are loaded again, at SIGHUP, and handed to the workers.
 
 mod load;
+mod own;
 mod phrase;
 
+pub use own::OwnPages;
 pub use phrase::phrase;
 
 use crate::base::reason::FailureReason;
@@ -47,6 +49,8 @@ impl Settings {
 pub struct Pages {
     /// In the order of [`FailureReason::ALL`]. Reasons of one status share the text of its file.
     bodies: Box<[Arc<[u8]>]>,
+    /// Which of them are built in.
+    are_built_in: Box<[bool]>,
     settings: Settings,
 }
 
@@ -68,5 +72,10 @@ impl Pages {
     /// The page for `reason`. It is empty if no response carries it: the client is gone, or the response had begun.
     pub fn body(&self, reason: FailureReason) -> &[u8] {
         &self.bodies[reason as usize]
+    }
+
+    /// Whether that page is the built-in one.
+    pub fn is_built_in(&self, reason: FailureReason) -> bool {
+        self.are_built_in[reason as usize]
     }
 }

@@ -47,9 +47,12 @@ enum Rest {
 }
 
 impl Check {
-    /// A probe according to the options `health.*`.
-    pub(super) fn new(options: Arc<Options>) -> Self {
+    /// A probe according to the options `health.*`. `own_host` is the `Host` of the backend's requests, if it has one of
+    /// its own.
+    pub(super) fn new(options: Arc<Options>, own_host: Option<&str>) -> Self {
         let MonitorSettings { method, path, host, .. } = &options.health;
+        let is_set = options.pairs().any(|(name, _)| name == "health.host");
+        let host = own_host.filter(|_| !is_set).unwrap_or(host);
         let (method, version) = (method.name(), env!("CARGO_PKG_VERSION"));
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sluice-health/{version}\r\nAccept: */*\r\n\

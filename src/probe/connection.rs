@@ -54,7 +54,7 @@ impl Connection {
     /// Begins to connect.
     pub(super) fn open(
         backend: &Backend,
-        options: &Arc<Options>,
+        (options, host): (&Arc<Options>, Option<&str>),
         token: Token,
         now: Moment,
         shared: &mut Shared<'_>,
@@ -68,7 +68,8 @@ impl Connection {
         let endpoint = backend.endpoint();
         let tls = match endpoint.is_secure() {
             true => {
-                Some(shared.tls.and_then(|tls| tls.to(endpoint.server_name(), endpoint.is_unverified())).ok_or(None)?)
+                let trust = backend.trust().ok_or(Some(Err(ProbeFault::TlsFailed)))?;
+                Some(shared.tls.and_then(|tls| tls.to(endpoint.server_name(), trust)).ok_or(None)?)
             }
             false => None,
         };
@@ -87,7 +88,7 @@ impl Connection {
         }
         match last_error {
             Some(error) if transports.is_empty() => Err(end_of(&error)),
-            _ => Ok(Self { check: Check::new(Arc::clone(options)), preface, transports, stage: Stage::Dialling }),
+            _ => Ok(Self { check: Check::new(Arc::clone(options), host), preface, transports, stage: Stage::Dialling }),
         }
     }
 

@@ -133,7 +133,7 @@ impl Prober {
             }
             for action in actions {
                 match action {
-                    Action::Start { target, backend, options } => {
+                    Action::Start { target, backend, options, host } => {
                         let mut shared = Shared {
                             registry: self.poll.registry(),
                             options: self.options,
@@ -143,7 +143,7 @@ impl Prober {
                         };
                         #[expect(clippy::cast_possible_truncation, reason = "a token is a word of 64 bits")]
                         let token = Token(target.pack() as usize);
-                        match Connection::open(&backend, &options, token, now, &mut shared) {
+                        match Connection::open(&backend, (&options, host.as_deref()), token, now, &mut shared) {
                             Ok(connection) => drop(self.connections.insert(target, connection)),
                             Err(end) => self.end(target, end, now),
                         }

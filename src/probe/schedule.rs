@@ -23,7 +23,7 @@ const MIN_PURGE: usize = 256;
 #[derive(Debug)]
 pub(super) enum Action {
     /// Start a probe. A call of [`Schedule::ended`] has to follow.
-    Start { target: SlotKey, backend: Arc<Backend>, options: Arc<Options> },
+    Start { target: SlotKey, backend: Arc<Backend>, options: Arc<Options>, host: Option<Box<str>> },
     /// A probe has timed out; a call of [`Schedule::ended`] has to report that.
     Expire(SlotKey),
     /// Cancel a probe, whose outcome is not needed any more.
@@ -298,6 +298,7 @@ impl Schedule {
         let Some(place) = cluster.members.iter().position(|member| target.watches(&member.state)) else { return };
         let member = &cluster.members[place];
         let (backend, jitter) = (Arc::clone(&member.backend), self.rng.f64());
+        let host = member.attributes.host.clone();
         let sharing = self.sharing.as_deref();
         let is_turn = || sharing.is_none_or(|sharing| sharing.is_turn(key.pack()));
         let turn = match is_in_use {
@@ -315,7 +316,7 @@ impl Schedule {
                 self.running += 1;
                 self.timers.set(&mut target.timer, now + health.timeout);
                 let options = Arc::clone(&cluster.options);
-                self.actions.push(Action::Start { target: key, backend, options });
+                self.actions.push(Action::Start { target: key, backend, options, host });
             }
         }
     }

@@ -22,6 +22,7 @@ impl Worker {
             Effect::Enqueue => self.enqueue(job),
             Effect::AskStore => self.ask_store(job),
             Effect::Connect { fresh } => self.connect(job, fresh),
+            Effect::Wake => self.wake(job),
             Effect::MarkedDead { member, why } => self.note_mark(job, member, why),
             Effect::Revived { member } => self.note_revival(job, member),
             Effect::Ejected { member } => self.note_ejection(job, member),
@@ -80,6 +81,13 @@ impl Worker {
     fn route_and_cluster(&self, job: SlotKey) -> Option<(Arc<Route>, Arc<Cluster>)> {
         let exchange = &self.jobs.get(job)?.exchange;
         Some((Arc::clone(exchange.route()?), Arc::clone(exchange.permit()?.cluster())))
+    }
+
+    #[cold]
+    fn wake(&mut self, job: SlotKey) {
+        if let Some(route) = self.jobs.get(job).and_then(|job| job.exchange.route()) {
+            self.directory.wake(&route.cluster.key);
+        }
     }
 
     #[cold]

@@ -2,7 +2,7 @@
 
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Settings};
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,7 +34,13 @@ static PROCESS: LazyLock<Mutex<FailureLog>> = LazyLock::new(Mutex::default);
 impl FailureLog {
     /// Logs a failure, unless one of its kind was logged within the minute.
     #[cold]
-    pub(super) fn failed(&mut self, host: &str, exchange: &Exchange, reason: FailureReason, now: Moment) {
+    pub(super) fn failed(
+        &mut self,
+        host: &str,
+        exchange: &Exchange,
+        reason: FailureReason,
+        (settings, now): (&Settings, Moment),
+    ) {
         if !reason.is_of_backend() {
             return;
         }
@@ -47,7 +53,7 @@ impl FailureLog {
         let at = backend.map(|url| format!(" at backend {url}")).unwrap_or_default();
         let fault = exchange.stats().fault.as_ref().filter(|_| reason == FailureReason::UpstreamMalformed);
         let fault = fault.map(|fault| format!(", {fault}")).unwrap_or_default();
-        let setting = reason.setting().map(|setting| format!(", ended by {setting}")).unwrap_or_default();
+        let setting = exchange.ended_by(settings).map(|setting| format!(", ended by {setting}")).unwrap_or_default();
         let status = match reason.status() {
             0 => "response cut".to_owned(),
             status => status.to_string(),

@@ -38,7 +38,7 @@ impl Worker {
             self.counters.count_reason(reason);
             let host = request.map_or("-", Request::host);
             log::debug!("{host}: {reason} for {client}");
-            self.failures.failed(host, &job.exchange, reason, self.core.now);
+            self.failures.failed(host, &job.exchange, reason, (&self.core.settings, self.core.now));
         }
         // A client that leaves before its first byte is no request.
         let was_request = request.is_some() || stats.status != 0;

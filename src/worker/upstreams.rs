@@ -71,7 +71,7 @@ impl Worker {
                 let preface = endpoint.proxy_header().map_or_else(Box::default, |version| self.preface(job, version));
                 let tls = endpoint
                     .is_secure()
-                    .then(|| self.backend_tls.as_ref()?.to(endpoint.server_name(), endpoint.is_unverified()));
+                    .then(|| self.backend_tls.as_ref()?.to(endpoint.server_name(), backend.trust()?));
                 match tls {
                     Some(None) => {
                         self.return_permit(backend.id());

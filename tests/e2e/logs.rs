@@ -291,7 +291,7 @@ fn failed_requests_are_logged_once_a_backend_and_reason() {
     assert_eq!(proxy.client().get("unknown.test", "/").status(), 400);
     let expected = [
         format!(
-            "silent.test: a request failed at backend {}: response_timeout (504, ended by server.responseTimeout)",
+            "silent.test: a request failed at backend {}: response_timeout (504, ended by server.responseTimeout (100ms))",
             silent.0
         ),
         format!("refused.test: a request failed at backend {refusing}: connect_failed (502)"),

@@ -13,6 +13,7 @@ mod clusters;
 mod departures;
 mod failure;
 mod forwarding;
+mod frontend_options;
 mod haproxy;
 mod harness;
 mod headers;

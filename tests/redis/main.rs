@@ -24,3 +24,4 @@ mod shared_probes;
 mod support;
 mod tools;
 mod tunnels;
+mod wake;

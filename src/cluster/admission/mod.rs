@@ -157,7 +157,7 @@ impl Cluster {
 
     /// Whether a request with this demand waits in vain.
     fn gives_up_on(&self, demand: &Demand<'_>, now: Moment) -> bool {
-        let may_wait = self.options.queue.enqueue_on_unavailable && demand.named.is_none();
+        let may_wait = self.options.waits_for_backends() && demand.named.is_none();
         match self.options.is_disabled {
             true => !self.options.holds(),
             false => !may_wait && self.service(demand, now) == Service::Unavailable,

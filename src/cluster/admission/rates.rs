@@ -5,7 +5,7 @@ use super::clients::Clients;
 use crate::base::clock::Moment;
 use crate::base::pacer::Pacer;
 use crate::base::rate_limiter::{RateLimiter, Turn};
-use crate::cluster::options::{Options, Queue};
+use crate::cluster::options::Options;
 use std::sync::atomic::Ordering;
 
 /// The rates of the newest options.
@@ -38,10 +38,11 @@ impl Rates {
 
 impl Admission {
     /// Takes the turn of a request, if requests have a rate limit. The wait is limited as in the queue, in time and in
-    /// number.
-    pub fn take_turn(&self, queue: &Queue, now: Moment) -> Turn {
+    /// number; with `requestsPerSecondWait` off there is none.
+    pub fn take_turn(&self, options: &Options, now: Moment) -> Turn {
         let Some(rate) = self.rates.requests.rate() else { return Turn::Now };
-        let longest = queue.timeout.min(rate.time_of(queue.limit.into()));
+        let limit = if options.requests_per_second_waits.0 { options.queue.limit } else { 0 };
+        let longest = options.queue.timeout.min(rate.time_of(limit.into()));
         let turn = self.rates.requests.take(1, longest, now);
         match turn {
             Turn::Now => {}
@@ -55,6 +56,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::options::Queue;
     use std::time::Duration;
 
     #[test]
@@ -63,7 +65,9 @@ mod tests {
         admission.rates.requests.set_per_second(1);
         let at = |seconds: u64| Moment::from_micros(seconds * 1_000_000);
         let take = |limit, timeout, now| {
-            admission.take_turn(&Queue { limit, timeout: Duration::from_secs(timeout), ..Queue::default() }, at(now))
+            let mut options = Options::default();
+            options.queue = Queue { limit, timeout: Duration::from_secs(timeout), ..Queue::default() };
+            admission.take_turn(&options, at(now))
         };
         assert_eq!(take(2, 10, 0), Turn::Now);
         assert_eq!(take(2, 0, 0), Turn::Refused, "it would wait for a second");

@@ -4,11 +4,13 @@
 //! in their name (`health.mode`). An invalid value is reported, and the earlier value stays.
 
 mod classes;
+mod pages;
 mod retry;
 mod scheduler;
 pub(super) mod values;
 
 pub use classes::ClassRules;
+pub use pages::{ErrorPages, PageTexts, Statuses};
 pub use retry::{RetryCause, RetryCauses};
 pub use scheduler::{HashKey, Scheduler};
 pub(super) use values::Kind;
@@ -16,9 +18,10 @@ pub use values::{MAX_COUNT, MAX_TIME, read_whole};
 
 use crate::cache;
 use crate::cache::key::KeyPattern;
-use crate::health::MonitorSettings;
+use crate::health::{HealthMode, MonitorSettings, StatusSet};
 use crate::shaper::{Bounds, Fault, Spec};
 use classes::{BUCKETS, CLASSIFY};
+use pages::{PAGE, PAGE_FOLDER, STATUS};
 use retry::RETRY_CAUSES;
 use scheduler::{HASH_KEY, SCHEDULER};
 use serde::{Deserialize, Serialize};
@@ -28,8 +31,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use values::{
-    BYTE_RATE, BYTES, COUNT, FLAG, HEALTH_MODE, HOST, LIMIT, PATH, PERCENT, POSITIVE, PROBE_METHOD, STATUS_SET, TEXT,
-    TIME, TIME_OR_ZERO, TOKEN,
+    BYTE_RATE, BYTES, CLIENT_RATE, COUNT, FLAG, HEALTH_MODE, HOST, LIMIT, ON_CLIENT_ABORT, PATH, PERCENT, POSITIVE,
+    PROBE_METHOD, STATUS_SET, TEXT, TIME, TIME_OR_ZERO, TOKEN,
 };
 
 /// Options of a frontend. `None` applies the node's own setting.
@@ -41,6 +44,14 @@ pub struct Options {
     pub is_disabled: bool,
     /// Whether requests wait while it is disabled.
     pub hold: bool,
+    /// Whether the first request that waits because no backend serves has a message published that wakes one.
+    pub wake: bool,
+    /// The fate of a request whose client leaves before its response has begun.
+    pub on_client_abort: Option<OnClientAbort>,
+    /// Statuses of this node's own responses.
+    pub statuses: Statuses,
+    /// Error pages.
+    pub pages: ErrorPages,
     /// The scheduler.
     pub scheduler: Scheduler,
     /// Whether responses are accepted that are not strictly valid.
@@ -77,6 +88,10 @@ pub struct Options {
     pub max_body_bytes: Option<u64>,
     /// Requests a second, over all clients and cores; 0 for no limit.
     pub requests_per_second: u32,
+    /// Whether requests beyond that wait; otherwise they get a 429.
+    pub requests_per_second_waits: Waits,
+    /// Requests a second of one client; 0 for any.
+    pub requests_per_second_per_client: u32,
     /// Bytes a second from clients, over all requests and cores; 0 for no limit.
     pub bytes_per_second_in: u64,
     /// Bytes a second from backends, over all requests and cores; 0 for no limit.
@@ -93,6 +108,32 @@ pub struct Options {
     pub cache: cache::options::Options,
     /// The valid pairs as read, for tools that copy options.
     written: Vec<(&'static str, Box<str>)>,
+}
+
+/// Whether requests beyond a rate wait. They do where nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits(pub bool);
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self(true)
+    }
+}
+
+impl From<bool> for Waits {
+    fn from(waits: bool) -> Self {
+        Self(waits)
+    }
+}
+
+/// What happens to a request whose client ends its side, or the connection, during the wait for a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnClientAbort {
+    /// The request ends, and its upstream connection is closed (nginx: `proxy_ignore_client_abort off`).
+    Close,
+    /// The backend finishes, and a client that has only ended its side gets the response. The request is neither
+    /// retried nor started from the queue.
+    Ignore,
 }
 
 /// Options of the queue.
@@ -160,6 +201,9 @@ impl Default for Queue {
     }
 }
 
+/// How often the backends of a sleeping application are probed.
+const SLEEPER_INTERVAL: Duration = Duration::from_millis(500);
+
 const CACHE_KEY: Kind<KeyPattern> = Kind { expected: cache::key::EXPECTED, read: KeyPattern::parse };
 
 /// An option: name, values and meaning.
@@ -206,6 +250,19 @@ definitions! {
     "httpsRedirect", https_redirect, FLAG, "https.redirect", "Whether requests over plain HTTP are redirected to https";
     "disabled", is_disabled, FLAG, "false", "Whether every request gets a 503";
     "hold", hold, FLAG, "false", "Whether requests wait while the frontend is disabled, in place of a 503: [maintenance](#maintenance)";
+    "wake", wake, FLAG, "false", "Whether requests wait while no backend serves, and the first one has a message published that starts one: [sleeping applications](#sleeping-applications)";
+    "disabledStatus", statuses.disabled, STATUS, "503", "The status of responses while the frontend is disabled";
+    "emptyStatus", statuses.empty, STATUS, "502", "The status of responses while its list has no backends";
+    "errorPages", pages.folder, PAGE_FOLDER, "", "A folder of error pages: [error pages](#error-pages)";
+    "errorPage.403", pages.texts.forbidden, PAGE, "", "The page of 403 responses";
+    "errorPage.408", pages.texts.timeout, PAGE, "", "The page of 408 responses";
+    "errorPage.413", pages.texts.too_large, PAGE, "", "The page of 413 responses";
+    "errorPage.429", pages.texts.too_many, PAGE, "", "The page of 429 responses";
+    "errorPage.502", pages.texts.bad_gateway, PAGE, "", "The page of 502 responses";
+    "errorPage.503", pages.texts.unavailable, PAGE, "", "The page of 503 responses";
+    "errorPage.504", pages.texts.gateway_timeout, PAGE, "", "The page of 504 responses";
+    "errorPage.default", pages.texts.default, PAGE, "", "The page of all other responses of this node";
+    "onClientAbort", on_client_abort, ON_CLIENT_ABORT, "server.onClientAbort", "The fate of a request whose client leaves before the response begins: close (and notify, as in x0d) ends it, with ignore the backend finishes";
     "lenient", is_lenient, FLAG, "false", "Whether malformed heads of responses are repaired if their meaning is clear: [lenient](forwarding.md#lenient)";
     "scheduler", scheduler, SCHEDULER, "random", "How a backend is chosen";
     "hash.key", hash, HASH_KEY, "client", "The part of a request that is the key of the scheduler hash";
@@ -231,6 +288,8 @@ definitions! {
     "streamTimeout", timeouts.stream, TIME_OR_ZERO, "server.streamTimeout", "How long a response without a length may be silent; 0 for ever";
     "maxBodyBytes", max_body_bytes, BYTES, "server.maxBodyBytes", "Size of a request's body (413); 0 for any";
     "requestsPerSecond", requests_per_second, COUNT, "0", "Requests a second, over all clients; others wait, 0 for any: [between tenants](shaper.md#between-tenants-of-a-node)";
+    "requestsPerSecondWait", requests_per_second_waits, FLAG, "true", "Whether requests beyond requestsPerSecond wait; otherwise they get a 429";
+    "requestsPerSecondPerClient", requests_per_second_per_client, CLIENT_RATE, "0", "Requests a second of one client address, up to as many at once; further ones get a 429, 0 for any";
     "bytesPerSecond.in", bytes_per_second_in, BYTE_RATE, "0", "Bytes of requests a second, over all clients; 0 for any: [bytes a second](shaper.md#bytes-a-second)";
     "bytesPerSecond.out", bytes_per_second_out, BYTE_RATE, "0", "Bytes of responses a second, over all clients; 0 for any: [bytes a second](shaper.md#bytes-a-second)";
     "retries", retries, COUNT, "server.retryOnError", "How often a request is retried on another backend";
@@ -301,7 +360,27 @@ impl Options {
 
     /// Whether the frontend is disabled and its requests wait.
     pub fn holds(&self) -> bool {
-        self.is_disabled && self.hold
+        self.is_disabled && (self.hold || self.wake)
+    }
+
+    /// Whether requests wait while no backend is up.
+    pub fn waits_for_backends(&self) -> bool {
+        self.queue.enqueue_on_unavailable || self.wake
+    }
+
+    /// A frontend whose application sleeps has its backends probed by connections, unless it says otherwise: requests are
+    /// to be served once one accepts them.
+    fn watch_sleepers(&mut self) {
+        let is_set = |name: &str| self.written.iter().any(|(known, _)| *known == name);
+        if self.wake && !is_set("health.mode") {
+            self.health.mode = HealthMode::Lazy;
+            if !is_set("health.expect") {
+                self.health.expect = StatusSet::any();
+            }
+            if !is_set("health.interval") {
+                self.health.interval = SLEEPER_INTERVAL;
+            }
+        }
     }
 
     /// Reads options from their names and values. An option with an invalid value has its value in `before`, and one
@@ -332,6 +411,7 @@ impl Options {
             }
         }
         options.written.sort_unstable_by_key(|(name, _)| *name);
+        options.watch_sleepers();
         (options, errors)
     }
 
@@ -375,85 +455,4 @@ impl fmt::Display for OptionError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::health::HealthMode;
-
-    #[test]
-    fn options_are_read_by_name_and_a_wrong_one_keeps_what_held() {
-        let (before, errors) = Options::read([("queueLimit", "64"), ("queueTimeout", "5s")], &Options::default());
-        assert!(errors.is_empty());
-        assert_eq!((before.queue.limit, before.queue.timeout), (64, Duration::from_secs(5)));
-        let pairs = [("queueLimit", "many"), ("scheduler", "leastLoad"), ("health.mode", "lazy"), ("queLimit", "1")];
-        let (after, errors) = Options::read(pairs, &before);
-        assert_eq!((after.queue.limit, after.queue.timeout), (64, Queue::default().timeout));
-        assert_eq!((after.scheduler, after.health.mode), (Scheduler::LeastLoad, HealthMode::Lazy));
-        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        let expected = [
-            "queueLimit is \"many\", expected a whole number from 0 to 1000000",
-            "\"queLimit\" is unknown and ignored",
-        ];
-        assert_eq!(errors, expected);
-        let pairs: Vec<_> = after.pairs().collect();
-        assert_eq!(pairs, [("health.mode", "lazy"), ("queueLimit", "64"), ("scheduler", "leastLoad")]);
-        assert_eq!(Options::read(pairs, &Options::default()).0, after, "what is carried on leads to the same");
-    }
-
-    #[test]
-    fn every_option_refuses_nonsense_and_names_are_distinct() {
-        let takes_any_text = ["health.body"];
-        for (place, definition) in DEFINITIONS.iter().enumerate() {
-            let (options, errors) = Options::read([(definition.name, "no such value")], &Options::default());
-            if !takes_any_text.contains(&definition.name) {
-                assert_eq!(errors.len(), 1, "{}", definition.name);
-                assert_eq!(options, Options::default(), "{}", definition.name);
-            }
-            assert!(DEFINITIONS[..place].iter().all(|other| other.name != definition.name));
-        }
-    }
-
-    #[test]
-    fn defaults_are_as_they_are_documented() {
-        for definition in DEFINITIONS {
-            let is_setting = definition.default.starts_with("server.") || definition.default.starts_with("https.");
-            if !(is_setting || definition.default.is_empty()) {
-                let (mut options, errors) = Options::read([(definition.name, definition.default)], &Options::default());
-                options.written.clear();
-                assert_eq!((options, errors), (Options::default(), vec![]), "{}", definition.name);
-            }
-        }
-    }
-
-    #[test]
-    fn rules_name_buckets_whatever_the_order_and_every_fault_has_its_place() {
-        let rules = r#"[{"header": ["X-Class", "vip"], "bucket": "VIP"}]"#;
-        let (before, errors) =
-            Options::read([("classify", rules), ("buckets", r#"{"VIP": "5..20 %"}"#)], &Options::default());
-        assert!(errors.is_empty() && before.buckets.is_some() && before.classify.is_some(), "{errors:?}");
-        assert_eq!(Options::read(before.pairs(), &Options::default()).0, before);
-        let pairs = [("buckets", r#"{"VIP": "20..5 %", "Jail": "x"}"#), ("classify", r#"[{"bucket": "Other"}]"#)];
-        let (after, errors) = Options::read(pairs, &before);
-        assert_eq!(after, before, "the earlier values stay");
-        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        assert!(errors[0].starts_with("buckets[\"VIP\"]: found \"20..5 %\", the ceil"), "{errors:?}");
-        assert!(errors[0].contains("; buckets[\"Jail\"]: found \"x\", expected the assured"), "{errors:?}");
-        assert!(errors[1].starts_with("classify[0].bucket: found \"Other\", expected a bucket"), "{errors:?}");
-    }
-
-    #[test]
-    fn values_of_their_own_kind() {
-        let table = [
-            ("hash.key", "header:X-User", true),
-            ("hash.key", "header:", false),
-            ("hash.key", "body", false),
-            ("health.expect", "200-299,404", true),
-            ("health.expect", "299-200", false),
-            ("health.path", "/a b", false),
-            ("health.path", "x", false),
-        ];
-        for (name, value, is_good) in table {
-            let (_, errors) = Options::read([(name, value)], &Options::default());
-            assert_eq!(errors.is_empty(), is_good, "{name} {value}");
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! The syntax of option values.
 
+use super::OnClientAbort;
 use crate::health::{HealthMode, ProbeMethod, StatusSet};
 use crate::wire::is_token;
 use std::num::NonZeroU32;
@@ -40,6 +41,20 @@ pub(in crate::cluster) const COUNT: Kind<u32> =
 pub(in crate::cluster) const POSITIVE: Kind<u32> = Kind {
     expected: "a whole number from 1 to 1000000",
     read: |text| read_whole(text, 1_000_000).filter(|number| *number > 0),
+};
+
+/// Requests a second of one client. More is no limit, and could not be kept as exactly.
+pub(in crate::cluster) const CLIENT_RATE: Kind<u32> =
+    Kind { expected: "a whole number from 0 to 10000", read: |text| read_whole(text, 10_000) };
+
+pub(in crate::cluster) const ON_CLIENT_ABORT: Kind<OnClientAbort> = Kind {
+    expected: "close, ignore or notify",
+    read: |text| match text {
+        // There is no record of HTTP that could tell a backend, so x0d closes too.
+        "close" | "notify" => Some(OnClientAbort::Close),
+        "ignore" => Some(OnClientAbort::Ignore),
+        _ => None,
+    },
 };
 
 /// 0 means no limit.
@@ -90,7 +105,7 @@ pub(super) const PATH: Kind<Box<str>> = Kind {
     },
 };
 
-pub(super) const HOST: Kind<Box<str>> = Kind {
+pub(in crate::cluster) const HOST: Kind<Box<str>> = Kind {
     expected: "a host name",
     read: |text| (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into()),
 };

@@ -68,7 +68,7 @@ pub(super) const KEYS: &[Key] = &[
     key("enabled", Kind::Flag, "true", ""),
     key("queue-limit", Kind::Count, "128", "queueLimit"),
     key("queue-timeout", Kind::Time, "60", "queueTimeout"),
-    key("on-client-abort", Kind::Word(&["close", "ignore", "notify"]), "close", ""),
+    key("on-client-abort", Kind::Word(&["close", "ignore", "notify"]), "close", "onClientAbort"),
     key("retry-after", Kind::Time, "10", "retryAfter"),
     key("max-retry-count", Kind::Count, "6", "retries"),
     key("sticky-offline-mode", Kind::Flag, "false", "health.stickyOffline"),

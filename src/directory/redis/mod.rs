@@ -29,6 +29,7 @@ mod simulation;
 mod sources;
 mod target;
 mod tools;
+mod wake;
 mod watcher;
 mod writer;
 
@@ -41,6 +42,7 @@ pub(super) use shared_clusters::{Edit, LoggedEdit, MAX_RECORD, Outcome, Record, 
 pub use target::{EXPECTED, Location, Target, TargetFault};
 pub use tools::{ParsedListing, connect};
 pub(super) use tools::{read_certificate, read_listing};
+pub(super) use wake::start as start_wake;
 
 use super::catalog::Clusters;
 use super::certificates::{CertificateChannels, CertificateCommand};

@@ -1,6 +1,7 @@
 //! TLS as a client: the verification of backends.
 
 use super::credentials::Credentials;
+use super::files::{FileFault, load_certificates};
 use super::{ALPN, PROVIDER};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier, verify_server_name};
@@ -9,7 +10,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use x509_cert::der::Decode;
 
 /// Number of resumable sessions with backends, for each core.
@@ -49,13 +51,43 @@ impl TlsClientTarget {
     }
 }
 
+/// The authorities of one backend (its attribute `ca`).
+#[derive(Debug)]
+pub struct BackendAuthorities {
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl BackendAuthorities {
+    /// Reads the certificates of this file.
+    pub fn load(path: &Path) -> Result<Self, FileFault> {
+        load_certificates(path).map(|certificates| Self { certificates })
+    }
+}
+
+/// What the certificate of a backend has to prove.
+#[derive(Clone, Copy, Debug)]
+pub enum Trust<'a> {
+    /// What `server.backendTls` says.
+    Settings,
+    /// Nothing.
+    Anything,
+    /// That one of these has signed it, or that it is one of these.
+    Authorities(&'a Arc<BackendAuthorities>),
+}
+
 /// TLS settings for all backends. Each worker has its own, with the tickets that backends gave it.
 #[derive(Debug)]
 pub struct BackendTls {
+    settings: BackendSettings,
     config: Arc<ClientConfig>,
-    /// Settings without verification.
+    /// For backends any of whose certificates will do.
     unverified: Arc<ClientConfig>,
+    /// For backends with authorities of their own. Each thread has its own, so the lock is never waited for.
+    by_authorities: Mutex<Vec<(Arc<BackendAuthorities>, Arc<ClientConfig>)>>,
 }
+
+/// Backends with authorities of their own whose settings are kept.
+const MAX_OWN: usize = 256;
 
 impl Clone for BackendTls {
     fn clone(&self) -> Self {
@@ -64,7 +96,12 @@ impl Clone for BackendTls {
             config.resumption = Resumption::in_memory_sessions(RESUMABLE);
             Arc::new(config)
         };
-        Self { config: own(&self.config), unverified: own(&self.unverified) }
+        Self {
+            settings: self.settings.clone(),
+            config: own(&self.config),
+            unverified: own(&self.unverified),
+            by_authorities: Mutex::default(),
+        }
     }
 }
 
@@ -72,14 +109,39 @@ impl BackendTls {
     /// TLS as in the settings. The error says why the settings cannot be used.
     pub fn new(settings: &BackendSettings) -> Result<Self, String> {
         let unverified = BackendSettings { verification: Verification::Nothing, ..settings.clone() };
-        Ok(Self { config: client_config(settings)?, unverified: client_config(&unverified)? })
+        Ok(Self {
+            settings: settings.clone(),
+            config: client_config(settings)?,
+            unverified: client_config(&unverified)?,
+            by_authorities: Mutex::default(),
+        })
     }
 
-    /// The target for the backend of this name or address; `None` if `host` is neither.
-    pub fn to(&self, host: &str, is_unverified: bool) -> Option<TlsClientTarget> {
+    /// How to talk to the backend of this name or address; `None` where it is neither, or its authorities are no good.
+    pub fn to(&self, host: &str, trust: Trust<'_>) -> Option<TlsClientTarget> {
         let name = ServerName::try_from(host.to_owned()).ok()?;
-        let config = if is_unverified { &self.unverified } else { &self.config };
-        Some(TlsClientTarget { config: Arc::clone(config), name })
+        let config = match trust {
+            Trust::Settings => Arc::clone(&self.config),
+            Trust::Anything => Arc::clone(&self.unverified),
+            Trust::Authorities(authorities) => self.config_for(authorities)?,
+        };
+        Some(TlsClientTarget { config, name })
+    }
+
+    fn config_for(&self, authorities: &Arc<BackendAuthorities>) -> Option<Arc<ClientConfig>> {
+        let mut known = self.by_authorities.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, config)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, authorities)) {
+            return Some(Arc::clone(config));
+        }
+        let verification = Verification::Authorities(authorities.certificates.clone());
+        let config = client_config(&BackendSettings { verification, ..self.settings.clone() }).ok()?;
+        // Backends that are gone have dropped theirs.
+        known.retain(|(known, _)| Arc::strong_count(known) > 1);
+        if known.len() >= MAX_OWN {
+            known.remove(0);
+        }
+        known.push((Arc::clone(authorities), Arc::clone(&config)));
+        Some(config)
     }
 }
 

@@ -14,7 +14,9 @@ mod server;
 mod session;
 
 pub(super) use agreed::agreed;
-pub use client::{BackendSettings, BackendTls, TlsClientTarget, Verification, system_client};
+pub use client::{
+    BackendAuthorities, BackendSettings, BackendTls, TlsClientTarget, Trust, Verification, system_client,
+};
 pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_certificates, read_credentials};
 pub use expiry::{CertificateInfo, DAY, warn_of_expiry};
 pub use files::{CertificateFiles, FileFault, is_open_to_others, load_certificates, read};

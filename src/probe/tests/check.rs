@@ -4,7 +4,7 @@ use crate::probe::check::{Check, Outcome};
 
 /// The outcome of a response that arrives in pieces of this length and ends with the connection.
 fn judge(pairs: &[(&str, &str)], response: &str, piece: usize) -> Outcome {
-    let mut check = Check::new(options(pairs));
+    let mut check = Check::new(options(pairs), None);
     response.as_bytes().chunks(piece).find_map(|bytes| check.receive(bytes)).unwrap_or_else(|| check.end())
 }
 
@@ -13,13 +13,15 @@ const BODY: (&str, &str) = ("health.body", "all is well");
 
 #[test]
 fn the_request_has_what_the_options_say() {
-    let check =
-        Check::new(options(&[("health.method", "HEAD"), ("health.path", "/up?x=1"), ("health.host", "a.test")]));
+    let check = Check::new(
+        options(&[("health.method", "HEAD"), ("health.path", "/up?x=1"), ("health.host", "a.test")]),
+        Some("own.test"),
+    );
     let request = std::str::from_utf8(check.request()).expect("text");
     assert!(request.starts_with("HEAD /up?x=1 HTTP/1.1\r\nHost: a.test\r\nUser-Agent: sluice-health/"), "{request}");
     assert!(request.ends_with("\r\nConnection: close\r\n\r\n"), "{request}");
-    let check = Check::new(options(&[]));
-    assert!(check.request().starts_with(b"OPTIONS / HTTP/1.1\r\nHost: backend-healthcheck\r\n"));
+    let check = Check::new(options(&[]), Some("own.test:81"));
+    assert!(check.request().starts_with(b"OPTIONS / HTTP/1.1\r\nHost: own.test:81\r\n"));
 }
 
 #[test]

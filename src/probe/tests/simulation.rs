@@ -154,7 +154,7 @@ impl World {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Start { target, backend, options } => {
+            Action::Start { target, backend, options, .. } => {
                 let endpoint = backend.endpoint().to_string();
                 assert!(options.health.mode != HealthMode::Off, "seed {}: probes are off", self.seed);
                 let Some(state) = self.state_of(&endpoint).map(Arc::as_ptr) else {

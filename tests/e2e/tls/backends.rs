@@ -204,3 +204,38 @@ fn other_authorities_of_backends_are_believed_as_soon_as_their_file_says_so() {
     proxy.replace("authority.crt", &authority.pem());
     until("the backend is believed", || proxy.client().get(HOST, "/").status() == 200);
 }
+
+#[test]
+fn a_backend_may_have_authorities_of_its_own() {
+    let backend = Backend::always(canned::ok("hello"));
+    let authority = Authority::new();
+    let setup = Setup::for_backends([backend.url()]).with_https();
+    let ip = setup.secure_ip();
+    let behind = setup.default_certificate(&authority.issue(&[&ip])).start();
+    let url = format!("https://{ip}:{}", behind.secure_address().port());
+    let start = |attributes: &str, authority: &Authority| {
+        let setup = Setup::for_backends([]).file("own.crt", &authority.pem());
+        let path = setup.dir().join("own.crt");
+        let url = format!("{url}#{}", attributes.replace("FILE", path.to_str().expect("a plain path")));
+        let health = json!({"mode": "paranoid", "interval": "20ms", "host": HOST, "method": "GET"});
+        let setup = setup.route(HOST, [url]).option(HOST, "health", health);
+        setup.set("deadBackendTTL", 0.001).workers(1).start()
+    };
+    for (attributes, trusted) in [("ca=FILE", &authority), ("insecure", &Authority::new())] {
+        let proxy = start(attributes, trusted);
+        proxy.client().get(HOST, "/").expect_ok("hello");
+        let probes = || backend.requests().iter().filter(|request| request.head.get("User-Agent").is_some()).count();
+        let before = probes();
+        until("it is probed", || probes() >= before + 3);
+        assert!(!proxy.stderr().contains("is down"), "{}", proxy.stderr());
+    }
+    for (attributes, said) in [
+        ("ca=FILE", "shaking hands: invalid peer certificate"),
+        ("ca=/no/such/file.crt", "#ca=/no/such/file.crt: No such file or directory"),
+    ] {
+        let proxy = start(attributes, &Authority::new());
+        assert_eq!(proxy.client().get(HOST, "/").status(), 502, "{attributes}");
+        until("it is told", || proxy.stderr().contains(said));
+        until("probes know", || proxy.stderr().contains("is down: a health probe failed: the TLS handshake failed"));
+    }
+}

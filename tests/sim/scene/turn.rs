@@ -241,6 +241,7 @@ impl Driver for World {
             Effect::Uploaded => {}
             Effect::Enqueue => panic!("no member has a capacity"),
             Effect::AskStore => panic!("no frontend has a cache"),
+            Effect::Wake => panic!("no frontend of the scene sleeps"),
             Effect::Connect { fresh } => self.connect(fresh),
             Effect::Revived { .. } => {}
             Effect::Ejected { .. } => panic!("no frontend has rules of outlier detection"),
