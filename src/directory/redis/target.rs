@@ -67,6 +67,8 @@ pub const EXPECTED: &str = "\"redis:\", \"redis://user:password@host:port/databa
 pub enum TargetFault {
     /// The scheme is not one of Redis.
     Scheme,
+    /// The URL names a Redis Cluster.
+    Cluster,
     /// The host or the port of a server or sentinel.
     Host,
     /// The number of the database.
@@ -87,6 +89,7 @@ impl fmt::Display for TargetFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Scheme => "a text without a scheme of Redis",
+            Self::Cluster => "a URL of a Redis Cluster, which is not supported: use one server, or sentinels",
             Self::Host => "a URL of Redis whose host or port is no good",
             Self::Database => "a URL of Redis whose database is no number",
             Self::Path => "a URL of Redis whose path of a socket is not absolute",
@@ -111,6 +114,7 @@ impl Target {
             "redis" | "rediss" => Self::parse_tcp(rest, scheme == "rediss"),
             "unix" | "redis+unix" => Self::parse_unix(rest),
             "redis+sentinel" => Self::parse_sentinel(rest),
+            "redis+cluster" | "rediss+cluster" => return Err(TargetFault::Cluster),
             _ => return Err(TargetFault::Scheme),
         };
         // A password with a literal `/` or `#` ends early, and the rest would be shown as another part.
@@ -305,6 +309,7 @@ mod tests {
             ("redis+sentinel://:12/w@a:1/main", Err(TargetFault::At)),
             ("file:routes.json", Err(TargetFault::Scheme)),
             ("memcached:", Err(TargetFault::Scheme)),
+            ("redis+cluster://:secret@a:7000,b:7001", Err(TargetFault::Cluster)),
             ("redis", Err(TargetFault::Scheme)),
         ];
         for (url, expected) in table {
