@@ -1,15 +1,18 @@
 //! The command line, and the commands of the program.
 
+mod admin_client;
 mod check;
 mod haproxy;
 mod node;
 mod pages;
 mod program_log;
 mod tools;
+mod top;
 
+pub use admin_client::Node;
 pub use check::CheckFiles;
 pub use haproxy::{Check, Diff, Haproxy};
-pub use node::{Node, Why};
+pub use node::Why;
 pub use pages::SettingsForm;
 pub use tools::{Nodes, Provision, Routes, Wait};
 
@@ -91,6 +94,8 @@ pub enum Command {
     /// Show the path of a request on a running node, step by step, with reasons (the status is 1 if no backend may
     /// serve)
     Why(Why),
+    /// Watch a running node on the terminal: its workers, failures, hosts and queues, and why backends do not serve
+    Top(Node),
     /// List the nodes that serve from one Redis
     Nodes(Nodes),
     /// Wait until every core of every node serves the present state of a host in Redis (the status is 1 if that takes
@@ -159,7 +164,7 @@ pub fn run() -> ExitCode {
             | Command::Nodes(Nodes { place })
             | Command::Wait(Wait { place, .. }),
         ) => config::path(place.config.clone(), flavor.as_deref()),
-        Some(Command::Status(node) | Command::Why(Why { node, .. })) => {
+        Some(Command::Status(node) | Command::Top(node) | Command::Why(Why { node, .. })) => {
             config::path(node.config.clone(), flavor.as_deref())
         }
         _ => arguments.config_path(flavor),
@@ -227,6 +232,7 @@ fn run_command(command: &Command, file: &Path) -> ExitCode {
         Command::Man { folder } => pages::manual(folder),
         Command::Status(node) => node::status(node, file),
         Command::Why(arguments) => node::why(arguments, file),
+        Command::Top(node) => top::run(node, file),
         Command::Nodes(arguments) => tools::nodes(arguments, file),
         Command::Wait(arguments) => tools::wait(arguments, file),
         Command::Upgrade { pid } => tools::upgrade(*pid),

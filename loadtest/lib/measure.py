@@ -130,9 +130,10 @@ class Bench:
     def load(self, running, work, seconds):
         """A row's load on a proxy, to its end."""
         port = running.port(work.host)
-        if work.websocket:
-            return clients.websocket(self.build_dir, port, work, self.cores.load, seconds)
-        return clients.wrk(port, work, self.cores.load, seconds)
+        with running.scraped():
+            if work.websocket:
+                return clients.websocket(self.build_dir, port, work, self.cores.load, seconds)
+            return clients.wrk(port, work, self.cores.load, seconds)
 
 
 def take_sample(running, load_it):

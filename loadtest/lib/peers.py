@@ -8,9 +8,10 @@ them as they come.
 
 import json
 import subprocess
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from . import procs
+from . import admin, procs
 
 PEERS = ["floor", "sluice", "nginx", "haproxy"]
 # Another build of sluice takes part where its program is named.
@@ -40,6 +41,9 @@ class Variant:
     classes: bool = False
     # Responses are stored for an hour, and served from memory.
     cache: bool = False
+    # All that an operator watches by is on: metrics that are scraped every second, a JSON log, and probes of the backends.
+    # nginx has a page of its counts for metrics, and no probes.
+    whole: bool = False
     # Further settings of sluice's `server`: pairs of name and value.
     server: tuple = ()
 
@@ -61,6 +65,8 @@ class Variant:
             parts.append("classes")
         if self.cache:
             parts.append("cache")
+        if self.whole:
+            parts.append("metrics, JSON log, probes")
         return ", ".join(parts)
 
 
@@ -75,6 +81,8 @@ class Running:
     variant: Variant
     processes: list
     ports: dict = field(default_factory=dict)
+    # Where metrics are to be had, and at which path: they are scraped every second while there is load.
+    metrics: tuple | None = None
 
     def port(self, host):
         return self.ports.get(host, self.ports.get("*"))
@@ -89,6 +97,15 @@ class Running:
 
     def is_running(self):
         return all(process.is_running() for process in self.processes)
+
+    def scraped(self):
+        """Scrapes its metrics every second until it is left, where it is to be."""
+        return admin.Repeating(self._scrape, 1) if self.metrics else nullcontext()
+
+    def _scrape(self):
+        status, body, _ = admin.get(*self.metrics)
+        if status != 200 or not body:
+            raise procs.Failure(f"the metrics of {self.name}: {status} {body[:200]}")
 
     def go_first(self, really=True):
         for process in self.processes:
@@ -167,11 +184,14 @@ def _start_build(name, program, variant, cores, backends, folder):
         options = {host: CLASSES for host in frontends}
     elif variant.cache:
         options = {host: {"cache": {"enabled": True, "defaultTtl": "1h"}} for host in frontends}
+    elif variant.whole:
+        options = {host: {"health": {"mode": "paranoid", "path": "/", "interval": "1"}} for host in frontends}
     (folder / "routes.json").write_text(json.dumps({"frontends": frontends, "options": options}))
     server = {
         "workers": len(cores),
         "cpus": ",".join(str(core) for core in cores),
-        "accessLog": str(folder / "access.log") if variant.log else False,
+        "accessLog": str(folder / "access.log") if variant.log or variant.whole else False,
+        "accessLogFormat": "json" if variant.whole else "hipache",
         "maxSockets": 20000,
         "tcpTimeout": IDLE_SECONDS,
         **dict(variant.server),
@@ -180,10 +200,12 @@ def _start_build(name, program, variant, cores, backends, folder):
         server["lruCache"] = {"size": variant.cached_routes}
     if variant.dead_seconds is not None:
         server["deadBackendTTL"] = variant.dead_seconds
-    text = {"server": server, "http": {"port": port, "bind": "127.0.0.1"}, "driver": "file:routes.json"}
+    metrics = (procs.free_port(), "/metrics")
+    text = {"server": server, "http": {"port": port, "bind": "127.0.0.1"}, "driver": "file:routes.json",
+            "admin": {"bind": f"127.0.0.1:{metrics[0]}" if variant.whole else False}}
     if variant.rules:
         _write_haproxy_file(folder / "haproxy.cfg", variant, cores, backends, port)
-        text = {"server": server, "driver": "haproxy:haproxy.cfg"}
+        text = {"server": server, "driver": "haproxy:haproxy.cfg", "admin": text["admin"]}
     if variant.tls:
         certificate, key, _ = _certificate(folder)
         text["http"]["port"] = procs.free_port()
@@ -193,7 +215,8 @@ def _start_build(name, program, variant, cores, backends, folder):
     config.write_text(json.dumps(text, indent=1))
     process = procs.Process([program, "--config", config], set(cores), folder.name)
     plain_port = text.get("http", {"port": port})["port"]
-    return Running(name, variant, [process.await_port(port)], {"*": port, PLAIN_PORT: plain_port})
+    ports = {"*": port, PLAIN_PORT: plain_port}
+    return Running(name, variant, [process.await_port(port)], ports, metrics if variant.whole else None)
 
 
 # Three classes, and requests of the second: so rules are asked for, and a token is taken on two levels.
@@ -209,7 +232,14 @@ HAPROXY_CLASSES = "".join(f"""
 
 def _start_nginx(variant, cores, backends, folder, _build_dir):
     port = procs.free_port()
-    log = f"access_log {folder}/access.log combined buffer=64k flush=1s;" if variant.log else "access_log off;"
+    log = "access_log off;"
+    if variant.log:
+        log = f"access_log {folder}/access.log combined buffer=64k flush=1s;"
+    metrics = (procs.free_port(), "/status")
+    status = ""
+    if variant.whole:
+        log = f"{NGINX_JSON}\n    access_log {folder}/access.log json buffer=64k flush=1s;"
+        status = f"server {{ listen 127.0.0.1:{metrics[0]}; location /status {{ stub_status; access_log off; }} }}"
     config = folder / "nginx.conf"
     config.write_text(f"""
 daemon off;
@@ -238,11 +268,13 @@ http {{
     {_nginx_cache(variant, folder)}
     {_nginx_servers(backends, port, len(cores), variant.tls)}
     {_nginx_many_hosts(variant, port, folder)}
+    {status}
 }}
 """)
     command = [PROGRAMS["nginx"], "-c", config, "-p", folder, "-e", folder / "error.log"]
     process = procs.Process(command, set(cores), folder.name)
-    return Running("nginx", variant, [process.await_port(port)], {"*": port})
+    metrics = metrics if variant.whole else None
+    return Running("nginx", variant, [process.await_port(port)], {"*": port}, metrics)
 
 
 def _nginx_upstreams(variant, backends):
@@ -326,6 +358,12 @@ def _section(host):
     return host.replace(".", "_")
 
 
+# Fields as the JSON log of sluice has them, as far as nginx knows them.
+NGINX_JSON = """log_format json escape=json '{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
+        '"target":"$request_uri","host":"$host","status":$status,"bytes":$bytes_sent,"received":$request_length,'
+        '"seconds":$request_time,"backend":"$upstream_addr","connect":"$upstream_connect_time",'
+        '"first_byte":"$upstream_header_time","referer":"$http_referer","user_agent":"$http_user_agent"}';"""
+
 NGINX_FORWARDED = """proxy_set_header Host $http_host;
     proxy_set_header X-Real-IP $remote_addr;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -336,22 +374,34 @@ NGINX_FORWARDED = """proxy_set_header Host $http_host;
 def _start_haproxy(variant, cores, backends, folder, _build_dir):
     port = procs.free_port()
     config = folder / "haproxy.cfg"
-    _write_haproxy_file(config, variant, cores, backends, port)
+    metrics = (procs.free_port(), "/metrics") if variant.whole else None
+    _write_haproxy_file(config, variant, cores, backends, port, metrics)
     process = procs.Process([PROGRAMS["haproxy"], "-db", "-f", config], set(cores), folder.name)
-    return Running("haproxy", variant, [process.await_port(port)], {"*": port})
+    return Running("haproxy", variant, [process.await_port(port)], {"*": port}, metrics)
 
 
-def _write_haproxy_file(config, variant, cores, backends, port):
+# The same as for nginx.
+HAPROXY_JSON = """'{"time":"%tr","client":"%ci","method":"%HM","target":"%HU","status":%ST,"bytes":%B,"received":%U,"""\
+    """"seconds":%Ta,"backend":"%s","connect":%Tc,"first_byte":%Tr,"queue":%Tw}'"""
+
+
+def _write_haproxy_file(config, variant, cores, backends, port, metrics=None):
     folder = config.parent
     targets = {host: _section(host) for host in backends}
     targets.update({host: _section("www.test") for host in host_names(variant)})
     (folder / "hosts.map").write_text("".join(f"{host} {name}\n" for host, name in targets.items()))
     sections = "".join(f"""
 backend {_section(host)}
-{_haproxy_servers(ports, " maxconn 10000" if variant.classes else "")}
+{"    option httpchk GET /" if variant.whole else ""}
+{_haproxy_servers(ports, " maxconn 10000" if variant.classes else " check inter 1s" if variant.whole else "")}
 """ for host, ports in backends.items())
-    log_global = "log stdout len 1024 format raw daemon info" if variant.log else ""
+    log_global = "log stdout len 1024 format raw daemon info" if variant.log or variant.whole else ""
     log_default = "log global\n    option httplog" if variant.log else ""
+    exporter = ""
+    if variant.whole:
+        log_default = f"log global\n    log-format {HAPROXY_JSON}"
+        exporter = f"frontend metrics\n    bind 127.0.0.1:{metrics[0]}\n    no log\n    "\
+            "http-request use-service prometheus-exporter if { path /metrics }"
     # By itself HAProxy tries only connections again; requests too are for a test in which backends die.
     retries = "option redispatch 1\n    retry-on all-retryable-errors" if variant.dead_seconds else ""
     shards = " shards by-thread" if len(cores) > 1 else ""
@@ -387,6 +437,7 @@ frontend web
     http-request set-header X-Forwarded-Port %[dst_port]
 {HAPROXY_CLASSES if variant.classes else ""}
     {choice}
+{exporter}
 {sections}
 """)
 

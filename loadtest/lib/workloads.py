@@ -100,6 +100,9 @@ WORKS = [
          aims=(Aim("peer", 1.0),)),
     Work("log", "140 B, with access log", variant=Variant(log=True),
          also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.03),)),
+    # What an operator watches by: metrics scraped every second, a JSON log, probes.
+    Work("whole", "140 B, the whole product on: metrics, JSON log, health", variant=Variant(whole=True),
+         also=(("sluice", PLAIN), ("nginx", PLAIN), ("haproxy", PLAIN)), aims=(Aim("peer", 1.0), Aim("plain", 1.06))),
     # Buckets of which none is full: what they cost where nothing waits.
     Work("classes", "140 B, classes of requests", headers=("X-Class: silver",), variant=Variant(classes=True),
          also=(("sluice", PLAIN), ("haproxy", PLAIN)), aims=(Aim("plain", 1.03),)),

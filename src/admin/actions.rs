@@ -26,6 +26,8 @@ pub enum Action {
     ReopenLogs,
     /// Read routes, certificates and pages again, as SIGHUP does.
     Reload,
+    /// Upgrade the process, as SIGUSR2 does.
+    Upgrade,
     /// Replace the worker of this slot: it finishes its exchanges.
     DrainWorker(usize),
 }
@@ -39,7 +41,7 @@ const VERBS: [&str; 4] = ["disable", "enable", "dead", "alive"];
 /// Whether this is the path of an action.
 pub(super) fn is_action(path: &str) -> bool {
     match segments(path).as_slice() {
-        ["v1", "actions", verb] => matches!(*verb, "reopen-logs" | "reload"),
+        ["v1", "actions", verb] => matches!(*verb, "reopen-logs" | "reload" | "upgrade"),
         ["v1", "cache", verb] => *verb == "purge",
         ["v1", "workers", _, verb] => *verb == "drain",
         ["v1", "frontends", _, verb] => *verb == "flush" || VERBS.contains(verb),
@@ -56,6 +58,7 @@ pub(super) fn act(path: &str, query: &Query, service: &Service) -> Response {
     match segments.as_slice() {
         ["v1", "actions", "reopen-logs"] => order(Action::ReopenLogs, service),
         ["v1", "actions", "reload"] => order(Action::Reload, service),
+        ["v1", "actions", "upgrade"] => order(Action::Upgrade, service),
         ["v1", "cache", "purge"] => cache::purge(query, service),
         ["v1", "workers", number, "drain"] => drain(number, service),
         ["v1", "frontends", host, "flush"] => flush(&decoded(host), service),

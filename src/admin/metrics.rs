@@ -3,7 +3,7 @@
 use super::clusters::{Load, load_of, up_of};
 use super::marks::MarkIndex;
 use super::roster::{ReplaceCause, WorkerEntry};
-use super::series::OTHER;
+use super::series::{Choice, OTHER};
 use super::{Response, Service, process, status, views};
 use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters, STATUS_CLASSES};
@@ -107,9 +107,8 @@ struct Clusters {
 
 impl Clusters {
     fn of(service: &Service, now: Moment) -> Self {
-        let all = service.directory.clusters();
-        let (mut chosen, others) = service.state.series().look(&all, now);
-        chosen.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        let choice = service.state.series().choice(service.clock, || service.directory.clusters());
+        let Choice { named: chosen, others, count, .. } = choice;
         let mut index = MarkIndex::new(&service.sources, now);
         let named = chosen.iter().map(|cluster| {
             let up = up_of(cluster, &index.marks(cluster));
@@ -117,7 +116,7 @@ impl Clusters {
         });
         let shared = chosen.iter().filter(|cluster| cluster.has_buckets());
         let buckets = shared.map(|cluster| (cluster.key.to_string(), cluster.buckets())).collect();
-        Self { count: all.len() as u64, named: named.collect(), others, buckets }
+        Self { count, named: named.collect(), others, buckets }
     }
 }
 

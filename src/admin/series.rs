@@ -5,7 +5,7 @@
 
 use super::clusters::{Load, load_of};
 use super::patience::Patience;
-use crate::base::clock::Moment;
+use crate::base::clock::{Clock, Moment};
 use crate::cluster::Cluster;
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -20,6 +20,10 @@ const STAY: Duration = Duration::from_secs(600);
 /// Time in which earlier counts lose half of their weight.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
+/// From this number of clusters on, a look is followed by a pause of [`REST`] times its duration: 0.5 % of a core.
+const MANY: usize = 5000;
+const REST: u32 = 200;
+
 /// The name of all others. A cluster with this name has no series of its own.
 pub(super) const OTHER: &str = "other";
 
@@ -33,6 +37,20 @@ pub(super) struct Series {
     looked: Moment,
     /// Counts of clusters while they had no series.
     others: Counts,
+    choice: Option<Choice>,
+}
+
+/// The result of a look.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    /// The clusters that have series, by key.
+    pub(super) named: Vec<Arc<Cluster>>,
+    /// The sum of all others; `None` if there are none.
+    pub(super) others: Option<Load>,
+    /// The number of clusters.
+    pub(super) count: u64,
+    /// When it has to be made again.
+    until: Moment,
 }
 
 /// Counts of a cluster at the last look.
@@ -85,6 +103,21 @@ struct Look<'a> {
 }
 
 impl Series {
+    /// The choice at this moment. With many clusters it is made less often than it is asked for, so that scrapes take a small
+    /// part of a core.
+    pub(super) fn choice(&mut self, clock: Clock, all: impl FnOnce() -> Vec<Arc<Cluster>>) -> Choice {
+        let started = clock.now();
+        if let Some(choice) = self.choice.take_if(|choice| started < choice.until) {
+            return self.choice.insert(choice).clone();
+        }
+        let all = all();
+        let (mut named, others) = self.look(&all, started);
+        named.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        let ended = clock.now();
+        let rest = if all.len() < MANY { Duration::ZERO } else { ended.since(started) * REST };
+        self.choice.insert(Choice { named, others, count: all.len() as u64, until: ended + rest }).clone()
+    }
+
     /// The clusters that have series now, and the sum of all others; `None` if there are no others.
     pub(super) fn look(&mut self, all: &[Arc<Cluster>], now: Moment) -> (Vec<Arc<Cluster>>, Option<Load>) {
         let decay = 0.5_f64.powf(now.since(self.looked).as_secs_f64() / HALF_LIFE.as_secs_f64());
@@ -210,6 +243,23 @@ mod tests {
         // A cluster that is gone frees its place.
         let (named, _) = series.look(&all[1..], at(701));
         assert!(!keys(&named).contains("h000") && named.len() == 100);
+    }
+
+    #[test]
+    fn many_clusters_are_looked_at_less_often() {
+        let clock = Clock::new();
+        let few: Vec<_> = (0..3).map(|number| cluster(&format!("h{number}"))).collect();
+        let mut series = Series::default();
+        assert_eq!(series.choice(clock, || few.clone()).count, 3);
+        assert_eq!(series.choice(clock, || few[..2].to_vec()).count, 2, "few are looked at each time");
+        let many: Vec<_> = (0..MANY).map(|number| cluster(&format!("h{number}"))).collect();
+        let choice = series.choice(clock, || many.clone());
+        assert_eq!((choice.count, choice.named.len()), (MANY as u64, MAX_NAMED));
+        assert!(choice.until > clock.now());
+        let again = series.choice(clock, || panic!("it is too early"));
+        assert_eq!((again.count, keys(&again.named)), (choice.count, keys(&choice.named)));
+        series.choice.as_mut().expect("a choice").until = Moment::ZERO;
+        assert_eq!(series.choice(clock, || few.clone()).count, 3, "when its time has come");
     }
 
     #[test]

@@ -1,42 +1,16 @@
 //! `sluice status` and `sluice why`: views of a running node's admin service as text.
 
+use super::admin_client::{AdminClient, Node};
 use super::tools::fail;
-use crate::admin::Bind;
-use crate::base::secret::Secret;
-use crate::config::{self, Overrides};
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// The limit of the node's response.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A longer response is not one of this service.
-const MAX_RESPONSE: u64 = 64 << 20;
 
 /// The greatest number of clusters in trouble that are named.
 const MAX_NAMED: usize = 20;
-
-/// The location of the node's admin service.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Node {
-    /// The configuration whose admin.bind and admin.token are used [default: config/config.json]
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// The address of the admin service, or unix:/PATH, instead of the configuration's
-    #[arg(long, value_name = "ADDRESS")]
-    pub admin: Option<Bind>,
-    /// The file of the token, instead of the configuration's
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-}
 
 /// Arguments of `sluice why`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -52,75 +26,9 @@ pub struct Why {
     pub node: Node,
 }
 
-/// An admin service.
-struct Service {
-    address: Bind,
-    token: Option<Secret>,
-}
-
-impl Service {
-    fn find(node: &Node, file: &Path) -> Result<Self, String> {
-        let token_file = node.token_file.as_deref();
-        let token = token_file
-            .map(config::read_password_file)
-            .transpose()
-            .map_err(|problem| format!("--token-file: {problem}"))?;
-        if let Some(address) = node.admin.clone() {
-            return Ok(Self { address, token });
-        }
-        let (settings, _) = config::load(file, &Overrides::default()).map_err(|failure| failure.to_string())?;
-        let admin = settings.admin;
-        let off = || format!("{}: admin.bind is false: this node has no admin service", file.display());
-        Ok(Self { address: admin.bind.ok_or_else(off)?, token: token.or(admin.token) })
-    }
-
-    /// The view at a path; `None` if the service has none.
-    fn view(&self, path: &str) -> Result<Option<Value>, String> {
-        let failed = |error: io::Error| format!("asking the admin service at {}: {error}", self.address);
-        let (status, body) = self.get(path).map_err(failed)?;
-        let value = serde_json::from_slice::<Value>(&body).unwrap_or_default();
-        match status {
-            200 => Ok(Some(value)),
-            404 => Ok(None),
-            _ => {
-                let detail = value["detail"].as_str().unwrap_or("no reason was given");
-                Err(format!("the admin service at {} refuses {path}: {status}, {detail}", self.address))
-            }
-        }
-    }
-
-    fn get(&self, path: &str) -> io::Result<(u16, Vec<u8>)> {
-        match &self.address {
-            Bind::Address(address) => {
-                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                self.get_over(stream, &address.to_string(), path)
-            }
-            Bind::Unix(socket) => {
-                let stream = UnixStream::connect(socket)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                self.get_over(stream, "localhost", path)
-            }
-        }
-    }
-
-    fn get_over(&self, mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
-        let authorization = self.token.as_ref().map(|token| format!("Authorization: Bearer {}\r\n", token.reveal()));
-        let authorization = authorization.unwrap_or_default();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n")?;
-        let mut response = Vec::new();
-        stream.take(MAX_RESPONSE).read_to_end(&mut response)?;
-        let no_http = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not an HTTP response");
-        let end = memchr::memmem::find(&response, b"\r\n\r\n").ok_or_else(no_http)?;
-        let status = response.get(9..12).and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
-        let status = status.filter(|_| response.starts_with(b"HTTP/1.")).ok_or_else(no_http)?;
-        Ok((status, response.split_off(end + 4)))
-    }
-}
-
 /// Prints the state of the node. The status is 1 if it is not ready.
 pub(super) fn status(node: &Node, file: &Path) -> ExitCode {
-    let told = Service::find(node, file).and_then(|service| {
+    let told = AdminClient::find(node, file).and_then(|service| {
         let status = service.view("/v1/status")?.ok_or("this is not an admin service of sluice")?;
         let source = service.view("/v1/redis")?.unwrap_or_default();
         let trouble = service.view(&format!("/v1/frontends?trouble=1&per_page={MAX_NAMED}"))?.unwrap_or_default();
@@ -132,7 +40,7 @@ pub(super) fn status(node: &Node, file: &Path) -> ExitCode {
 /// Prints the path of requests for a host. The status is 1 if no backend may serve them.
 pub(super) fn why(arguments: &Why, file: &Path) -> ExitCode {
     let host = arguments.host.as_str();
-    let told = Service::find(&arguments.node, file).and_then(|service| {
+    let told = AdminClient::find(&arguments.node, file).and_then(|service| {
         let path = format!("/v1/frontends/{}", utf8_percent_encode(host, NON_ALPHANUMERIC));
         Ok(match service.view(&path)? {
             Some(view) => {

@@ -93,6 +93,12 @@ impl Supervisor {
                 self.reload();
                 Ok("routes, certificates and pages are read again".to_owned())
             }
+            Action::Upgrade if self.is_ordered_to_stop => Err("the process is stopping".to_owned()),
+            Action::Upgrade if !self.upgrade_state.is_none() => Ok("an upgrade is under way already".to_owned()),
+            Action::Upgrade => {
+                self.upgrade();
+                Ok("an upgrade has begun; the log tells how it ends, and the pid in /v1/status".to_owned())
+            }
             Action::DrainWorker(number) => {
                 self.pool.renew(*number)?;
                 Ok(format!("a successor of worker {number} accepts; it finishes what it has begun"))

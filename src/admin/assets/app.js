@@ -224,7 +224,8 @@ function backendRow(host, backend, place) {
     const [url, state, inFlight, requests, failures, history, actions] = row.children;
     set(url, backend.url);
     const [label, name] = STATES[backend.state] || [backend.state, ""];
-    const why = [backend.reason, backend.seconds_left != null ? "for another " + span(backend.seconds_left) : null].filter(Boolean).join(", ");
+    const failing = backend.state === "up" ? failingOf(backend.history) : null;
+    const why = [backend.reason, failing, backend.seconds_left != null ? "for another " + span(backend.seconds_left) : null].filter(Boolean).join(", ");
     set(state.firstElementChild, label, "state " + name);
     set(state.lastElementChild, why, "why");
     set(inFlight, number(backend.in_flight) + (backend.capacity ? " / " + backend.capacity : ""));
@@ -245,7 +246,7 @@ function backendRow(host, backend, place) {
 
 function bucketRows(bucket, depth) {
   const row = element("tr");
-  row.append(element("td", "\u00a0".repeat(3 * depth) + bucket.name + (bucket.draining ? " (ends)" : "")), element("td", bucket.rate + ".." + bucket.ceil), element("td", number(bucket.actual), bucket.over ? "warn" : ""), element("td", number(bucket.waiting), bucket.waiting ? "warn" : ""), element("td", number(bucket.taken)), element("td", number(bucket.dropped), bucket.dropped ? "bad" : ""), element("td", bucket.waits ? span(bucket.waited_seconds / bucket.waits) : "–"));
+  row.append(element("td", "\u00a0".repeat(3 * depth) + bucket.name + (bucket.draining ? " (ends)" : "")), element("td", bucket.rate + ".." + bucket.ceil), element("td", number(bucket.actual), bucket.over ? "warn" : ""), element("td", number(bucket.waiting), bucket.waiting ? "warn" : ""), element("td", number(bucket.taken)), element("td", number(bucket.dropped), bucket.dropped ? "bad" : ""), element("td", bucket.waits ? seconds(bucket.waited_seconds / bucket.waits) : "–"));
   return [row, ...bucket.buckets.flatMap((below) => bucketRows(below, depth + 1))];
 }
 
@@ -291,6 +292,12 @@ function toggle(host) {
   change();
 }
 
+// What is said of something that is up, and fails all the same.
+function failingOf(history) {
+  const [requests, failed] = history.reduce(([all, bad], second) => [all + second[0], bad + second[1]], [0, 0]);
+  return failed > 0 ? `${number(failed)} of ${number(requests)} requests failed in the last minute` : null;
+}
+
 const CLUSTER_STATES = { up: ["● ", "good"], degraded: ["▲ ", "warn"], down: ["✕ ", "bad"], disabled: ["◌ disabled, ", "warn"] };
 
 function hostRow(host) {
@@ -308,7 +315,9 @@ function hostRow(host) {
     row.setAttribute("aria-expanded", open.has(host.key));
     set(name.firstElementChild, (open.has(host.key) ? "▾ " : "▸ ") + host.key);
     set(name.lastElementChild, host.id !== host.key ? host.id : "", "why");
-    const [sign, colour] = CLUSTER_STATES[host.state] || ["", ""];
+    // Most requests fail: nothing is well, whatever is said of the backends.
+    const isFailing = host.state === "up" && host.failures_60s * 2 > host.requests_60s;
+    const [sign, colour] = CLUSTER_STATES[isFailing ? "degraded" : host.state] || ["", ""];
     set(health, sign + host.up + " / " + host.backends_total, "state " + colour);
     set(inFlight, number(host.in_flight));
     set(waiting, number(host.waiting), host.waiting ? "warn" : "");

@@ -1,6 +1,7 @@
 //! What operators have the node do.
 
 use super::Admin;
+use crate::succession::replaceable;
 use crate::support::backend::Backend;
 use crate::support::proxy::{Setup, frontend};
 use crate::support::{HOST, canned, until};
@@ -28,6 +29,22 @@ fn the_access_log_is_opened_anew() {
     admin.proxy.client().get(HOST, "/two").expect_ok("ok");
     assert!(admin.proxy.log_lines("access.log", 1)[0].contains("/two"));
     until("who asked is in the log", || admin.proxy.stderr().contains("admin: POST /v1/actions/reopen-logs: 202"));
+}
+
+#[test]
+fn an_upgrade_is_begun_and_the_service_is_the_successors() {
+    let backend = Backend::always(canned::ok("ok"));
+    let mut admin = Admin::start(replaceable(Setup::for_backends([backend.url()])));
+    let pid = |admin: &Admin| admin.json("/v1/status")["pid"].as_u64();
+    let before = pid(&admin);
+    assert_eq!(admin.post("/v1/actions/upgrade"), 202);
+    let mut after = before;
+    until("another process serves", || {
+        after = pid(&admin);
+        after != before
+    });
+    admin.proxy.follow(after.and_then(|pid| pid.try_into().ok()).expect("a process"));
+    admin.proxy.client().get(HOST, "/").expect_ok("ok");
 }
 
 #[test]

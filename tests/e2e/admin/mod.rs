@@ -10,6 +10,7 @@ mod lenient;
 mod promtool;
 mod socket;
 mod tools;
+mod top;
 mod views;
 
 use crate::succession::{replaceable, upgrade};

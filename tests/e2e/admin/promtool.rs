@@ -1,11 +1,13 @@
-//! What Prometheus' own tool says of the metrics and of the rules.
+//! Prometheus' own tools: promtool checks the metrics and the rules, and the exporter for HAProxy reads the statistics.
 
 use super::Admin;
 use crate::support::backend::Backend;
+use crate::support::client::{Client, connect};
 use crate::support::proxy::Setup;
-use crate::support::{HOST, canned, until};
+use crate::support::{HOST, canned, until, unused_address};
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
 
 /// What the tool says, and whether its status was 0.
 fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
@@ -42,5 +44,51 @@ fn metrics_and_rules_are_good_to_promtool() {
     {
         let (is_good, said) = promtool(&arguments, "");
         assert!(is_good && said.contains("SUCCESS"), "{arguments:?}: {said}");
+    }
+}
+
+/// The exporter, which ends with the test.
+struct Exporter(Child);
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        // It may have ended, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_exporter_for_haproxy_reads_the_statistics() {
+    let well = Backend::always(canned::ok("ok"));
+    let dead = format!("http://{}", unused_address());
+    let admin = Admin::start(Setup::for_backends([well.url(), dead.clone()]));
+    let mut client = admin.proxy.client();
+    until("the backend is found dead", || {
+        client.get(HOST, "/").expect_ok("ok");
+        admin.json("/v1/backends?state=dead")["total"] == 1
+    });
+    let address = unused_address();
+    let spawned = Command::new("prometheus-haproxy-exporter")
+        .arg(format!("--haproxy.scrape-uri=http://{}/haproxy?stats;csv", admin.host()))
+        .arg(format!("--web.listen-address={address}"))
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(exporter) = spawned else {
+        return eprintln!(
+            "skipped: the exporter is not installed (Debian: apt-get install prometheus-haproxy-exporter)"
+        );
+    };
+    let _exporter = Exporter(exporter);
+    until("the exporter listens", || TcpStream::connect(address).is_ok());
+    let text = Client::over(Box::new(connect(address, None))).get(&address.to_string(), "/metrics").text();
+    for line in [
+        "haproxy_up 1".to_owned(),
+        "haproxy_exporter_csv_parse_failures_total 0".to_owned(),
+        format!("haproxy_backend_up{{backend=\"{HOST}\"}} 1"),
+        format!("haproxy_server_up{{backend=\"{HOST}\",server=\"{}\"}} 1", well.url()),
+        format!("haproxy_server_up{{backend=\"{HOST}\",server=\"{dead}\"}} 0"),
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }
 }

@@ -196,8 +196,8 @@ fn the_description_for_tools_names_what_there_is() {
         let named = ["{host}", "{cluster}", "{backend}", "{bucket}"];
         let path = named.iter().fold(path, |path, name| path.replace(name, "nobody.test"));
         let methods = methods.as_object().expect("methods");
-        // What ends a worker, or has no end itself.
-        if path == "/v1/workers/0/drain" || path == "/v1/events" {
+        // What ends a worker or the process, or has no end itself.
+        if ["/v1/workers/0/drain", "/v1/actions/upgrade", "/v1/events"].contains(&&*path) {
             continue;
         }
         if methods.contains_key("get") {
