@@ -116,3 +116,20 @@ fn the_package_is_installed_started_upgraded_and_removed() {
     system.dpkg(&["--purge", "sluice"]);
     assert!(!config.exists());
 }
+
+/// What systemd says of the unit is what the unit and its page say.
+#[test]
+fn the_unit_is_hardened_as_it_is_stated() {
+    let mut command = Command::new("systemd-analyze");
+    command.args(["security", "--offline=true", "--no-pager", "config/sluice.service"]);
+    let Ok(output) = command.current_dir(env!("CARGO_MANIFEST_DIR")).output() else {
+        return eprintln!("skipped: systemd-analyze is not installed (Debian: apt-get install systemd)");
+    };
+    let text = said(&output);
+    let (_, rest) = text.split_once("exposure level for sluice.service: ").expect("a score");
+    let score = rest.split_whitespace().next().expect("a number");
+    let unit = fs::read_to_string("config/sluice.service").expect("the unit");
+    let page = fs::read_to_string("docs/operations.md").expect("the page");
+    assert!(unit.contains(&format!("systemd-analyze security: {score}.")), "{score}");
+    assert!(page.contains(&format!("`systemd-analyze security` rates the unit {score} ")), "{score}");
+}
