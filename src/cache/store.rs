@@ -27,7 +27,7 @@ const MOST_VARIANTS: usize = 32;
 
 /// Number of cells with the time at which a key was last invalidated. Keys that share a cell can only lose a fill to
 /// each other.
-const INVALIDATION_CELLS: usize = 4096;
+const INVALIDATION_CELLS: usize = 65_536;
 
 /// The least size of a shard in bytes. The greatest object takes a quarter of one.
 const LEAST_SHARD: u64 = 32 << 20;
