@@ -30,6 +30,14 @@ def start_echo(build_dir, cores=None):
     return port
 
 
+def start_events(build_dir, cores=None):
+    """The backend that sends each client a numbered event every 50 ms."""
+    port = procs.free_port()
+    procs.Process([build_dir / "examples/wsload", "events", "--listen", f"127.0.0.1:{port}"], cores,
+                  "events").await_port(port)
+    return port
+
+
 def start_nginx(cores):
     port = procs.free_port()
     folder = procs.work_dir() / "backend-nginx"

@@ -97,6 +97,24 @@ def websocket(build_dir, port, work, cores, seconds):
                 {"p50": printed["p50_us"], "p99": printed["p99_us"]})
 
 
+def paced_websocket(build_dir, port, connections, cores, seconds, pace_ms=100):
+    """Messages that came back over tunnels with a pace, what went wrong, and the longest round trip of each tunnel in each
+    second."""
+    said = json.loads(run([build_dir / "examples/wsload", "load", "--target", f"127.0.0.1:{port}", "--connections",
+                           connections, "--seconds", seconds, "--pace", pace_ms], cores, seconds))
+    errors = dict(said["errors"])
+    if said["failed"]:
+        errors["messages or handshakes without an answer"] = said["failed"]
+    return said["echoed"], errors, said["pauses_us"]
+
+
+def event_streams(build_dir, port, connections, cores, seconds):
+    """The same of streams of events: the pause is the time beyond that of the backend."""
+    said = json.loads(run([build_dir / "examples/wsload", "follow", "--target", f"127.0.0.1:{port}", "--connections",
+                           connections, "--seconds", seconds], cores, seconds))
+    return said["events"], dict(said["errors"]), said["pauses_us"]
+
+
 def paced(build_dir, port, cores, seconds, rate, connections=64, requests=None, host="www.test", path="/",
           answer_at=None, settle=0):
     """Requests at a fixed rate, or, with rate 0, as fast as answers come; and everything the generator says. One that is

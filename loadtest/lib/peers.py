@@ -134,7 +134,7 @@ def can(name, variant):
     return not is_beyond.get(name, False)
 
 
-def _certificate(folder):
+def make_certificate(folder):
     """A certificate and its key, as nginx and sluice want them and, in one file, as HAProxy does."""
     certificate, key = folder / "site.crt", folder / "site.key"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
@@ -207,7 +207,7 @@ def _start_build(name, program, variant, cores, backends, folder):
         _write_haproxy_file(folder / "haproxy.cfg", variant, cores, backends, port)
         text = {"server": server, "driver": "haproxy:haproxy.cfg", "admin": text["admin"]}
     if variant.tls:
-        certificate, key, _ = _certificate(folder)
+        certificate, key, _ = make_certificate(folder)
         text["http"]["port"] = procs.free_port()
         text["https"] = {"port": port, "bind": "127.0.0.1", "cert": str(certificate), "key": str(key),
                          "secureOptions": "SSL_OP_NO_TICKET"}
@@ -292,7 +292,7 @@ def _nginx_upstreams(variant, backends):
 def _nginx_tls(variant, folder):
     if not variant.tls:
         return ""
-    certificate, key, _ = _certificate(folder)
+    certificate, key, _ = make_certificate(folder)
     return f"""
     ssl_certificate {certificate};
     ssl_certificate_key {key};
@@ -405,7 +405,7 @@ backend {_section(host)}
     # By itself HAProxy tries only connections again; requests too are for a test in which backends die.
     retries = "option redispatch 1\n    retry-on all-retryable-errors" if variant.dead_seconds else ""
     shards = " shards by-thread" if len(cores) > 1 else ""
-    tls = f" ssl crt {_certificate(folder)[2]} no-tls-tickets alpn http/1.1" if variant.tls else ""
+    tls = f" ssl crt {make_certificate(folder)[2]} no-tls-tickets alpn http/1.1" if variant.tls else ""
     cache = "tune.ssl.cachesize 0" if variant.tls else ""
     scheme = "https" if variant.tls else "http"
     choice = f"use_backend %[req.hdr(host),field(1,:),lower,map({folder}/hosts.map)]"

@@ -1,6 +1,7 @@
 //! The client: opens tunnels and plays ping-pong over each.
 
 use super::frame::{self, BINARY};
+use super::pauses::Pauses;
 use super::socket::Buffered;
 use super::{ACCEPT, KEY};
 use clap::Args;
@@ -8,7 +9,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde_json::json;
 use sluice::base::clock::{Clock, Moment};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +40,12 @@ pub(crate) struct Settings {
     /// How many messages to send over each tunnel, if that ends earlier.
     #[arg(long, default_value_t = u64::MAX)]
     messages: u64,
+    /// Milliseconds from a message that came back to the next one over the same tunnel.
+    #[arg(long, default_value_t = 0)]
+    pace: u64,
+    /// Milliseconds of which each tunnel counts by its longest round trip.
+    #[arg(long, default_value_t = 1000)]
+    window: u64,
 }
 
 #[derive(PartialEq)]
@@ -64,13 +71,19 @@ struct Load {
     tunnels: Vec<Tunnel>,
     errors: BTreeMap<String, u64>,
     latencies_us: Vec<u32>,
+    pauses: Pauses,
+    /// The tunnels whose next message is due, in order: every pace is the same.
+    due: VecDeque<(Moment, usize)>,
     out: Vec<u8>,
 }
 
 /// Opens every tunnel, and only then sends the first message.
 pub(crate) fn run(settings: Settings) -> io::Result<serde_json::Value> {
+    let clock = Clock::new();
     let mut load = Load {
-        clock: Clock::new(),
+        pauses: Pauses::new(settings.connections, clock.now(), Duration::from_millis(settings.window)),
+        due: VecDeque::new(),
+        clock,
         poll: Poll::new()?,
         tunnels: Vec::with_capacity(settings.connections),
         settings,
@@ -135,8 +148,14 @@ impl Load {
         for index in 0..self.tunnels.len() {
             self.send_next(index, end);
         }
-        while self.is_any_away() && self.clock.now() < end + GRACE {
+        while (self.is_any_away() || !self.due.is_empty()) && self.clock.now() < end + GRACE {
             self.poll_once(&mut events)?;
+            while let Some((due, index)) = self.due.front().copied()
+                && due <= self.clock.now()
+            {
+                self.due.pop_front();
+                self.send_next(index, end);
+            }
             for event in &events {
                 self.advance(event.token().0, &mut scratch, end);
             }
@@ -149,7 +168,9 @@ impl Load {
     }
 
     fn poll_once(&mut self, events: &mut Events) -> io::Result<()> {
-        match self.poll.poll(events, Some(Duration::from_millis(100))) {
+        let now = self.clock.now();
+        let wait = self.due.front().map_or(Duration::MAX, |(due, _)| due.since(now));
+        match self.poll.poll(events, Some(wait.min(Duration::from_millis(100)))) {
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             outcome => outcome,
         }
@@ -167,6 +188,9 @@ impl Load {
             _ => self.receive(index),
         };
         match outcome {
+            Ok(true) if self.settings.pace > 0 => {
+                self.due.push_back((self.clock.now() + Duration::from_millis(self.settings.pace), index));
+            }
             Ok(true) => self.send_next(index, end),
             Ok(false) => {}
             Err(what) => return self.fail(index, what),
@@ -187,8 +211,10 @@ impl Load {
         }
         input.drain(..frame.payload.end);
         tunnel.state = State::Idle;
-        let latency = self.clock.now().since(sent_at).as_micros();
-        self.latencies_us.push(u32::try_from(latency).unwrap_or(u32::MAX));
+        let now = self.clock.now();
+        let latency = now.since(sent_at);
+        self.latencies_us.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+        self.pauses.note(index, now, latency);
         Ok(true)
     }
 
@@ -229,6 +255,7 @@ impl Load {
             "seconds": self.clock.now().since(started).as_secs_f64(),
             "p50_us": self.latencies_us.get(rank(0.5)),
             "p99_us": self.latencies_us.get(rank(0.99)),
+            "pauses_us": self.pauses.report(),
         })
     }
 }

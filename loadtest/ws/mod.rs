@@ -4,8 +4,10 @@
 //! accept value, and no SHA-1 is needed. Proxies pass it on or check it like any other.
 
 pub(crate) mod echo;
+pub(crate) mod events;
 pub(crate) mod frame;
 pub(crate) mod load;
+mod pauses;
 mod socket;
 
 /// `Sec-WebSocket-Key` of the example in RFC 6455, section 1.3.

@@ -9,7 +9,9 @@ use crate::worker::PlainClient;
 impl Supervisor {
     /// Imports a client of the predecessor, or forwards it.
     pub(super) fn take(&mut self, client: PlainClient) {
-        match self.upgrade_state.drain_target().filter(|_| !self.is_ordered_to_stop) {
+        // A client with an exchange goes by a worker, which keeps it if it is not taken.
+        let may_pass = !self.is_ordered_to_stop && client.exchange.is_none();
+        match self.upgrade_state.drain_target().filter(|_| may_pass) {
             Some(drain_target) => drain_target.pass_on(client),
             None => self.pool.import(client),
         }

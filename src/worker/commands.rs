@@ -1,7 +1,7 @@
 //! Commands to a worker.
 
 use super::connection::Client;
-use super::departure::{DepartingBatch, Departure};
+use super::departure::Departure;
 use super::handoff::{HandoffQueue, MigratingConnection, PlainClient};
 use super::{ListenerSocket, ServedFrontends, Worker, WorkerTlsConfig};
 use crate::base::gen_slab::SlotKey;
@@ -77,13 +77,7 @@ impl DrainTarget {
 
     /// Forwards a client that has come from outside. The client is closed if the target is gone.
     pub fn pass_on(&self, client: PlainClient) {
-        match self {
-            Self::Outside(outside) if client.exchange.is_some() => {
-                let batch = DepartingBatch::new(vec![client.into()], None);
-                drop(outside.sender.send(Departure::Running(batch)));
-            }
-            _ => drop(self.send(vec![client.into()])),
-        }
+        drop(self.send(vec![client.into()]));
     }
 
     /// Sends clients to the target. The clients come back if the target is gone.

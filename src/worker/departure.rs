@@ -24,7 +24,7 @@ pub enum Departure {
 #[derive(Debug)]
 pub struct DepartingBatch {
     clients: Vec<MigratingConnection>,
-    home: Option<Home>,
+    home: Home,
 }
 
 /// The worker of a batch.
@@ -43,8 +43,8 @@ impl fmt::Debug for Home {
 }
 
 impl DepartingBatch {
-    /// A batch of these clients. Without a home they end if they are not accepted.
-    pub(super) fn new(clients: Vec<MigratingConnection>, home: Option<Home>) -> Self {
+    /// A batch of these clients.
+    pub(super) fn new(clients: Vec<MigratingConnection>, home: Home) -> Self {
         Self { clients, home }
     }
 
@@ -67,9 +67,7 @@ impl DepartingBatch {
 impl Drop for DepartingBatch {
     fn drop(&mut self) {
         let mut clients = std::mem::take(&mut self.clients);
-        let Some(home) = &self.home else {
-            return log::debug!("{} connections from another process are closed: no process takes them", clients.len());
-        };
+        let home = &self.home;
         clients.iter_mut().for_each(|client| client.is_refused = true);
         if !clients.is_empty() {
             home.handoff.put(clients);

@@ -98,7 +98,7 @@ impl Worker {
         let wake = Box::new(move || _ = commands.send(WorkerCommand::Arrivals));
         let home = Home { handoff: self.handoff.clone(), in_transit, wake };
         // If the channel is closed, the batch is dropped, and returns.
-        drop(outside.sender.send(Departure::Running(DepartingBatch::new(clients, Some(home)))));
+        drop(outside.sender.send(Departure::Running(DepartingBatch::new(clients, home))));
     }
 
     /// Removes a client from this worker, if it can move now.
