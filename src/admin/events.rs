@@ -6,6 +6,7 @@
 //! `server.bodyTimeout`.
 
 use super::marks::MarkIndex;
+use super::patience::cpu_time;
 use super::query::Query;
 use super::reply::{busy, finished, send_response, split};
 use super::{Response, Service, frontends, status, views};
@@ -25,8 +26,11 @@ pub(super) const PATH: &str = "/v1/events";
 /// The interval of gathering.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The pause after a slow gathering, as a multiple of its duration: gathering uses at most a tenth of a core.
+/// The pause after a slow gathering, as a multiple of its CPU time: gathering uses at most a tenth of a core.
 const REST: u32 = 9;
+
+/// The longest of these pauses.
+const MAX_REST: Duration = Duration::from_secs(10);
 
 /// The source of routes and the certificates are sent with every gathering of this number.
 const SOURCE_TURNS: u64 = 10;
@@ -71,13 +75,14 @@ pub(super) fn serve(calls: &Receiver<ServiceCall>, service: &Service) {
         if streams.next > started || !calls.is_empty() {
             continue;
         }
+        let worked = cpu_time();
         // Dropped streams end, and their clients reconnect.
         if catch_unwind(AssertUnwindSafe(|| streams.gather(service))).is_err() {
             streams.list.clear();
         }
         service.state.set_streams(streams.list.len());
-        let ended = service.clock.now();
-        streams.next = (started + PERIOD).max(ended + ended.since(started) * REST);
+        let rest = cpu_time().saturating_sub(worked) * REST;
+        streams.next = (started + PERIOD).max(service.clock.now() + rest.min(MAX_REST));
     }
 }
 

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::cmp::Ordering;
 use std::thread;
+use std::time::Duration;
 
 /// The nice value of the service's threads: they get about a tenth of a worker's time if both need the same core.
 const NICE: i32 = 10;
@@ -20,6 +21,12 @@ pub(super) fn step_back() {
 }
 
 /// Yields now and then.
+/// The CPU time of the calling thread. Unlike the time that passes, it does not grow while workers have the core.
+pub(super) fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Patience(Cell<u32>);
 

@@ -4,7 +4,7 @@
 //! least ten minutes, and is then replaced only by one that is twice as busy.
 
 use super::clusters::{Load, load_of};
-use super::patience::Patience;
+use super::patience::{Patience, cpu_time};
 use crate::base::clock::{Clock, Moment};
 use crate::cluster::Cluster;
 use hashbrown::HashMap;
@@ -20,7 +20,7 @@ const STAY: Duration = Duration::from_secs(600);
 /// Time in which earlier counts lose half of their weight.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
-/// From this number of clusters on, a look is followed by a pause of [`REST`] times its duration: 0.5 % of a core.
+/// From this number of clusters on, a look is followed by a pause of [`REST`] times its CPU time: 0.5 % of a core.
 const MANY: usize = 5000;
 const REST: u32 = 200;
 
@@ -110,12 +110,12 @@ impl Series {
         if let Some(choice) = self.choice.take_if(|choice| started < choice.until) {
             return self.choice.insert(choice).clone();
         }
+        let worked = cpu_time();
         let all = all();
         let (mut named, others) = self.look(&all, started);
         named.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        let ended = clock.now();
-        let rest = if all.len() < MANY { Duration::ZERO } else { ended.since(started) * REST };
-        self.choice.insert(Choice { named, others, count: all.len() as u64, until: ended + rest }).clone()
+        let rest = if all.len() < MANY { Duration::ZERO } else { cpu_time().saturating_sub(worked) * REST };
+        self.choice.insert(Choice { named, others, count: all.len() as u64, until: clock.now() + rest }).clone()
     }
 
     /// The clusters that have series now, and the sum of all others; `None` if there are no others.

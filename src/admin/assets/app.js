@@ -419,6 +419,8 @@ async function change() {
 }
 
 async function run() {
+  // The first event of a stream may take a while.
+  await look();
   for (;;) {
     if (stream && (stream.readyState === EventSource.CLOSED || Date.now() - told > 15_000)) {
       hangUp();
