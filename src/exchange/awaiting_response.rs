@@ -6,7 +6,7 @@ use super::request_context::RequestContext;
 use super::settings::Settings;
 use super::step_context::{CommonState, StepContext};
 use super::transition::{Failure, Next, Remains, Step, Transition};
-use super::{cache_response, elsewhere, response_head};
+use super::{cache_response, elsewhere, response_head, rules};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::cluster::Options;
@@ -263,7 +263,9 @@ impl AwaitingResponse {
         if !is_response {
             return Err(Failure::new(self.context, FailureReason::UpgradeMismatch));
         }
-        response_head::put_switch(&self.context, head, cx);
+        if let Err(outcome) = response_head::put_switch(&self.context, head, cx) {
+            return rules::drop_response(self.context, outcome, cx).map(Into::into);
+        }
         let is_websocket = head.upgrade().is_some_and(|chosen| chosen.eq_ignore_ascii_case(b"websocket"));
         Ok(Transition::Tunnel { context: self.context, is_websocket }.into())
     }

@@ -120,9 +120,14 @@ impl LocalReply<'_> {
         let request = context.as_ref().map(|context| &context.request);
         let connection = self.put_head(request, uploaded, cx);
         if !request.is_some_and(Request::is_head) {
-            cx.core.output.client.make(|out| out.extend_from_slice(self.body));
+            cx.core.output.client.make(|out| out.extend_from_slice(self.content()));
         }
         Transition::Flush { context, connection, end: ResponseEnd::Framed }
+    }
+
+    /// The body; none where the status has none (RFC 9110 sections 15.3.5, 15.3.6, 15.4.5).
+    fn content(&self) -> &[u8] {
+        if matches!(self.status, 204 | 205 | 304) { b"" } else { self.body }
     }
 
     /// Writes its head to the output, and returns what happens to the client's connection behind it. A client whose
@@ -133,7 +138,7 @@ impl LocalReply<'_> {
             true => Disposition::KeepAlive,
             false => Disposition::Linger { client_may_send: !uploaded || request.is_none_or(Request::keep_alive) },
         };
-        self.put(request, keep_alive, Some(self.body.len()), cx);
+        self.put(request, keep_alive, Some(self.content().len()), cx);
         connection
     }
 
@@ -152,8 +157,8 @@ impl LocalReply<'_> {
             put_number(out, u64::from(self.status));
             put_all(out, &[" ", page::phrase(self.status), "\r\n"]);
             out.extend_from_slice(self.fields);
-            // A 204 has no `Content-Length` (RFC 9110 section 8.6).
-            if let Some(length) = length.filter(|_| self.status != 204) {
+            // A 204 has no `Content-Length` (RFC 9110 section 8.6), and that of a 304 is the length of another response.
+            if let Some(length) = length.filter(|_| !matches!(self.status, 204 | 304)) {
                 put_all(out, &["Content-Length: "]);
                 put_number(out, length as u64);
                 out.extend_from_slice(b"\r\n");

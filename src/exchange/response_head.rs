@@ -87,10 +87,15 @@ pub(super) fn put_interim(head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>)
     });
 }
 
-/// Writes the head of a 101 to the output. Rules do not apply to it.
+/// Writes the head of a 101 to the output. An error is what rules make of the response instead.
 #[cold]
-pub(super) fn put_switch(context: &RequestContext, head: &ResponseHead<'_, '_>, cx: &mut StepContext<'_>) {
-    write(context, head, (false, Persistence::Upgrade), cx);
+pub(super) fn put_switch(
+    context: &RequestContext,
+    head: &ResponseHead<'_, '_>,
+    cx: &mut StepContext<'_>,
+) -> Result<(), Outcome> {
+    // It has no body that could be compressed.
+    put(context, head, (false, Persistence::Upgrade), cx).map(|_| ())
 }
 
 /// Writes the head of a response to the output. Rules may enable compression of its body; an error is their replacement

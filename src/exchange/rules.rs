@@ -130,6 +130,7 @@ pub(super) fn put_head(
     }
     bytes.extend_from_slice(b"\r\n");
     let can_compress = head.is_http11()
+        && head.status != 101
         && !matches!(head.body, BodyLength::None | BodyLength::UntilClose | BodyLength::Sized(0))
         && cx.core.compressors.has_room();
     let WorkerContext { rules: work, output, buffers, compressors, .. } = &mut *cx.core;
@@ -171,6 +172,7 @@ fn dice(core: &mut WorkerContext) -> Dice {
     let since = core.wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
     Dice {
         unix_seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        subsec_millis: u16::try_from(since.subsec_millis()).unwrap_or(0),
         random: core.rng.u32(..),
         now: core.now.as_micros() / 1000,
     }

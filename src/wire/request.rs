@@ -458,6 +458,17 @@ const LONGEST_METHOD: usize = 32;
 /// recipient that reads `head` as HEAD sends none.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI"];
 
+/// Whether a request with this method would be taken: for heads that are written anew by rules.
+pub fn is_method(method: &[u8]) -> bool {
+    super::is_token(method) && std::str::from_utf8(method).is_ok_and(|method| check_method(method).is_ok())
+}
+
+/// Whether a request with this target in origin form, or the `*` of OPTIONS, would be taken.
+pub fn is_target(method: &[u8], target: &[u8]) -> bool {
+    let is_plain = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
+    is_plain && (target.first() == Some(&b'/') || (target == b"*" && method == b"OPTIONS"))
+}
+
 /// Whether a method may be forwarded (RFC 9110 section 9.1).
 fn check_method(method: &str) -> Result<(), FailureReason> {
     if matches!(method, "GET" | "POST" | "HEAD") {

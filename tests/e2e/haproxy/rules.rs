@@ -201,3 +201,40 @@ fn a_failure_has_haproxys_status_and_its_errorfile() {
     assert_eq!(client.get("www", "/").status(), 503, "no backend");
     assert_eq!(client.exchange(get("/", "X-Debug: 1\r\n")).head.get("x-debug-error"), Some("no_backend_rule"));
 }
+
+#[test]
+fn a_switch_of_protocols_is_a_response_to_rules_too() {
+    let web = Backend::serve(|_, conn| {
+        conn.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nServer: x\r\n\r\nhello",
+        );
+    });
+    let frontend = " http-request set-var(txn.path) path\n http-response deny deny_status 403 if { status 101 } { var(txn.path) /no }\n \
+                    http-response del-header Server\n http-response set-header X-Path %[var(txn.path)]\n default_backend web";
+    let proxy = serve(frontend, &format!("backend web\n{}", server("s", &web, "")));
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let mut client = proxy.client();
+    client.send(get("/yes", upgrade));
+    let head = client.head();
+    assert_eq!((head.status(), head.get("server"), head.get("x-path")), (101, None, Some("/yes")));
+    assert_eq!((head.get("upgrade"), client.bytes(5)), (Some("websocket"), b"hello".to_vec()));
+    let mut client = proxy.client();
+    let response = client.exchange(get("/no", upgrade));
+    assert_eq!((response.status(), response.head.get("upgrade")), (403, None));
+}
+
+#[test]
+fn a_status_without_a_body_has_none() {
+    let frontend = " http-request return status 204 content-type text/plain string gone if { path /204 }\n \
+                    http-request return status 205 content-type text/plain string gone if { path /205 }\n \
+                    http-request return status 304 content-type text/plain string gone if { path /304 }\n \
+                    http-request return status 200 content-type text/plain string here";
+    let proxy = serve(frontend, "");
+    let mut client = proxy.client();
+    for (path, length) in [("/204", None), ("/205", Some("0")), ("/304", None)] {
+        client.send(get(path, ""));
+        let head = client.head();
+        assert_eq!((head.status().to_string(), head.get("content-length")), (path[1..].to_owned(), length));
+        client.get("www", "/").expect_ok("here");
+    }
+}
