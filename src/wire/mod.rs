@@ -25,6 +25,7 @@ pub mod lenient_response;
 pub mod limits;
 pub mod proxy_protocol;
 pub mod request;
+mod request_line;
 pub mod response;
 pub mod response_fault;
 pub mod upgrade;
@@ -32,6 +33,7 @@ pub mod version;
 pub mod websocket;
 
 pub use field::{cookies, is_read_as, is_token, put, put_number};
+pub use request_line::{is_method, is_target};
 
 use crate::base::slice_ext::SliceExt;
 

@@ -29,6 +29,7 @@ impl Lowering<'_, '_> {
             let page = match source {
                 ErrorSource::RawFile(file) => self.raw_file(file, at),
                 ErrorSource::Redirect(redirect, location) => {
+                    let location = location.replace(['\r', '\n'], " ");
                     let fields = format!("Location: {location}\r\nCache-Control: no-cache\r\n").into_bytes();
                     Some(Arc::new(ErrorPage { status: *redirect, fields, body: Arc::default() }))
                 }

@@ -1,8 +1,8 @@
 //! A proxy with its rules.
 
 use super::{Lowering, Servers};
-use crate::haproxy::keyword::Treatment::{Lost, Refused};
-use crate::haproxy::model::{CookieMode, Flag, Persistence, Proxy};
+use crate::haproxy::keyword::Treatment::Lost;
+use crate::haproxy::model::{Flag, Proxy};
 use crate::haproxy::program::Program;
 use crate::haproxy::rules::{FormatPart, can_render};
 use crate::haproxy::serve::{ServedProxy, StickTable};
@@ -17,6 +17,7 @@ impl Lowering<'_, '_> {
             name,
             // The position is not needed.
             at: _,
+            inherited_rules: _,
             mode: _,
             is_disabled: _,
             binds: _,
@@ -29,13 +30,12 @@ impl Lowering<'_, '_> {
             balance: _,
             hash_type: _,
             hash_balance_factor: _,
-            persistence: _,
+            persistence,
             check: _,
             timeouts,
             flags: _,
             forwarded_for,
             retries: _,
-            // sluice has its own retry policy.
             retry_on: _,
             reuse: _,
             errors,
@@ -58,9 +58,9 @@ impl Lowering<'_, '_> {
         } = proxy;
         self.unique_id(proxy);
         let errors = self.errors(errors);
-        let persistence = self.persistence(proxy);
         let served = self.without_missing(proxy);
-        for list in [&served.rules.request, &served.rules.content, &served.rules.response] {
+        let rules = &served.rules;
+        for list in [&rules.request, &rules.content, &rules.response, &rules.after_response] {
             self.files_of(list);
         }
         ServedProxy {
@@ -70,7 +70,7 @@ impl Lowering<'_, '_> {
             program: Program::new(&served, self.model),
             route: None,
             servers: servers.into(),
-            persistence,
+            persistence: persistence.clone().filter(|_| proxy.is_backend()),
             forwarded_for: forwarded_for.clone(),
             errors,
             monitor_uri: monitor_uri.as_deref().map(Into::into),
@@ -100,35 +100,5 @@ impl Lowering<'_, '_> {
                 "it has parts that are known in the log only, which stay empty",
             );
         }
-    }
-
-    /// The persistence cookie, as far as it is supported.
-    fn persistence(&mut self, proxy: &Proxy) -> Option<Persistence> {
-        let persistence = proxy.persistence.as_ref().filter(|_| proxy.is_backend())?;
-        let Persistence {
-            name: _,
-            mode,
-            indirect: _,
-            nocache: _,
-            postonly,
-            preserve,
-            httponly: _,
-            secure: _,
-            domains: _,
-            max_idle,
-            max_life,
-            attributes: _,
-        } = persistence;
-        if matches!(mode, CookieMode::Rewrite | CookieMode::Prefix) {
-            self.say(proxy.at, "cookie", Refused, "rewrite and prefix: sluice inserts a cookie of its own");
-            return None;
-        }
-        if *postonly || *preserve {
-            self.say(proxy.at, "cookie", Lost, "postonly and preserve: the cookie is set where it is missing");
-        }
-        if max_idle.is_some() || max_life.is_some() {
-            self.say(proxy.at, "cookie", Lost, "maxidle and maxlife: the cookie has no date");
-        }
-        Some(persistence.clone())
     }
 }

@@ -1,8 +1,8 @@
 //! The `bind` lines.
 
 use super::Lowering;
-use crate::haproxy::keyword::Treatment::{Lost, Refused};
-use crate::haproxy::model::{Bind, BindAddress, ClientVerify};
+use crate::haproxy::keyword::Treatment::{Lost, Refused, Wrong};
+use crate::haproxy::model::{Bind, BindAddress, ClientVerify, StoredCertificate};
 use crate::haproxy::position::Position;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,11 +23,20 @@ pub struct PlannedListener {
     pub at: Position,
 }
 
+/// A file of a certificate and its key, or a folder of such files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlannedCertificate {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// The file of the key, where `crt-store` names one.
+    pub key: Option<PathBuf>,
+}
+
 /// TLS at a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlannedTls {
-    /// Files of certificates and keys, or folders of such files. The first one is used if no name matches.
-    pub certificates: Vec<PathBuf>,
+    /// The certificates. The first one is shown where no name fits.
+    pub certificates: Vec<PlannedCertificate>,
     /// Lists of certificates with filters (`crt-list`).
     pub lists: Vec<PathBuf>,
     /// Whether a client whose name has no certificate is refused.
@@ -151,24 +160,42 @@ impl Lowering<'_, '_> {
                 Some((self.in_folder(&self.model.global.ca_base, file), *verify == ClientVerify::Required))
             }
         };
-        if certificates.iter().any(|certificate| certificate.starts_with('@')) {
-            self.say(*at, "crt", Refused, "certificates of a crt-store: write their files");
-            return None;
-        }
         if certificates.is_empty() && certificate_lists.is_empty() {
             self.say(*at, "ssl", Refused, "no certificate (crt)");
             return None;
         }
-        let in_crt_base = |file: &String| self.in_folder(&self.model.global.crt_base, file);
+        let certificates = certificates.iter().map(|certificate| self.certificate(certificate, *at));
+        let certificates = certificates.collect::<Option<_>>()?;
         let option = |name: &str| self.model.global.tls_bind_defaults.get(name).cloned();
         Some(Some(PlannedTls {
-            certificates: certificates.iter().map(in_crt_base).collect(),
+            certificates,
             lists: certificate_lists.iter().map(PathBuf::from).collect(),
             strict_sni: *strict_sni,
             lowest: tls_min.clone().or_else(|| default_version(option("options").as_deref(), "ssl-min-ver")),
             highest: tls_max.clone().or_else(|| default_version(option("options").as_deref(), "ssl-max-ver")),
             client_authorities,
         }))
+    }
+
+    /// A file, or `@STORE/NAME` of a `crt-store`, whose name is an alias or the file as its line has it.
+    fn certificate(&mut self, name: &str, at: Position) -> Option<PlannedCertificate> {
+        let global = &self.model.global;
+        let Some((store, name)) = name.strip_prefix('@').and_then(|name| name.split_once('/')) else {
+            return Some(PlannedCertificate { path: self.in_folder(&global.crt_base, name), key: None });
+        };
+        // Sections of one name are one store.
+        let found = self.model.crt_stores.iter().filter(|known| known.name == store).find_map(|known| {
+            let is_it = |stored: &&StoredCertificate| stored.alias.as_deref() == Some(name) || stored.crt == name;
+            known.certificates.iter().find(is_it).map(|stored| (known, stored))
+        });
+        let Some((known, stored)) = found else {
+            self.say(at, "crt", Wrong, format!("there is no certificate {name:?} in the crt-store {store:?}"));
+            return None;
+        };
+        let crt_base = known.crt_base.clone().or_else(|| global.crt_base.clone());
+        let key_base = known.key_base.clone().or_else(|| global.key_base.clone());
+        let key = stored.key.as_ref().map(|key| self.in_folder(&key_base, key));
+        Some(PlannedCertificate { path: self.in_folder(&crt_base, &stored.crt), key })
     }
 
     fn in_folder(&self, folder: &Option<String>, file: &str) -> PathBuf {

@@ -10,15 +10,18 @@ mod options;
 mod servers;
 mod uses;
 
-pub use listeners::{PlannedListener, PlannedTls};
+pub use listeners::{PlannedCertificate, PlannedListener, PlannedTls};
 
 use super::environment::Environment;
 use super::keyword::Treatment;
 use super::model::{Global, Model};
 use super::position::Position;
+use super::program::{RequestView, Scratch};
+use super::rules::Side;
 use super::sections::Finding;
 use super::serve::{Configuration, ServedServer};
 use crate::cluster::{BackendUrl, Options};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The served form of a configuration.
@@ -110,12 +113,52 @@ impl Lowering<'_, '_> {
             tls_bind_defaults: _,
             tls_server_defaults: _,
             skips_server_verify: _,
+            process_variables,
         } = &self.model.global;
+        for (name, format) in process_variables {
+            let mut value = Vec::new();
+            format.render(&NoRequest, &mut Scratch::default(), &mut value);
+            self.configuration.process_variables.set(name, Some(&value));
+            self.configuration.needs.process_variables = true;
+        }
     }
 
     fn userlists(&mut self) {
         let model = self.model;
         self.configuration.userlists.clone_from(&model.userlists);
+    }
+}
+
+/// What formats see where there is no request.
+struct NoRequest;
+
+impl RequestView for NoRequest {
+    fn method(&self) -> &[u8] {
+        b""
+    }
+
+    fn target(&self) -> &[u8] {
+        b""
+    }
+
+    fn version(&self) -> (u8, u8) {
+        (1, 1)
+    }
+
+    fn each_field(&self, _: Side, _: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> bool {
+        false
+    }
+
+    fn source(&self) -> SocketAddr {
+        SocketAddr::from(([0; 4], 0))
+    }
+
+    fn destination(&self) -> SocketAddr {
+        SocketAddr::from(([0; 4], 0))
+    }
+
+    fn is_tls(&self) -> bool {
+        false
     }
 }
 

@@ -22,6 +22,7 @@ impl Lowering<'_, '_> {
             ("retries", proxy.retries.unwrap_or(3).min(LONGEST_QUEUE).to_string()),
         ];
         self.balance(proxy, &mut pairs);
+        self.retry_on(proxy, &mut pairs);
         self.queue(proxy, &mut pairs);
         self.timeouts(proxy, &mut pairs);
         self.health(proxy, &mut pairs);
@@ -71,6 +72,37 @@ impl Lowering<'_, '_> {
         if proxy.servers.iter().filter(|server| server.is_backup).count() > 1 && !proxy.has(Flag::AllBackups) {
             self.say(proxy.at, "backup", Mapped, "all backup servers share the load, as with option allbackups");
         }
+    }
+
+    /// The failures after which a request is tried again: in HAProxy those to connect, unless `retry-on` says otherwise.
+    fn retry_on(&mut self, proxy: &Proxy, pairs: &mut Vec<(&str, String)>) {
+        let mut causes: Vec<&str> = Vec::new();
+        let mut lost = Vec::new();
+        if proxy.retry_on.is_empty() {
+            causes.push("connect");
+        }
+        for word in &proxy.retry_on {
+            match word.as_str() {
+                "conn-failure" => causes.push("connect"),
+                "empty-response" => causes.push("close"),
+                "response-timeout" => causes.push("timeout"),
+                "502" => causes.push("502"),
+                "503" => causes.extend(["503", "busy"]),
+                "504" => causes.push("504"),
+                "all-retryable-errors" => {
+                    causes.extend(["connect", "close", "timeout", "502", "503", "busy", "504"]);
+                    lost.push("500 and junk-response of all-retryable-errors");
+                }
+                // There is none, or no early data.
+                "none" | "0rtt-rejected" => {}
+                other => lost.push(other),
+            }
+        }
+        if !lost.is_empty() {
+            let note = format!("{}: such a response goes to the client", lost.join(", "));
+            self.say(proxy.at, "retry-on", Lost, note);
+        }
+        pairs.push(("retryOn", if causes.is_empty() { "none".to_owned() } else { causes.join(",") }));
     }
 
     fn queue(&mut self, proxy: &Proxy, pairs: &mut Vec<(&str, String)>) {

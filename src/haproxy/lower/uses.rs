@@ -77,9 +77,10 @@ impl Uses<'_> {
             match part {
                 FormatPart::Text(_) => {}
                 FormatPart::Sample(sample, _) => self.sample(sample),
-                FormatPart::Alias("HU", _) => self.needs.captured_uri = true,
+                FormatPart::Alias("HU" | "HP" | "HPO" | "HQ" | "r", _) => self.needs.captured_uri = true,
                 FormatPart::Alias("cp", _) => self.needs.source_port = true,
                 FormatPart::Alias("fi", _) => self.needs.destination = true,
+                FormatPart::Alias("rt", _) => self.needs.request_number = true,
                 FormatPart::Alias(..) => {}
             }
         }
@@ -126,6 +127,7 @@ impl Uses<'_> {
                 self.field(name);
             }
             Action::DelHeader(name) => self.field(name),
+            Action::ReplaceLine(_, replacement) => self.field(replacement.split(':').next().unwrap_or_default().trim()),
             Action::AddLine(line) => self.field(line.split(':').next().unwrap_or_default()),
             Action::SetMethod(format)
             | Action::SetPath(format)
@@ -134,9 +136,17 @@ impl Uses<'_> {
             | Action::SetUri(format)
             | Action::ReplacePath(_, format)
             | Action::ReplacePathQuery(_, format)
-            | Action::ReplaceUri(_, format)
-            | Action::SetVarFormat(_, format) => self.format(format),
-            Action::SetVar(_, sample) | Action::SetSource(sample) => self.sample(sample),
+            | Action::ReplaceUri(_, format) => self.format(format),
+            Action::SetVarFormat(name, format) => {
+                self.variable(name);
+                self.format(format);
+            }
+            Action::UnsetVar(name) => self.variable(name),
+            Action::SetVar(name, sample) => {
+                self.variable(name);
+                self.sample(sample);
+            }
+            Action::SetSource(sample) => self.sample(sample),
             Action::Track(_, sample, table) => {
                 self.sample(sample);
                 self.table(table.as_deref());
@@ -148,14 +158,18 @@ impl Uses<'_> {
             | Action::SilentDrop
             | Action::DelHeadersMatching(_)
             | Action::SetStatus(..)
-            | Action::UnsetVar(_)
             | Action::IncrementCounter(..)
             | Action::SetTag(..)
-            | Action::ReplaceLine(..)
             | Action::DelLine(_)
             | Action::DenyLine(_)
             | Action::AllowLine(_) => {}
         }
+    }
+
+    /// A variable that outlives its request.
+    fn variable(&mut self, name: &str) {
+        self.needs.session_variables |= name.starts_with("sess.");
+        self.needs.process_variables |= name.starts_with("proc.");
     }
 
     fn field(&mut self, name: &str) {
@@ -176,6 +190,23 @@ fn is_harmless(action: &Action) -> bool {
     field.is_some_and(is_managed)
 }
 
+/// Whether an action stands for a response.
+fn is_decisive(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Deny(_)
+            | Action::Tarpit(_)
+            | Action::Auth(_)
+            | Action::Redirect(_)
+            | Action::Return(_)
+            | Action::Reject
+            | Action::SilentDrop
+            | Action::DenyLine(_)
+            | Action::AllowLine(_)
+            | Action::Allow
+    )
+}
+
 impl Lowering<'_, '_> {
     /// The proxy without the rules that cannot be honoured, each of which is reported.
     pub(super) fn without_missing(&mut self, proxy: &Proxy) -> Proxy {
@@ -186,7 +217,9 @@ impl Lowering<'_, '_> {
             (&mut rules.content, Refused),
             (&mut rules.request, Refused),
             (&mut rules.redirects, Refused),
+            (&mut rules.old_request, Refused),
             (&mut rules.response, Lost),
+            (&mut rules.old_response, Lost),
             (&mut rules.after_response, Lost),
         ] {
             list.retain(|rule| self.keeps(rule, treatment, proxy));
@@ -223,7 +256,12 @@ impl Lowering<'_, '_> {
     }
 
     fn keeps(&mut self, rule: &Rule, treatment: Treatment, proxy: &Proxy) -> bool {
-        let treatment = if is_harmless(&rule.action) { Lost } else { treatment };
+        let treatment = match &rule.action {
+            action if is_harmless(action) => Lost,
+            // What the client gets instead of a response decides, on whichever side it stands.
+            action if is_decisive(action) => Refused,
+            _ => treatment,
+        };
         self.has_all((rule.at, "rule", treatment), proxy, |uses| {
             uses.action(&rule.action);
             rule.condition.iter().for_each(|condition| uses.condition(condition));
@@ -245,11 +283,7 @@ impl Lowering<'_, '_> {
             self.say(at, word, treatment, why);
             return false;
         }
-        let all = &mut self.configuration.needs;
-        all.source_port |= needs.source_port;
-        all.destination |= needs.destination;
-        all.login |= needs.login;
-        all.captured_uri |= needs.captured_uri;
+        self.configuration.needs.add(needs);
         true
     }
 }

@@ -13,6 +13,7 @@ pub use policy::{
 pub use proxy::{Flag, Mode, Proxy, ProxyKind};
 pub use server::{HostPort, OnError, Server, ServerName, Template};
 
+use super::rules::Format;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ pub struct Global {
     pub logs: Vec<LogTarget>,
     /// `hard-stop-after`: the time for which old connections may last at the end.
     pub hard_stop_after: Option<Duration>,
+    /// `set-var` and `set-var-fmt`: variables of the process, and what they are at the start.
+    pub process_variables: Vec<(String, Format)>,
     /// `spread-checks`: the variation of check intervals in percent.
     pub spread_checks: u64,
 }

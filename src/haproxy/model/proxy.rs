@@ -69,6 +69,8 @@ pub struct Proxy {
     pub name: String,
     /// The position of its section.
     pub at: Position,
+    /// Where the `defaults` section begins whose rules it has.
+    pub inherited_rules: Option<Position>,
     /// `mode`.
     pub mode: Mode,
     /// `disabled`.

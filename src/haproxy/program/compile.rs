@@ -3,9 +3,9 @@
 use super::{Clause, Matcher, Program, Step, Target, Test, Tests, fixed};
 use crate::haproxy::model::{Model, Proxy, ProxyKind};
 use crate::haproxy::rules::{
-    self, Acl, BackendRule, BackendTarget, Condition, Criterion, Matching, Rule, Sample, TextMatch,
+    self, Acl, BackendRule, BackendTarget, Condition, Criterion, Matching, Networks, Prefixes, Rule, Sample, TextMatch,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// From this number of texts on, a test for equality is a look-up.
 const SET_FROM: usize = 8;
@@ -33,6 +33,8 @@ pub(super) fn program(proxy: &Proxy, model: &Model) -> Program {
             list(&rules.redirects),
             list(&rules.response),
             list(&rules.after_response),
+            list(&rules.old_request),
+            list(&rules.old_response),
         ],
         switch: switch(&rules.use_backend, &proxy.acls, &names),
         default,
@@ -67,15 +69,26 @@ fn tests(criteria: &[Criterion]) -> Vec<Test> {
 }
 
 fn matcher(matching: &Matching) -> Matcher {
-    if let Matching::Text(TextMatch::Equal, patterns) = matching
-        && patterns.len() >= SET_FROM
-        && let Some(first) = patterns.first()
-        && patterns.iter().all(|pattern| pattern.ignore_case == first.ignore_case)
-    {
-        let texts: HashSet<Box<[u8]>> = patterns.iter().map(|pattern| pattern.text.clone()).collect();
-        return Matcher::Set(texts, first.ignore_case);
+    match matching {
+        Matching::Ip(nets) if nets.len() >= SET_FROM => {
+            let mut networks = Networks::default();
+            nets.iter().enumerate().for_each(|(place, net)| networks.add(*net, place));
+            Matcher::Ip(networks)
+        }
+        Matching::Text(method @ (TextMatch::Equal | TextMatch::Begin), patterns)
+            if patterns.len() >= SET_FROM
+                && patterns.windows(2).all(|pair| pair[0].ignore_case == pair[1].ignore_case) =>
+        {
+            let ignore_case = patterns.first().is_some_and(|pattern| pattern.ignore_case);
+            match method {
+                TextMatch::Begin => {
+                    Matcher::Begin(Prefixes::new(patterns.iter().map(|pattern| &*pattern.text)), ignore_case)
+                }
+                _ => Matcher::Set(patterns.iter().map(|pattern| pattern.text.clone()).collect(), ignore_case),
+            }
+        }
+        matching => Matcher::Plain(matching.clone()),
     }
-    Matcher::Plain(matching.clone())
 }
 
 /// The steps of the selection: runs of rules that compare one sample become tables.

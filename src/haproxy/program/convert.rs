@@ -1,20 +1,24 @@
 //! Converters applied to the values of a fetch.
 
-use super::fetch;
-use super::view::{RequestView, Scratch, Value, text_fits};
-use crate::haproxy::rules::{Converter, MapTable, Operation, Sample, TextMatch};
+use super::fetch::{self, Values};
+use super::view::{RequestView, Scratch, Value, field_number, text_fits};
+use crate::haproxy::rules::{Converter, MapKeys, MapTable, Operation, Sample};
 use std::net::IpAddr;
 
-/// Calls `see` with each value of a sample and a buffer for look-ups until it returns true; returns whether it did.
+/// The most bytes of a text that a rule makes: what is longer is cut there, as HAProxy cuts at the size of a buffer.
+pub(super) const LONGEST_TEXT: usize = 64 << 10;
+
+/// Calls `see` with values of a sample and a buffer for look-ups until it returns true; tells whether it did.
 pub(super) fn each_value(
     sample: &Sample,
+    values: Values,
     view: &dyn RequestView,
     scratch: &mut Scratch,
     see: &mut dyn FnMut(Value<'_>, &mut Vec<u8>) -> bool,
 ) -> bool {
     // The buffers are disjoint from the data that the values borrow.
     let mut joined = std::mem::take(&mut scratch.joined);
-    let found = fetch::each(&sample.fetch, view, &mut joined, &mut |value| {
+    let found = fetch::each(&sample.fetch, values, view, &mut joined, &mut |value| {
         if sample.converters.is_empty() {
             return see(value, &mut scratch.folded);
         }
@@ -70,7 +74,13 @@ fn convert(
             }
             Converter::Bool => Held::Bool(held.value(current).number()? != 0),
             Converter::Not => Held::Bool(held.value(current).number()? == 0),
-            Converter::IpMask(four, six) => Held::Ip(masked(held.value(current).ip()?, *four, *six)),
+            Converter::IpMask(four, six) => Held::Ip(masked(held.value(current).ip()?, *four, *six)?),
+            Converter::IfElse(yes, no) => {
+                let chosen = if held.value(current).number()? != 0 { yes } else { no };
+                current.clear();
+                current.extend_from_slice(chosen.as_bytes());
+                Held::Text
+            }
             _ => {
                 if !matches!(held, Held::Text) {
                     let text = held.value(&[]);
@@ -94,9 +104,13 @@ fn arithmetic(operation: Operation, value: i64, operand: i64) -> i64 {
     }
 }
 
-fn masked(ip: IpAddr, four: u8, six: u8) -> IpAddr {
-    let bits = if ip.is_ipv4() { four.min(32) } else { six };
-    ipnet::IpNet::new(ip, bits).map_or(ip, |net| net.network())
+fn masked(ip: IpAddr, four: u8, six: Option<u8>) -> Option<IpAddr> {
+    let ip = match ip {
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
+        ip => ip,
+    };
+    let bits = if ip.is_ipv4() { four.min(32) } else { six? };
+    Some(ipnet::IpNet::new(ip, bits).map_or(ip, |net| net.network()))
 }
 
 /// Applies a converter of a text, in the buffer.
@@ -105,12 +119,12 @@ fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, ot
         Converter::Lower => current.make_ascii_lowercase(),
         Converter::Upper => current.make_ascii_uppercase(),
         Converter::HostOnly => {
-            let len = host_len(current);
-            current.truncate(len);
+            current.truncate(port_at(current).unwrap_or(current.len()));
+            current.make_ascii_lowercase();
         }
         Converter::PortOnly => {
-            let port = current.get(host_len(current) + 1..).unwrap_or_default();
-            return Some(Held::Int(Value::Text(port).number().unwrap_or(0)));
+            let port = port_at(current).and_then(|colon| current.get(colon + 1..));
+            return Some(Held::Int(port.map_or(0, |port| i64::from(field_number(port) as u32))));
         }
         Converter::Field(number, delimiters) => {
             let range = part(current, *number, delimiters, true)?;
@@ -122,9 +136,6 @@ fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, ot
         }
         Converter::Bytes(offset, len) => {
             let end = len.map_or(current.len(), |len| offset.saturating_add(len)).min(current.len());
-            if *offset >= current.len() {
-                return None;
-            }
             keep(current, (*offset, end));
         }
         Converter::Length => return Some(Held::Int(i64::try_from(current.len()).unwrap_or(i64::MAX))),
@@ -136,7 +147,7 @@ fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, ot
             let end = current.iter().rposition(|byte| !bytes.contains(byte)).map_or(0, |last| last + 1);
             current.truncate(end);
         }
-        Converter::UrlDecode(in_form) => decode(current, *in_form),
+        Converter::UrlDecode(in_form) => decode(current, *in_form)?,
         Converter::Map(map) => {
             let found = look_up(map, current).map(str::as_bytes)?;
             current.clear();
@@ -146,11 +157,7 @@ fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, ot
             other.clear();
             replace(&regex.compiled, replacement.as_bytes(), *all, current, other);
             std::mem::swap(current, other);
-        }
-        Converter::IfElse(yes, no) => {
-            let is_true = Value::Text(current).number().is_some_and(|number| number != 0);
-            current.clear();
-            current.extend_from_slice(if is_true { yes } else { no }.as_bytes());
+            current.truncate(LONGEST_TEXT);
         }
         Converter::ServersUp => {
             let up = view.servers_up(std::str::from_utf8(current).ok())?;
@@ -161,8 +168,13 @@ fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, ot
             let value = variable.as_deref().and_then(|name| view.variable(name));
             current.extend_from_slice(value.unwrap_or_default());
             current.extend_from_slice(after.as_bytes());
+            current.truncate(LONGEST_TEXT);
         }
-        Converter::Arithmetic(..) | Converter::Bool | Converter::Not | Converter::IpMask(..) => return None,
+        Converter::Arithmetic(..)
+        | Converter::Bool
+        | Converter::Not
+        | Converter::IfElse(..)
+        | Converter::IpMask(..) => return None,
     }
     Some(Held::Text)
 }
@@ -172,11 +184,9 @@ fn keep(text: &mut Vec<u8>, (start, end): (usize, usize)) {
     text.drain(..start.min(end));
 }
 
-/// The length of a host before its port; an IPv6 address has brackets.
-fn host_len(text: &[u8]) -> usize {
-    let bracket = if text.first() == Some(&b'[') { memchr::memchr(b']', text).unwrap_or(0) } else { 0 };
-    let rest = text.get(bracket..).unwrap_or_default();
-    memchr::memchr(b':', rest).map_or(text.len(), |colon| bracket + colon)
+/// Where the colon before a port stands: the last one, unless a bracket follows it.
+fn port_at(text: &[u8]) -> Option<usize> {
+    text.iter().rposition(|byte| matches!(byte, b':' | b']')).filter(|at| text.get(*at) == Some(&b':'))
 }
 
 /// Start and end of a part, counted from 1, or from the end with -1. Empty parts count in fields only.
@@ -196,43 +206,36 @@ fn part(text: &[u8], number: i32, delimiters: &[u8], with_empty: bool) -> Option
     counted.nth(count.checked_sub(wanted)?)
 }
 
-/// Percent-decoding in place; `+` is a space after the question mark or in a form.
-fn decode(text: &mut Vec<u8>, in_form: bool) {
+/// Percent-decoding in place; `+` is a space after the question mark or in a form. `None` where an escape is wrong.
+fn decode(text: &mut Vec<u8>, in_form: bool) -> Option<()> {
     let (mut from, mut to, mut in_query) = (0, 0, in_form);
     while let Some(byte) = text.get(from).copied() {
-        let digits = text.get(from + 1..from + 3).and_then(|digits| std::str::from_utf8(digits).ok());
-        let decoded = digits.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
         in_query |= byte == b'?';
-        let (out, len) = match decoded {
-            Some(decoded) => (decoded, 3),
-            None if byte == b'+' && in_query => (b' ', 1),
-            None => (byte, 1),
+        let (out, len) = match byte {
+            b'%' => {
+                let digits = text.get(from + 1..from + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+                (u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?, 3)
+            }
+            b'+' if in_query => (b' ', 1),
+            byte => (byte, 1),
         };
-        if let Some(place) = text.get_mut(to) {
-            *place = out;
-        }
+        *text.get_mut(to)? = out;
         (from, to) = (from + len, to + 1);
     }
     text.truncate(to);
+    Some(())
 }
 
-/// The value of the first matching key, otherwise the default.
+/// The value of the first key that fits, else the default. What is no address has none in a map of addresses.
 fn look_up<'m>(map: &'m MapTable, text: &[u8]) -> Option<&'m str> {
-    let index = match map.matching {
-        _ if map.networks.is_some() => {
-            let ip = Value::Text(text).ip().map(|ip| ip.to_canonical());
-            map.networks.as_ref().zip(ip).and_then(|(networks, ip)| networks.find(ip))
-        }
-        TextMatch::Equal => map.index.get(text).copied(),
-        TextMatch::Regex => map.expressions.iter().position(|regex| regex.compiled.is_match(text)),
-        // The longest matching prefix wins, as in HAProxy's tree.
-        TextMatch::Begin => {
-            let fits = |(_, (key, _)): &(usize, &(String, String))| text.starts_with(key.as_bytes());
-            map.entries.iter().enumerate().filter(fits).max_by_key(|(_, (key, _))| key.len()).map(|(index, _)| index)
-        }
-        method => map.entries.iter().position(|(key, _)| text_fits(method, key.as_bytes(), false, text)),
+    let place = match &map.keys {
+        MapKeys::Equal(index) => index.get(text).copied(),
+        MapKeys::Begin(prefixes) => prefixes.find(text),
+        MapKeys::Address(networks) => networks.find(Value::Text(text).ip()?),
+        MapKeys::Regex(expressions) => expressions.first_match(text),
+        MapKeys::Other(method, keys) => keys.iter().position(|key| text_fits(*method, key, false, text)),
     };
-    index.and_then(|index| map.entries.get(index)).map(|(_, value)| value.as_str()).or(map.default.as_deref())
+    place.and_then(|place| map.values.get(place)).map(String::as_str).or(map.default.as_deref())
 }
 
 /// Replaces matches; `\1` to `\9` in the replacement are groups, `\0` is the whole match.

@@ -1,13 +1,21 @@
 //! The values of a fetch.
 
-use super::view::{RequestView, Value};
+use super::view::{RequestView, Value, field_ip, field_number};
 use crate::haproxy::rules::{Fetch, ReadAs, Side};
 
-/// Calls `see` with each value of a fetch until it returns true; returns whether it did. `joined` is a buffer.
-///
-/// HAProxy compares all values in an ACL and uses the last one elsewhere; this yields all of them in order.
+/// Which values of a fetch count, where there are several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    /// All: an ACL compares each.
+    All,
+    /// One: of a header and a named cookie the last, of others the first.
+    One,
+}
+
+/// Calls `see` with the values of a fetch in order until it returns true; tells whether it did. `joined` is a buffer.
 pub(super) fn each(
     fetch: &Fetch,
+    values: Values,
     view: &dyn RequestView,
     joined: &mut Vec<u8>,
     see: &mut dyn FnMut(Value<'_>) -> bool,
@@ -16,14 +24,7 @@ pub(super) fn each(
         |number: Option<u64>| number.is_some_and(|number| see(Value::Int(i64::try_from(number).unwrap_or(i64::MAX))));
     match fetch {
         Fetch::HeaderCount { side, name, is_line } => int(Some(header_count(view, *side, name, *is_line))),
-        Fetch::CookieCount(name) => {
-            let mut count = 0;
-            each_cookie(view, Side::Request, name.as_deref(), &mut |_| {
-                count += 1;
-                false
-            });
-            int(Some(count))
-        }
+        Fetch::CookieCount(name) => int(Some(cookie_count(view, Side::Request, name.as_deref()))),
         Fetch::Status => int(view.status().map(u64::from)),
         Fetch::SourcePort => int(Some(view.source().port().into())),
         Fetch::DestinationPort => int(Some(view.destination().port().into())),
@@ -45,13 +46,14 @@ pub(super) fn each(
         Fetch::ServerIsUp(backend, server) => {
             view.server_is_up(backend.as_deref(), server).is_some_and(|is_up| see(Value::Bool(is_up)))
         }
-        _ => each_text(fetch, view, joined, see),
+        _ => each_text(fetch, values, view, joined, see),
     }
 }
 
 /// Yields the values of fetches that are texts, or are parsed from texts.
 fn each_text(
     fetch: &Fetch,
+    values: Values,
     view: &dyn RequestView,
     joined: &mut Vec<u8>,
     see: &mut dyn FnMut(Value<'_>) -> bool,
@@ -73,31 +75,26 @@ fn each_text(
         // Rules of responses have no target.
         Fetch::Base if view.target().is_empty() => false,
         Fetch::Base => {
-            joined.clear();
-            view.each_field(Side::Request, &mut |name, value| {
-                let is_host = name.eq_ignore_ascii_case(b"host");
-                if is_host {
-                    joined.extend_from_slice(value);
-                }
-                is_host
-            });
-            let path = path_and_query(view.target()).map_or(&[][..], |target| split_query(target).0);
-            joined.extend_from_slice(path);
+            join_base(view, joined);
             text(Some(joined))
         }
         Fetch::UrlParam { name, ignore_case } => {
             let query = split_query(view.target()).1.unwrap_or_default();
-            // In HAProxy both delimiters end a parameter, and a parameter without `=` does not count.
-            let pairs = query.split(|byte| matches!(byte, b'&' | b';')).map(|pair| split_at(pair, b'='));
+            // HAProxy ends a parameter at each of these, and one without `=` is none.
+            let pairs = query.split(|byte| matches!(byte, b'&' | b';' | b'?')).map(|pair| split_at(pair, b'='));
             let mut named = pairs.filter(|(key, _)| match name {
                 None => true,
                 Some(name) if *ignore_case => key.eq_ignore_ascii_case(name.as_bytes()),
                 Some(name) => *key == name.as_bytes(),
             });
-            named.any(|(_, value)| value.is_some() && text(value))
+            match values {
+                Values::All => named.any(|(_, value)| value.is_some() && text(value)),
+                Values::One => text(named.find_map(|(_, value)| value)),
+            }
         }
         Fetch::Header { side, name, occurrence, is_line, read_as } => {
-            let wanted = wanted(view, *side, name, *is_line, *occurrence);
+            let occurrence = occurrence.or((values == Values::One).then_some(-1));
+            let wanted = wanted(view, *side, name, *is_line, occurrence);
             let mut index = 0;
             each_header(view, *side, name, *is_line, &mut |value| {
                 index += 1;
@@ -108,7 +105,16 @@ fn each_text(
             })
         }
         Fetch::Cookie { side, name, read_as } => {
-            each_cookie(view, *side, name.as_deref(), &mut |value| read(value, *read_as).is_some_and(&mut *see))
+            let name = name.as_deref();
+            let mut left = match (values, name) {
+                (Values::All, _) => None,
+                (Values::One, None) => Some(1),
+                (Values::One, Some(_)) => Some(cookie_count(view, *side, name)),
+            };
+            each_cookie(view, *side, name, &mut |value| {
+                left = left.map(|left: u64| left.saturating_sub(1));
+                left.unwrap_or(0) == 0 && (read(value, *read_as).is_some_and(&mut *see) || left.is_some())
+            })
         }
         Fetch::Sni => text(view.server_name()),
         Fetch::Text(constant) => text(Some(constant.as_bytes())),
@@ -123,17 +129,30 @@ fn each_text(
     }
 }
 
+/// The host and the path, in the buffer.
+fn join_base(view: &dyn RequestView, joined: &mut Vec<u8>) {
+    joined.clear();
+    view.each_field(Side::Request, &mut |name, value| {
+        let is_host = name.eq_ignore_ascii_case(b"host");
+        if is_host {
+            joined.extend_from_slice(value);
+        }
+        is_host
+    });
+    joined.extend_from_slice(path_and_query(view.target()).map_or(&[][..], |target| split_query(target).0));
+}
+
 /// A text in the type that a fetch reads it as.
 fn read(text: &[u8], read_as: ReadAs) -> Option<Value<'_>> {
     match read_as {
         ReadAs::Text => Some(Value::Text(text)),
-        ReadAs::Int => Value::Text(text).number().map(Value::Int),
-        ReadAs::Ip => Value::Text(text).ip().map(Value::Ip),
+        ReadAs::Int => Some(Value::Int(field_number(text))),
+        ReadAs::Ip => field_ip(text).map(Value::Ip),
     }
 }
 
 /// The target from its path on, without scheme and authority. `*` has none.
-fn path_and_query(target: &[u8]) -> Option<&[u8]> {
+pub(super) fn path_and_query(target: &[u8]) -> Option<&[u8]> {
     if target.first() == Some(&b'/') {
         return Some(target);
     }
@@ -144,7 +163,7 @@ fn path_and_query(target: &[u8]) -> Option<&[u8]> {
 }
 
 /// The parts before and after the first question mark.
-fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(super) fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     split_at(target, b'?')
 }
 
@@ -220,20 +239,55 @@ fn comma(value: &[u8]) -> usize {
     end.unwrap_or(value.len())
 }
 
+fn cookie_count(view: &dyn RequestView, side: Side, name: Option<&str>) -> u64 {
+    let mut count = 0;
+    each_cookie(view, side, name, &mut |_| {
+        count += 1;
+        false
+    });
+    count
+}
+
 /// Yields the values of a cookie, of the request's `Cookie` or the response's `Set-Cookie`.
 fn each_cookie(view: &dyn RequestView, side: Side, name: Option<&str>, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
     let header: &[u8] = if side == Side::Request { b"cookie" } else { b"set-cookie" };
-    view.each_field(side, &mut |field, value| {
+    view.each_field(side, &mut |field, mut rest| {
         if !field.eq_ignore_ascii_case(header) {
             return false;
         }
-        let mut pairs = value.split(|byte| *byte == b';');
-        // A `Set-Cookie` has attributes behind the first semicolon.
-        let count = if side == Side::Request { usize::MAX } else { 1 };
-        pairs.by_ref().take(count).any(|pair| {
-            let (key, value) = split_at(pair, b'=');
-            let is_it = name.is_none_or(|name| key.trim_ascii() == name.as_bytes());
-            is_it && value.is_some_and(|value| see(value.trim_ascii()))
-        })
+        loop {
+            let end = cookie_end(rest);
+            let (key, value) = split_at(rest.get(..end).unwrap_or_default(), b'=');
+            let key = key.trim_ascii();
+            let is_it = name.is_none_or(|name| key == name.as_bytes()) && !key.starts_with(b"$");
+            if is_it && value.is_some_and(|value| see(value.trim_ascii())) {
+                return true;
+            }
+            // After the first semicolon a `Set-Cookie` has attributes.
+            match rest.get(end + 1..) {
+                Some(next) if side == Side::Request => rest = next,
+                _ => return false,
+            }
+        }
     })
+}
+
+/// Where a cookie ends: at a semicolon or a comma outside of the quotes that its value may have.
+fn cookie_end(text: &[u8]) -> usize {
+    let equal = text.iter().position(|byte| matches!(byte, b'=' | b';' | b',')).unwrap_or(text.len());
+    if text.get(equal) != Some(&b'=') {
+        return equal;
+    }
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let end = text.iter().skip(equal).position(|byte| {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' => is_quoted = !is_quoted,
+            b',' | b';' if !is_quoted => return true,
+            _ => {}
+        }
+        false
+    });
+    end.map_or(text.len(), |end| equal + end)
 }

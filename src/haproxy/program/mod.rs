@@ -16,7 +16,8 @@ mod view;
 pub use view::{RequestView, Scratch, Value};
 
 use super::model::{Model, Proxy, StickRule};
-use super::rules::{BackendTarget, Format, Matching, Rule, Sample, SampleType};
+use super::rules::{BackendTarget, Format, Matching, Networks, Prefixes, Rule, Sample, SampleType};
+use fetch::Values;
 use std::collections::{HashMap, HashSet};
 
 /// A list of rules.
@@ -34,6 +35,10 @@ pub enum List {
     Response,
     /// `http-after-response`.
     AfterResponse,
+    /// `reqrep` and its kin.
+    OldRequest,
+    /// `rsprep` and its kin.
+    OldResponse,
 }
 
 /// The selected backend of a request.
@@ -49,7 +54,7 @@ pub enum Choice {
 #[derive(Debug)]
 pub struct Program {
     acls: Vec<Vec<Test>>,
-    lists: [Vec<(Rule, Option<Clause>)>; 6],
+    lists: [Vec<(Rule, Option<Clause>)>; 8],
     switch: Vec<Step>,
     default: Option<usize>,
     /// The index of each backend by name, for names made from the request.
@@ -83,6 +88,10 @@ enum Matcher {
     Plain(Matching),
     /// Many texts, compared for equality at once; in lower case if case is ignored.
     Set(HashSet<Box<[u8]>>, bool),
+    /// Many beginnings; in lower case if case does not count.
+    Begin(Prefixes, bool),
+    /// Many networks.
+    Ip(Networks),
 }
 
 /// A step of the selection of a backend.
@@ -217,7 +226,9 @@ impl Program {
 impl Test {
     fn matches(&self, view: &dyn RequestView, scratch: &mut Scratch) -> bool {
         let matcher = &self.matcher;
-        convert::each_value(&self.sample, view, scratch, &mut |value, scratch| matcher.fits(value, scratch))
+        convert::each_value(&self.sample, Values::All, view, scratch, &mut |value, scratch| {
+            matcher.fits(value, scratch)
+        })
     }
 }
 
@@ -225,17 +236,25 @@ impl Matcher {
     fn fits(&self, value: Value<'_>, folded: &mut Vec<u8>) -> bool {
         match self {
             Self::Plain(matching) => fits(matching, value),
-            Self::Set(texts, ignore_case) => value.with_text(|text| {
-                if *ignore_case {
-                    folded.clear();
-                    folded.extend(text.iter().map(u8::to_ascii_lowercase));
-                    texts.contains(folded.as_slice())
-                } else {
-                    texts.contains(text)
-                }
-            }),
+            Self::Set(texts, ignore_case) => with_case(value, *ignore_case, folded, |text| texts.contains(text)),
+            Self::Begin(prefixes, ignore_case) => {
+                with_case(value, *ignore_case, folded, |text| prefixes.find(text).is_some())
+            }
+            Self::Ip(networks) => value.ip().is_some_and(|ip| networks.find(ip).is_some()),
         }
     }
+}
+
+/// Calls `see` with the text of a value, in lower case if case does not count.
+fn with_case(value: Value<'_>, ignore_case: bool, folded: &mut Vec<u8>, see: impl Fn(&[u8]) -> bool) -> bool {
+    value.with_text(|text| {
+        if !ignore_case {
+            return see(text);
+        }
+        folded.clear();
+        folded.extend(text.iter().map(u8::to_ascii_lowercase));
+        see(folded)
+    })
 }
 
 /// Whether a value matches.
@@ -253,9 +272,7 @@ fn fits(matching: &Matching, value: Value<'_>) -> bool {
         Matching::Text(method, patterns) => value.with_text(|text| {
             patterns.iter().any(|pattern| view::text_fits(*method, &pattern.text, pattern.ignore_case, text))
         }),
-        Matching::Regex(expressions) => {
-            value.with_text(|text| expressions.iter().any(|regex| regex.compiled.is_match(text)))
-        }
+        Matching::Regex(expressions) => value.with_text(|text| expressions.is_match(text)),
     }
 }
 
@@ -269,7 +286,7 @@ fn look_up(
 ) -> Option<usize> {
     debug_assert_eq!(sample.value_type(), SampleType::Text);
     let mut best: Option<(u32, usize)> = None;
-    convert::each_value(sample, view, scratch, &mut |value, folded| {
+    convert::each_value(sample, Values::All, view, scratch, &mut |value, folded| {
         let found = value.with_text(|text| {
             folded.clear();
             folded.extend(text.iter().map(|byte| if ignore_case { byte.to_ascii_lowercase() } else { *byte }));

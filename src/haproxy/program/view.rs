@@ -4,7 +4,7 @@ use crate::haproxy::rules::{Counter, CounterOperation, LoadKind, Side, TextMatch
 use arrayvec::ArrayString;
 use ipnet::IpNet;
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// A request in the view of rules, with all changes so far. A missing part is `None`: no test of it matches.
 pub trait RequestView {
@@ -82,6 +82,14 @@ pub trait RequestView {
     fn unix_seconds(&self) -> i64 {
         0
     }
+    /// Milliseconds of the second.
+    fn subsec_millis(&self) -> u16 {
+        0
+    }
+    /// The number of the request in this process.
+    fn request_number(&self) -> u64 {
+        0
+    }
     /// A random number.
     fn random(&self) -> u32 {
         0
@@ -125,21 +133,22 @@ pub enum Value<'v> {
 }
 
 impl Value<'_> {
-    /// The value as a number; a text counts as far as it is one.
+    /// As a number. A text is one as far as its digits go, and 0 without digits, as in HAProxy; an empty one is none.
     pub fn number(self) -> Option<i64> {
         match self {
             Self::Bool(value) => Some(value.into()),
             Self::Int(value) => Some(value),
-            Self::Text(text) => std::str::from_utf8(text).ok()?.trim().parse().ok(),
-            Self::Ip(_) => None,
+            Self::Text(text) => (!text.is_empty()).then(|| text_number(text)),
+            Self::Ip(IpAddr::V4(ip)) => Some(u32::from(ip).into()),
+            Self::Ip(IpAddr::V6(_)) => None,
         }
     }
 
-    /// The value as an address.
+    /// As an address. What follows an IPv4 address in a text does not count, as in HAProxy.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Ip(ip) => Some(ip),
-            Self::Text(text) => std::str::from_utf8(text).ok()?.trim().parse().ok(),
+            Self::Text(text) => text_ip(text),
             _ => None,
         }
     }
@@ -152,10 +161,76 @@ impl Value<'_> {
             Self::Bool(value) => text.push(if value { '1' } else { '0' }),
             Self::Int(value) => return see(itoa::Buffer::new().format(value).as_bytes()),
             // The longest address has 45 characters.
-            Self::Ip(ip) => drop(write!(text, "{}", ip.to_canonical())),
+            Self::Ip(ip) => drop(write!(text, "{ip}")),
         }
         see(text.as_bytes())
     }
+}
+
+/// `read_int64` of HAProxy: a sign and digits, at most as much as 64 bits hold.
+fn text_number(text: &[u8]) -> i64 {
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit()).map(|byte| i64::from(byte - b'0'));
+    digits.fold(0, |number: i64, digit| {
+        let number = number.saturating_mul(10);
+        if is_negative { number.saturating_sub(digit) } else { number.saturating_add(digit) }
+    })
+}
+
+/// `strl2ic` of HAProxy, by which it reads numbers of headers (`hdr_val`) and cookies: 32 bits that wrap. What stands
+/// below the digits counts with its distance from `0`, as it does there; what stands above them ends the number.
+pub(super) fn field_number(text: &[u8]) -> i64 {
+    let (sign, digits) = match text {
+        [b'-', digits @ ..] => (-1, digits),
+        digits => (1, digits),
+    };
+    // Bytes from 128 on are negative there.
+    let digits = digits.iter().map(|byte| i32::from(byte.cast_signed()) - i32::from(b'0'));
+    let number = digits
+        .take_while(|digit| *digit <= 9)
+        .fold(0i32, |number, digit| number.wrapping_mul(10).wrapping_add(digit.wrapping_mul(sign)));
+    number.into()
+}
+
+/// The address that a text begins with, and its length: four numbers, whose leading zeros mean nothing.
+fn leading_ipv4(text: &[u8]) -> Option<(Ipv4Addr, usize)> {
+    let len = text.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.').count();
+    let mut octets = [0; 4];
+    let mut parts = text.get(..len)?.split(|byte| *byte == b'.');
+    for octet in &mut octets {
+        let part = parts.next().filter(|part| !part.is_empty())?;
+        let value = part.iter().try_fold(0u8, |value, digit| value.checked_mul(10)?.checked_add(digit - b'0'));
+        *octet = value?;
+    }
+    // A dot at the end is left over.
+    parts.next().is_none_or(|part| part.is_empty() && parts.next().is_none()).then_some((octets.into(), len))
+}
+
+fn text_ip(text: &[u8]) -> Option<IpAddr> {
+    leading_ipv4(text).map(|(ip, _)| IpAddr::V4(ip)).or_else(|| ipv6(text))
+}
+
+fn ipv6(text: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(text).ok()?.parse().ok().map(IpAddr::V6)
+}
+
+/// The address in a header, as `hdr_ip` reads it: one alone, or an IPv4 address and a port.
+pub(super) fn field_ip(text: &[u8]) -> Option<IpAddr> {
+    let Some((ip, len)) = leading_ipv4(text) else { return ipv6(text) };
+    let is_port = |port: &[u8]| {
+        let port = std::str::from_utf8(port).ok().filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        port.is_some_and(|port| port.parse::<u16>().is_ok())
+    };
+    let is_alone = match text.get(len..)? {
+        [] => text.last() != Some(&b'.'),
+        [b':', port @ ..] => is_port(port),
+        _ => false,
+    };
+    is_alone.then_some(IpAddr::V4(ip))
 }
 
 /// Whether a network contains an address; an IPv4-mapped IPv6 address counts as IPv4 (configuration.txt section 7.1.6).

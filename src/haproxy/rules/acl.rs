@@ -1,7 +1,7 @@
 //! ACLs and conditions (configuration.txt sections 7.1, 7.2, 7.4).
 
-use super::fetch::SampleType;
-use super::pattern::{self, Matching};
+use super::fetch::{Fetch, SampleType};
+use super::pattern::{self, Matching, TextMatch};
 use super::sample::{self, Sample};
 use super::words::{fetches, nearest_fetch};
 use super::{Problem, RuleContext};
@@ -124,9 +124,26 @@ pub(in super::super) fn parse_acl(words: &[Word], context: RuleContext<'_, '_>) 
     if implied == Some("ip") {
         (value_type, implied) = (SampleType::Ip, None);
     }
-    let matching = pattern::parse(rest, implied, value_type, first.at, context)?;
+    let mut matching = pattern::parse(rest, implied, value_type, first.at, context)?;
+    let is_plain_method = sample.fetch == Fetch::Method && sample.converters.is_empty();
+    if let Matching::Text(TextMatch::Equal, patterns) = &mut matching
+        && is_plain_method
+        && !rest.iter().any(|word| word.text == "-m")
+    {
+        // The methods that HAProxy knows are compared as such, whatever -i says.
+        let is_known = |text: &[u8]| METHODS.iter().any(|method| text.eq_ignore_ascii_case(method.as_bytes()));
+        for pattern in patterns.iter_mut().filter(|pattern| pattern.ignore_case && is_known(&pattern.text)) {
+            let written = rest.iter().find(|word| word.text.as_bytes().eq_ignore_ascii_case(&pattern.text));
+            pattern.text =
+                written.map_or_else(|| pattern.text.to_ascii_uppercase(), |word| word.text.clone().into()).into();
+            pattern.ignore_case = false;
+        }
+    }
     Ok(Criterion { sample, matching })
 }
+
+/// The methods that HAProxy knows by number.
+const METHODS: [&str; 8] = ["OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT"];
 
 /// Splits `path_beg` into `path` and `beg`, unless a fetch has the whole name.
 fn derived(name: &str) -> Option<(&str, &str)> {

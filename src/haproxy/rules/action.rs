@@ -3,27 +3,31 @@
 use super::acl::Condition;
 use super::fetch::Counter;
 use super::format::Format;
-use super::pattern::Regex;
+use super::regex::Regex;
 use super::sample::Sample;
 use crate::haproxy::position::Position;
 
-/// All rules of a proxy. HAProxy's order: `connection`, `content`, `request`, `redirects`, `use_backend`.
+/// All rules of a proxy. HAProxy's order: `connection`, `content`, `request`, `old_request`, `redirects`, `use_backend`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// `tcp-request connection` and `tcp-request session`: for new connections.
     pub connection: Vec<Rule>,
     /// `tcp-request content`.
     pub content: Vec<Rule>,
-    /// `http-request`, preceded by the old `block` lines and followed by the old `req*` lines.
+    /// `http-request`, the old `block` lines before it.
     pub request: Vec<Rule>,
+    /// The old `req*` lines, whatever `http-request allow` says. `reqadd` comes last.
+    pub old_request: Vec<Rule>,
     /// `redirect`: after all of `request`, whatever the position of the line.
     pub redirects: Vec<Rule>,
     /// `use_backend`: the first rule whose condition holds.
     pub use_backend: Vec<BackendRule>,
     /// `use-server`.
     pub use_server: Vec<ServerRule>,
-    /// `http-response`, followed by the old `rsp*` lines.
+    /// `http-response`.
     pub response: Vec<Rule>,
+    /// The old `rsp*` lines. `rspadd` comes last.
+    pub old_response: Vec<Rule>,
     /// `http-after-response`: for responses of this node too.
     pub after_response: Vec<Rule>,
 }
@@ -143,7 +147,7 @@ pub enum Action {
     DelLine(Regex),
     /// The old `reqdeny`: denies a request with a matching line.
     DenyLine(Regex),
-    /// The old `reqallow`: makes a request with a matching line skip the later old rules.
+    /// In the old `reqallow`: a request with a line that matches is not denied by the old rules that follow.
     AllowLine(Regex),
 }
 
@@ -204,14 +208,20 @@ impl Action {
     /// Whether an action in a rule of connections applies to each request, and not only to the first one: the variables
     /// and the address that it sets are kept for one request.
     pub(in super::super) fn is_of_each_request(&self) -> bool {
-        matches!(self, Self::Allow | Self::SetVar(..) | Self::SetVarFormat(..) | Self::UnsetVar(_) | Self::SetSource(_))
+        // Variables of the connection and of the process stay.
+        let is_kept = |name: &str| name.starts_with("sess.") || name.starts_with("proc.");
+        match self {
+            Self::Allow | Self::SetSource(_) => true,
+            Self::SetVar(name, _) | Self::SetVarFormat(name, _) | Self::UnsetVar(name) => !is_kept(name),
+            _ => false,
+        }
     }
+}
 
-    /// Whether it is one of the old keywords, which come after the others of their list.
-    pub(in super::super) fn is_old(&self) -> bool {
-        matches!(
-            self,
-            Self::ReplaceLine(..) | Self::AddLine(_) | Self::DelLine(_) | Self::DenyLine(_) | Self::AllowLine(_)
-        )
+impl Rules {
+    /// Whether there are rules that HAProxy has in a `defaults` section with a name only.
+    pub(in super::super) fn has_any(&self) -> bool {
+        let lists = [&self.connection, &self.content, &self.request, &self.response, &self.after_response];
+        lists.iter().any(|list| !list.is_empty())
     }
 }

@@ -1,19 +1,22 @@
 //! Converters: transformations of a sample.
 
 use super::fetch::SampleType;
-use super::list::read_list;
-use super::pattern::{Regex, TextMatch, parse_network};
+use super::list::{map_lines, read_list};
+use super::lookup::{Networks, Prefixes};
+use super::pattern::{TextMatch, parse_network, trimmed};
+use super::regex::{Expressions, Regex};
 use super::words::{converters, is_other_converter, nearest_converter};
 use super::{Problem, RuleContext};
 use crate::haproxy::keyword::Treatment;
 use crate::haproxy::position::Position;
-use ipnet::IpNet;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The greatest number of lines of a map.
 const MAX_MAP: usize = 4_000_000;
+
+/// The most keys of a map that are kept as they are written.
+const MAX_WRITTEN: usize = 256;
 
 /// A converter with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +55,8 @@ pub enum Converter {
     Not,
     /// `iif(true,false)`.
     IfElse(String, String),
-    /// `ipmask`: prefix lengths of IPv4 and IPv6.
-    IpMask(u8, u8),
+    /// `ipmask`: prefix lengths of IPv4 and IPv6. Without the second an IPv6 address has no outcome.
+    IpMask(u8, Option<u8>),
     /// `nbsrv`: the number of servers that are up in the named backend.
     ServersUp,
     /// `concat(before,var,after)`: text and a variable.
@@ -71,47 +74,34 @@ pub enum Operation {
     Mod,
 }
 
-/// A map file: keys and values. The first match wins; equality is a look-up, not a search.
+/// A map file: keys and values. The first match wins; of prefixes and networks the longest.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MapTable {
     /// The file.
     pub file: String,
-    /// How keys are compared.
-    pub matching: TextMatch,
-    /// Keys and values in order.
-    pub entries: Vec<(String, String)>,
-    /// For equality: the index of each key.
-    pub index: HashMap<Vec<u8>, usize>,
-    /// For regular expressions: the compiled keys.
-    pub expressions: Vec<Regex>,
-    /// For addresses (`map_ip`): the networks of the keys.
-    pub networks: Option<Networks>,
+    /// The keys.
+    pub keys: MapKeys,
+    /// The first keys as they are written: what requests may have, for a comparison.
+    pub written: Vec<String>,
+    /// The value of each key.
+    pub values: Vec<String>,
     /// The result if no key matches.
     pub default: Option<String>,
 }
 
-/// Networks; a look-up finds the smallest one that contains an address.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Networks {
-    places: HashMap<IpNet, usize>,
-    /// The existing prefix lengths, the longest first.
-    lengths: Vec<u8>,
-}
-
-impl Networks {
-    /// Adds a network; the first of two equal ones stays.
-    fn add(&mut self, net: IpNet, place: usize) {
-        self.places.entry(net).or_insert(place);
-        if let Err(at) = self.lengths.binary_search_by(|length| net.prefix_len().cmp(length)) {
-            self.lengths.insert(at, net.prefix_len());
-        }
-    }
-
-    /// The index of the smallest network that contains an address.
-    pub fn find(&self, ip: IpAddr) -> Option<usize> {
-        let networks = self.lengths.iter().filter_map(|length| IpNet::new(ip, *length).ok());
-        networks.into_iter().find_map(|net| self.places.get(&net.trunc()).copied())
-    }
+/// The keys of a map, each with its place among the values.
+#[derive(Debug, PartialEq, Eq)]
+pub enum MapKeys {
+    /// `map_str`: equal texts.
+    Equal(HashMap<Box<[u8]>, usize>),
+    /// `map_beg`.
+    Begin(Prefixes),
+    /// `map_ip`.
+    Address(Networks),
+    /// `map_reg`.
+    Regex(Expressions),
+    /// `map_sub`, `map_end`, `map_dir`, `map_dom`: they are compared one by one.
+    Other(TextMatch, Vec<Box<[u8]>>),
 }
 
 impl Converter {
@@ -219,7 +209,10 @@ fn build(name: &str, arguments: &[String]) -> Result<Converter, String> {
         }
         "ipmask" => Converter::IpMask(
             mask(text(0)).ok_or_else(|| format!("{:?} is no mask", text(0)))?,
-            if arguments.len() > 1 { mask(text(1)).ok_or_else(|| format!("{:?} is no mask", text(1)))? } else { 128 },
+            match arguments.get(1) {
+                Some(text) => Some(mask(text).ok_or_else(|| format!("{text:?} is no mask"))?),
+                None => None,
+            },
         ),
         _ => return Err("this converter is in no table".to_owned()),
     })
@@ -251,32 +244,41 @@ fn map(kind: &str, arguments: &[String], at: Position, context: RuleContext<'_, 
     let file = arguments.first().filter(|file| !file.is_empty());
     let file = file.ok_or_else(|| Problem::wrong(at, "map: expected the name of a file in parentheses"))?;
     let text = read_list(file, at, context)?;
-    let mut table = MapTable {
-        file: file.clone(),
-        matching,
-        entries: Vec::new(),
-        index: HashMap::new(),
-        expressions: Vec::new(),
-        networks: (kind == "ip").then(Networks::default),
-        default: arguments.get(1).cloned(),
-    };
-    for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    for line in map_lines(&text) {
         let (key, value) = line.split_once([' ', '\t']).unwrap_or((line, ""));
-        if table.entries.len() == MAX_MAP {
+        if keys.len() == MAX_MAP {
             return Err(Problem::unsupported(at, format!("{file} has more than {MAX_MAP} entries")));
         }
-        if matching == TextMatch::Regex {
-            let regex =
-                Regex::new(key, false).map_err(|problem| Problem::unsupported(at, format!("{file}: {problem}")))?;
-            table.expressions.push(regex);
-        }
-        if let Some(networks) = &mut table.networks {
-            let net = parse_network(key);
-            let problem = || Problem::wrong(at, format!("{file}: {key:?} is no network"));
-            networks.add(net.ok_or_else(problem)?, table.entries.len());
-        }
-        table.index.entry(key.as_bytes().to_vec()).or_insert(table.entries.len());
-        table.entries.push((key.to_owned(), value.trim().to_owned()));
+        keys.push(trimmed(matching, key));
+        values.push(value.trim().to_owned());
     }
-    Ok(Converter::Map(Arc::new(table)))
+    let bytes = || keys.iter().map(|key| key.as_bytes());
+    let written = keys.iter().take(MAX_WRITTEN).map(|key| (*key).to_owned()).collect();
+    let keys = match matching {
+        _ if kind == "ip" => {
+            let mut networks = Networks::default();
+            for (place, key) in keys.iter().enumerate() {
+                let problem = || Problem::wrong(at, format!("{file}: {key:?} is no network"));
+                networks.add(parse_network(key).ok_or_else(problem)?, place);
+            }
+            MapKeys::Address(networks)
+        }
+        TextMatch::Equal => {
+            let mut index = HashMap::with_capacity(keys.len());
+            bytes().enumerate().for_each(|(place, key)| {
+                index.entry(key.into()).or_insert(place);
+            });
+            MapKeys::Equal(index)
+        }
+        TextMatch::Begin => MapKeys::Begin(Prefixes::new(bytes())),
+        TextMatch::Regex => {
+            let patterns: Vec<_> = keys.iter().map(|key| (*key, false)).collect();
+            let problem = |problem| Problem::unsupported(at, format!("{file}: {problem}"));
+            MapKeys::Regex(Expressions::new(&patterns).map_err(problem)?)
+        }
+        other => MapKeys::Other(other, bytes().map(Into::into).collect()),
+    };
+    let default = arguments.get(1).cloned();
+    Ok(Converter::Map(Arc::new(MapTable { file: file.clone(), keys, written, values, default })))
 }

@@ -27,6 +27,17 @@ pub enum Side {
     Response,
 }
 
+impl Side {
+    /// Whether rules of this side have a variable: one of scope `req` ends with the request, and one of `res` begins with
+    /// the response.
+    pub fn has_variable(self, name: &str) -> bool {
+        match self {
+            Self::Request => !name.starts_with("res."),
+            Self::Response => !name.starts_with("req."),
+        }
+    }
+}
+
 /// A counter of an entry of a stick table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each is the data type of its name (configuration.txt, stick-table)")]
@@ -381,8 +392,9 @@ fn build(name: &str, arguments: &[String], context: RuleContext<'_, '_>) -> Resu
 /// Checks `scope.name`.
 pub(super) fn variable(text: &str) -> Result<String, String> {
     let scopes = ["proc", "sess", "txn", "req", "res"];
-    let is_name =
-        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
+    };
     match text.split_once('.') {
         Some((scope, name)) if scopes.contains(&scope) && is_name(name) => Ok(text.to_owned()),
         _ => Err(format!("{text:?} is no variable; expected a scope ({}) and a name", scopes.join(", "))),

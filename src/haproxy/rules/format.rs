@@ -19,7 +19,10 @@ const ALIASES: [&str; 62] = [
 const MORE_ALIASES: [&str; 8] = ["ts", "tsc", "OG", "Tw", "bq", "rc", "cp", "ST"];
 
 /// The aliases that are supported in formats outside of the log.
-const RENDERED: [&str; 13] = ["ci", "cp", "fi", "fp", "f", "ft", "b", "s", "HM", "HU", "HP", "HPO", "ID"];
+const RENDERED: [&str; 20] = [
+    "ci", "cp", "fi", "fp", "f", "ft", "b", "s", "HM", "HU", "HP", "HPO", "HQ", "HV", "ID", "Ts", "ms", "pid", "r",
+    "rt",
+];
 
 /// Whether a format outside of the log may contain this alias.
 pub(in super::super) fn can_render(alias: &str) -> bool {
@@ -38,10 +41,48 @@ pub struct Format {
 pub enum FormatPart {
     /// A literal text.
     Text(String),
-    /// `%[…]`; flags such as `+Q` before it.
-    Sample(Sample, String),
-    /// `%ci` and the like, without the percent sign; flags before it.
-    Alias(&'static str, String),
+    /// `%[…]`.
+    Sample(Sample, FormatFlags),
+    /// `%ci` and the like, without the percent sign.
+    Alias(&'static str, FormatFlags),
+}
+
+/// How a part is written: `%{+Q,+X}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FormatFlags {
+    /// `Q`: in quotes.
+    pub quoted: bool,
+    /// `E`: a backslash before quotes, backslashes and closing brackets.
+    pub escaped: bool,
+    /// `X`: addresses and numbers of aliases are hexadecimal.
+    pub hexadecimal: bool,
+    /// `M`: a dash where there is nothing.
+    pub mandatory: bool,
+}
+
+impl FormatFlags {
+    /// These flags as a text such as `+Q,-X` changes them.
+    fn with(mut self, text: &str, at: Position) -> Result<Self, Problem> {
+        let mut is_on = true;
+        for char in text.chars() {
+            match char {
+                '+' => is_on = true,
+                '-' => is_on = false,
+                ',' => {}
+                'Q' => self.quoted = is_on,
+                'E' => self.escaped = is_on,
+                'X' => self.hexadecimal = is_on,
+                'M' => self.mandatory = is_on,
+                other => {
+                    return Err(Problem::unsupported(
+                        at,
+                        format!("{other} in %{{{text}}} is no flag but Q, E, X and M"),
+                    ));
+                }
+            }
+        }
+        Ok(self)
+    }
 }
 
 impl Format {
@@ -59,10 +100,16 @@ impl Format {
         Self { parts: vec![FormatPart::Text(text.to_owned())] }
     }
 
+    /// A format of a sample alone.
+    pub(in super::super) fn of_sample(sample: Sample) -> Self {
+        Self { parts: vec![FormatPart::Sample(sample, FormatFlags::default())] }
+    }
+
     /// Parses a format.
     pub(in super::super) fn parse(text: &str, at: Position, context: RuleContext<'_, '_>) -> Result<Self, Problem> {
         let mut format = Self::default();
         let mut rest = text;
+        let mut flags = FormatFlags::default();
         while let Some(percent) = rest.find('%') {
             format.push_text(&rest[..percent]);
             let after = &rest[percent + 1..];
@@ -71,7 +118,12 @@ impl Format {
                 rest = after;
                 continue;
             }
-            let (part, after) = item(after, at, context)?;
+            let (part, after) = item(after, flags, at, context)?;
+            // `%{+Q}o` is for all that follows.
+            if let FormatPart::Alias("o", all) = part {
+                (flags, rest) = (all, after);
+                continue;
+            }
             if format.parts.len() == MAX_PARTS {
                 return Err(Problem::wrong(at, format!("more than {MAX_PARTS} parts in a format")));
             }
@@ -92,7 +144,12 @@ impl Format {
 }
 
 /// Parses the item behind a percent sign: an optional name in parentheses, flags in braces, a sample or an alias.
-fn item<'t>(text: &'t str, at: Position, context: RuleContext<'_, '_>) -> Result<(FormatPart, &'t str), Problem> {
+fn item<'t>(
+    text: &'t str,
+    flags: FormatFlags,
+    at: Position,
+    context: RuleContext<'_, '_>,
+) -> Result<(FormatPart, &'t str), Problem> {
     let enclosed = |text: &'t str, open: char, close: char| match text.strip_prefix(open) {
         None => Ok(("", text)),
         Some(inside) => {
@@ -101,18 +158,19 @@ fn item<'t>(text: &'t str, at: Position, context: RuleContext<'_, '_>) -> Result
         }
     };
     let (_, text) = enclosed(text, '(', ')')?;
-    let (flags, text) = enclosed(text, '{', '}')?;
+    let (changes, text) = enclosed(text, '{', '}')?;
+    let flags = flags.with(changes, at)?;
     if let Some(inside) = text.strip_prefix('[') {
         let end = sample_end(inside).ok_or_else(|| Problem::wrong(at, "expected ] after %[ in the format"))?;
         let sample = Sample::parse(inside[..end].trim(), at, context)?;
-        return Ok((FormatPart::Sample(sample, flags.to_owned()), &inside[end + 1..]));
+        return Ok((FormatPart::Sample(sample, flags), &inside[end + 1..]));
     }
     let len = text.find(|char: char| !char.is_ascii_alphanumeric()).unwrap_or(text.len());
     let known = ALIASES.iter().chain(&MORE_ALIASES);
     // The longest alias wins, so `%Tsx` is `%Ts` and a letter.
     let alias = known.filter(|alias| text[..len].starts_with(**alias)).max_by_key(|alias| alias.len());
     match alias {
-        Some(alias) => Ok((FormatPart::Alias(alias, flags.to_owned()), &text[alias.len()..])),
+        Some(alias) => Ok((FormatPart::Alias(alias, flags), &text[alias.len()..])),
         None => {
             Err(Problem::wrong(at, format!("%{} is nothing in a format; write %% for a percent sign", &text[..len])))
         }

@@ -17,3 +17,28 @@ pub(super) fn read_list(name: &str, at: Position, context: RuleContext<'_, '_>) 
         Err(problem) => Err(Problem::unsupported(at, format!("{path} cannot be read: {problem}"))),
     }
 }
+
+/// What of the lines of a list counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ListLines {
+    /// All of each.
+    Whole,
+    /// The first word: the file is a map (`-M`).
+    Keys,
+}
+
+impl ListLines {
+    /// The values of a file; empty lines and comments have none.
+    pub(super) fn of(self, text: &str) -> impl Iterator<Item = &str> {
+        map_lines(text).map(move |line| match self {
+            Self::Whole => line,
+            Self::Keys => line.split([' ', '\t']).next().unwrap_or_default(),
+        })
+    }
+}
+
+/// The lines of a list or a map without those that say nothing.
+pub(super) fn map_lines(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines().map(|line| line.trim_start_matches([' ', '\t']).trim_end_matches('\r'));
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
+}

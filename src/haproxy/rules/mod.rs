@@ -3,20 +3,25 @@
 mod acl;
 mod action;
 mod converter;
+mod expression;
 mod fetch;
 mod format;
 mod list;
+mod lookup;
 mod parse_action;
 mod pattern;
+mod regex;
 mod sample;
 mod words;
 
 pub use acl::{Acl, Condition, Criterion, Term, Tests};
 pub use action::{Action, BackendRule, BackendTarget, LocalResponse, Redirect, RedirectKind, Rule, Rules, ServerRule};
-pub use converter::{Converter, MapTable, Networks, Operation};
+pub use converter::{Converter, MapKeys, MapTable, Operation};
 pub use fetch::{Counter, CounterOperation, Fetch, LoadKind, ReadAs, SampleType, Side};
-pub use format::{Format, FormatPart};
-pub use pattern::{Matching, Regex, TextMatch, TextPattern};
+pub use format::{Format, FormatFlags, FormatPart};
+pub use lookup::{Networks, Prefixes};
+pub use pattern::{Matching, TextMatch, TextPattern};
+pub use regex::{Expressions, Regex};
 pub use sample::Sample;
 
 #[cfg(test)]

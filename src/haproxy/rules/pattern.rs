@@ -1,7 +1,8 @@
 //! The comparison of a sample with patterns.
 
 use super::fetch::SampleType;
-use super::list::read_list;
+use super::list::{ListLines, read_list};
+use super::regex::Expressions;
 use super::{Problem, RuleContext};
 use crate::haproxy::lexer::Word;
 use crate::haproxy::position::Position;
@@ -10,9 +11,6 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// The greatest number of patterns of one test, including files.
 const MAX_PATTERNS: usize = 4_000_000;
-
-/// The greatest size of a compiled expression in bytes.
-const REGEX_SIZE: usize = 4 << 20;
 
 /// The comparison of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +28,7 @@ pub enum Matching {
     /// One of the texts matches.
     Text(TextMatch, Vec<TextPattern>),
     /// One of the expressions matches.
-    Regex(Vec<Regex>),
+    Regex(Expressions),
 }
 
 /// The comparison of texts.
@@ -61,40 +59,6 @@ pub struct TextPattern {
     pub ignore_case: bool,
 }
 
-/// A regular expression over bytes, matched in linear time. It has no look-around and no back references.
-#[derive(Clone, Debug)]
-pub struct Regex {
-    /// The compiled expression.
-    pub compiled: regex::bytes::Regex,
-    ignore_case: bool,
-}
-
-impl PartialEq for Regex {
-    fn eq(&self, other: &Self) -> bool {
-        self.compiled.as_str() == other.compiled.as_str() && self.ignore_case == other.ignore_case
-    }
-}
-
-impl Eq for Regex {}
-
-impl Regex {
-    /// Compiles an expression; an error names the feature that is not supported.
-    pub(in super::super) fn new(pattern: &str, ignore_case: bool) -> Result<Self, String> {
-        let built = regex::bytes::RegexBuilder::new(pattern)
-            .unicode(false)
-            .case_insensitive(ignore_case)
-            .size_limit(REGEX_SIZE)
-            .dfa_size_limit(REGEX_SIZE)
-            .build();
-        let compiled = built.map_err(|error| {
-            let text = error.to_string();
-            let reason = text.lines().next_back().unwrap_or_default().trim_start_matches("error: ");
-            format!("the expression {pattern:?} cannot be used: {reason}")
-        })?;
-        Ok(Self { compiled, ignore_case })
-    }
-}
-
 /// The supported methods of `-m`, and the suffixes of ACL criteria.
 pub(super) fn text_match(name: &str) -> Option<TextMatch> {
     Some(match name {
@@ -119,6 +83,7 @@ pub(super) fn parse(
 ) -> Result<Matching, Problem> {
     let mut values = Values { method: implied.map(str::to_owned), texts: Vec::new(), is_closed: false };
     let mut ignore_case = false;
+    let mut lines = ListLines::Whole;
     let mut rest = words;
     while let Some((word, after)) = rest.split_first() {
         rest = after;
@@ -136,21 +101,22 @@ pub(super) fn parse(
                 values.method = Some(method.text.clone());
                 rest = &rest[1..];
             }
-            "-f" | "-M" => {
+            "-M" => lines = ListLines::Keys,
+            "-f" => {
                 let file = argument("a file")?;
                 rest = &rest[1..];
-                if word.text == "-M" {
-                    continue;
-                }
                 let text = read_list(&file.text, file.at, context)?;
-                for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'))
-                {
-                    values.push(line.trim_end_matches('\r'), ignore_case, file.at)?;
+                for line in lines.of(&text) {
+                    values.push(line, ignore_case, file.at)?;
                 }
             }
             "-u" => {
                 argument("an identifier")?;
                 rest = &rest[1..];
+            }
+            flag if flag.starts_with('-') => {
+                let expected = "-i, -f, -m, -M, -n, -u; write -- before a value that begins with -";
+                return Err(Problem::wrong(word.at, format!("{flag} is no flag of an ACL; expected {expected}")));
             }
             _ => {
                 values.is_closed = true;
@@ -194,10 +160,9 @@ impl Values {
             "len" => Ok(Matching::Len(ranges(&self.texts)?)),
             "ip" => self.texts.iter().map(network).collect::<Result<_, _>>().map(Matching::Ip),
             "reg" => {
-                let compile = |(text, ignore_case, at): &(String, bool, Position)| {
-                    Regex::new(text, *ignore_case).map_err(|problem| Problem::unsupported(*at, problem))
-                };
-                self.texts.iter().map(compile).collect::<Result<_, _>>().map(Matching::Regex)
+                let patterns: Vec<_> =
+                    self.texts.iter().map(|(text, ignore_case, _)| (&**text, *ignore_case)).collect();
+                Expressions::new(&patterns).map(Matching::Regex).map_err(|problem| Problem::unsupported(at, problem))
             }
             "bin" => Err(Problem::unsupported(at, "-m bin: sluice compares no binary patterns")),
             method => {
@@ -215,9 +180,9 @@ impl Values {
 }
 
 /// Delimiters at the ends of a folder or a domain do not count.
-fn trimmed(method: TextMatch, text: &str) -> &str {
+pub(super) fn trimmed(method: TextMatch, text: &str) -> &str {
     match method {
-        TextMatch::Folder => text.trim_matches('/'),
+        TextMatch::Folder => text.trim_matches(['/', '?']),
         TextMatch::Domain => text.trim_matches(['.', '/', ':', '?']),
         _ => text,
     }
@@ -235,7 +200,7 @@ fn ranges(texts: &[(String, bool, Position)]) -> Result<Vec<(i64, i64)>, Problem
         let number = |text: &str| text.parse::<i64>().ok();
         let range = match text.split_once(':') {
             Some((low, high)) => {
-                let low = if low.is_empty() { Some(0) } else { number(low) };
+                let low = if low.is_empty() { Some(i64::MIN) } else { number(low) };
                 let high = if high.is_empty() { Some(i64::MAX) } else { number(high) };
                 low.zip(high)
             }

@@ -61,9 +61,12 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
         global.hard_stop_after = Some(arguments.time()?);
         Ok(())
     }),
-    word("key-base", Lost, "a key stands beside its certificate", |global, arguments| {
-        text(&mut global.key_base, arguments)
-    }),
+    word(
+        "key-base",
+        Mapped,
+        "of keys in a crt-store; another key stands beside its certificate",
+        |global, arguments| text(&mut global.key_base, arguments),
+    ),
     not("localpeer", Ignored, "there are no peers"),
     word("log", Mapped, "server.accessLog; the program's own log goes to the standard error", |global, arguments| {
         global.logs.push(log_target(arguments)?);
@@ -97,8 +100,8 @@ pub(in super::super) const GLOBAL_WORDS: &[GlobalWord] = &[
     not("resetenv", Honoured, ""),
     not("server-state-base", Lost, STATE),
     not("server-state-file", Lost, STATE),
-    not("set-var", Lost, "variables of the process are not read"),
-    not("set-var-fmt", Lost, "variables of the process are not read"),
+    not("set-var", Honoured, ""),
+    not("set-var-fmt", Honoured, ""),
     not("setenv", Honoured, ""),
     word("spread-checks", Mapped, "checks are spread over their interval", |global, arguments| {
         global.spread_checks = arguments.number("percent")?;

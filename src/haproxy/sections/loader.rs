@@ -13,6 +13,7 @@ use crate::haproxy::keyword::nearest;
 use crate::haproxy::lexer::Word;
 use crate::haproxy::model::{Model, Proxy, ProxyKind};
 use crate::haproxy::reader::Line;
+use crate::haproxy::rules::{Action, Format, Problem, RuleContext, Sample};
 
 /// The keywords that begin a section, with treatment and reason.
 pub(in super::super) const SECTIONS: &[(&str, Treatment, &str)] = &[
@@ -23,7 +24,7 @@ pub(in super::super) const SECTIONS: &[(&str, Treatment, &str)] = &[
     ("backend", Honoured, ""),
     ("userlist", Honoured, ""),
     ("resolvers", Mapped, "names are resolved by the system's resolver"),
-    ("crt-store", Lost, "write the files of certificates at their bind lines"),
+    ("crt-store", Honoured, ""),
     ("http-errors", Honoured, ""),
     ("acme", Lost, "sluice does not request certificates"),
     ("cache", Ignored, "sluice's own cache has its own settings"),
@@ -141,6 +142,7 @@ impl Loader<'_, '_> {
         };
         let from = words.iter().position(|word| word.text == "from");
         let mut proxy = self.inherited(kind, from.and_then(|from| words.get(from + 1)));
+        proxy.inherited_rules = proxy.rules.has_any().then_some(proxy.at);
         proxy.at = words[0].at;
         proxy.kind = kind;
         proxy.name.clone_from(if from == Some(1) { &words[0].text } else { &title });
@@ -196,8 +198,9 @@ impl Loader<'_, '_> {
 
     fn end_section(&mut self) {
         if let Current::Proxy(proxy) = &mut self.current {
-            proxy.rules.request.sort_by_key(|rule| rule.action.is_old());
-            proxy.rules.response.sort_by_key(|rule| rule.action.is_old());
+            // Lines are added when all others have been gone through.
+            proxy.rules.old_request.sort_by_key(|rule| matches!(rule.action, Action::AddLine(_)));
+            proxy.rules.old_response.sort_by_key(|rule| matches!(rule.action, Action::AddLine(_)));
         }
         match std::mem::replace(&mut self.current, Current::None) {
             Current::Proxy(proxy) if proxy.kind == ProxyKind::Defaults => self.defaults.push(*proxy),
@@ -214,7 +217,13 @@ impl Loader<'_, '_> {
             _ => (name, words),
         };
         let mut arguments = Arguments::new(&body[1..], first.at);
-        let (treatment, note) = if let Some(known) = GLOBAL_WORDS.iter().find(|known| known.name == name) {
+        let (treatment, note) = if matches!(name, "set-var" | "set-var-fmt") {
+            match self.process_variable(name, &mut arguments) {
+                Ok(()) => (Honoured, "".into()),
+                Err(Problem::Wrong(fault)) => (Wrong, fault.problem.into()),
+                Err(Problem::Unsupported(fault)) => (Treatment::Refused, fault.problem.into()),
+            }
+        } else if let Some(known) = GLOBAL_WORDS.iter().find(|known| known.name == name) {
             match (known.read)(&mut self.model.global, &mut arguments) {
                 Ok(()) => (known.treatment, known.reason.into()),
                 Err(fault) => (Wrong, fault.problem.into()),
@@ -229,6 +238,23 @@ impl Loader<'_, '_> {
             (Wrong, std::borrow::Cow::from(format!("{name:?} is no word of global that sluice knows{hint}")))
         };
         self.say(first, name, treatment, note);
+    }
+
+    /// `set-var proc.NAME SAMPLE` and `set-var-fmt proc.NAME FORMAT`.
+    fn process_variable(&mut self, keyword: &str, arguments: &mut Arguments<'_>) -> Result<(), Problem> {
+        let name = arguments.expect("the name of a variable")?;
+        if !name.text.starts_with("proc.") {
+            return Err(Problem::wrong(name.at, format!("{:?}: variables of global begin with proc.", name.text)));
+        }
+        let value = arguments.expect("a value")?;
+        let context = RuleContext { environment: self.environment, acls: &[] };
+        let format = match keyword {
+            "set-var" => Format::of_sample(Sample::parse(&value.text, value.at, context)?),
+            _ => Format::parse(&value.text, value.at, context)?,
+        };
+        arguments.finish()?;
+        self.model.global.process_variables.push((name.text.clone(), format));
+        Ok(())
     }
 
     fn small_line(&mut self, section: &'static str, words: &[Word]) {

@@ -10,6 +10,17 @@ use crate::haproxy::lexer::Word;
 use crate::haproxy::model::{Flag, Proxy, ProxyKind};
 use crate::haproxy::position::Fault;
 
+/// The words that HAProxy has in a `defaults` section with a name only.
+const RULES: [&str; 7] = [
+    "http-after-response",
+    "http-request",
+    "http-response",
+    "tcp-request connection",
+    "tcp-request content",
+    "tcp-request session",
+    "tcp-response content",
+];
+
 /// The sections of this kind, in which keywords may occur.
 fn places(kind: ProxyKind) -> Places {
     match kind {
@@ -69,6 +80,12 @@ pub(super) fn read_line(
             (Treatment::Ignored, "; HAProxy does not read it here either")
         };
         findings.push(finding(shown, treatment, note + more));
+        return;
+    }
+    let is_rule = known.name == "acl" || RULES.contains(&known.name);
+    if is_rule && proxy.kind == ProxyKind::Defaults && proxy.name.is_empty() {
+        let note = "it stands in a defaults section with a name only; write defaults NAME, and from NAME at proxies";
+        findings.push(finding(shown, Treatment::Wrong, note.to_owned()));
         return;
     }
     let mut scope = ProxyScope {

@@ -12,6 +12,7 @@ use crate::haproxy::model::{
 use crate::haproxy::position::Fault;
 use crate::haproxy::rules::{Sample, parse_condition, parse_network};
 use crate::haproxy::units::{Unit, time};
+use crate::wire::is_token;
 
 type Outcome = Result<(), Fault>;
 
@@ -138,7 +139,7 @@ pub(super) fn cookie(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'
             "maxidle" => cookie.max_idle = Some(arguments.seconds()?),
             "maxlife" => cookie.max_life = Some(arguments.seconds()?),
             "attr" => cookie.attributes.push(arguments.text("an attribute")?),
-            "dynamic" => scope.note(word, Lost, "the value of a server's cookie is what its line says"),
+            "dynamic" => scope.note(word, Lost, "a server's value is what its line says; one without keeps no client"),
             other => return Err(Fault::new(word.at, format!("{other:?} is no word of cookie"))),
         }
     }
@@ -294,7 +295,11 @@ pub(super) fn http_error(scope: &mut ProxyScope<'_, '_>, arguments: &mut Argumen
                 text = Some(value.text.clone());
             }
             "hdr" => {
-                let name = arguments.text("a name")?;
+                let name = arguments.expect("a name")?;
+                if !is_token(name.text.as_bytes()) {
+                    return Err(Fault::new(name.at, format!("{:?} is no name of a header", name.text)));
+                }
+                let name = name.text.clone();
                 let value = arguments.expect("a value")?;
                 note_unfilled(scope, value);
                 headers.push((name, value.text.clone()));
@@ -399,6 +404,8 @@ pub(super) fn retry_on(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments
         "503",
         "504",
     ];
+    // A line takes the place of an earlier one.
+    scope.proxy.retry_on.clear();
     for word in std::mem::take(&mut arguments.words) {
         if !known.contains(&word.text.as_str()) {
             return Err(Fault::new(word.at, format!("{:?} is no cause to try again", word.text)));

@@ -8,6 +8,7 @@ use crate::haproxy::rules::{
     Acl, Action, BackendRule, BackendTarget, Format, LocalResponse, Parsed, Problem, Regex, Rule, RuleSet, ServerRule,
     is_acl_name, parse_acl, parse_action, parse_condition, parse_redirect,
 };
+use crate::wire::is_token;
 
 type Outcome = Result<(), Fault>;
 
@@ -155,17 +156,28 @@ pub(super) fn old(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>)
         None => (false, verb),
     };
     let word = arguments.expect("a regular expression or a header")?;
+    if verb == "pass" {
+        arguments.rest();
+        scope.outcome = Some((Ignored, "it changes nothing in HAProxy either; the word was removed in 2.1".to_owned()));
+        return Ok(());
+    }
     let regex =
         || Regex::new(&word.text, ignore_case).map_err(|problem| Problem::Unsupported(Fault::new(word.at, problem)));
     let action = match verb {
-        "add" => Ok(Action::AddLine(word.text.clone())),
+        "add" => match word.text.split_once(':') {
+            Some((name, _)) if is_token(name.as_bytes()) => Ok(Action::AddLine(word.text.clone())),
+            _ => {
+                let problem = format!("{:?} is no header line such as X-Name:\\ value", word.text);
+                Err(Problem::Unsupported(Fault::new(word.at, problem)))
+            }
+        },
         "rep" => {
             let replacement = arguments.text("a replacement")?;
             regex().map(|regex| Action::ReplaceLine(regex, replacement))
         }
         "del" => regex().map(Action::DelLine),
         "deny" => regex().map(Action::DenyLine),
-        "allow" | "pass" => regex().map(Action::AllowLine),
+        "allow" => regex().map(Action::AllowLine),
         _ => {
             scope.outcome = Some((Refused, "use http-request deny, tarpit or set-header".to_owned()));
             return Ok(());
@@ -177,7 +189,8 @@ pub(super) fn old(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>)
     else {
         return Ok(());
     };
-    let list = if side == "req" { &mut scope.proxy.rules.request } else { &mut scope.proxy.rules.response };
+    let rules = &mut scope.proxy.rules;
+    let list = if side == "req" { &mut rules.old_request } else { &mut rules.old_response };
     list.push(Rule { action, condition, at: arguments.at });
     let note = "HAProxy removed this word in 2.1; write http-request or http-response instead";
     scope.outcome = Some((Mapped, note.to_owned()));

@@ -36,6 +36,7 @@ pub(super) fn check(model: &Model, findings: &mut Vec<Finding>) {
             }
         }
     }
+    shared_rules(model, &mut say);
     // Only HTTP proxies are served, so only their references are followed.
     for proxy in model.proxies.iter().filter(|proxy| proxy.mode == Mode::Http && proxy.is_frontend()) {
         let default = proxy.default_backend.iter().map(|(name, at)| (name.as_str(), *at));
@@ -47,6 +48,23 @@ pub(super) fn check(model: &Model, findings: &mut Vec<Finding>) {
             if let Some((treatment, note)) = lead(model, name) {
                 say(at, name, treatment, note);
             }
+        }
+    }
+}
+
+/// Rules of a `defaults` section would be gone through twice where a frontend and a backend both have them: HAProxy
+/// refuses that.
+fn shared_rules(model: &Model, say: &mut impl FnMut(Position, &str, Treatment, String)) {
+    for proxy in &model.proxies {
+        let Some(defaults) = proxy.inherited_rules else { continue };
+        let mut others = model.proxies.iter().filter(|other| other.inherited_rules == Some(defaults));
+        let line = defaults.line;
+        if proxy.kind == ProxyKind::Listen {
+            let note = format!("a listen section cannot have the rules of the defaults at line {line}");
+            say(proxy.at, &proxy.name, Wrong, note);
+        } else if proxy.is_backend() && others.any(Proxy::is_frontend) {
+            let note = format!("a frontend and a backend cannot both have the rules of the defaults at line {line}");
+            say(proxy.at, &proxy.name, Wrong, note);
         }
     }
 }

@@ -31,9 +31,9 @@ pub(in super::super) const SMALL_WORDS: &[SmallWord] = &[
     word("resolvers", "parse-resolv-conf", Mapped, RESOLVER),
     word("resolvers", "resolve_retries", Mapped, RESOLVER),
     word("resolvers", "timeout", Mapped, RESOLVER),
-    word("crt-store", "crt-base", Ignored, "certificates of a store are not used"),
-    word("crt-store", "key-base", Ignored, "certificates of a store are not used"),
-    word("crt-store", "load", Ignored, "certificates of a store are not used"),
+    word("crt-store", "crt-base", Honoured, ""),
+    word("crt-store", "key-base", Honoured, ""),
+    word("crt-store", "load", Honoured, ""),
     word("http-errors", "errorfile", Honoured, ""),
 ];
 

@@ -3,6 +3,7 @@
 use super::load::FrontendLoad;
 use super::reply::ErrorPage;
 use super::stick_table::StickTable;
+use super::variables::SharedVariables;
 use crate::cluster::{Cluster, Member, Role, Route};
 use crate::haproxy::model::{Compression, ForwardedFor, Persistence, Stats, Userlist};
 use crate::haproxy::program::Program;
@@ -24,6 +25,8 @@ pub struct Configuration {
     /// Sections `http-errors`, by name.
     pub(in super::super) error_groups: HashMap<String, Vec<(u16, Arc<ErrorPage>)>>,
     pub(in super::super) needs: Needs,
+    /// Variables whose scope is `proc`.
+    pub(in super::super) process_variables: SharedVariables,
 }
 
 /// Facts that rules need and that cost a system call or memory, so they are determined only on demand.
@@ -37,6 +40,25 @@ pub struct Needs {
     pub(in super::super) captured_uri: bool,
     /// User and password.
     pub(in super::super) login: bool,
+    /// The number of the request.
+    pub(in super::super) request_number: bool,
+    /// Variables of the connection.
+    pub(in super::super) session_variables: bool,
+    /// Variables of the process.
+    pub(in super::super) process_variables: bool,
+}
+
+impl Needs {
+    /// Asks for what others ask for too.
+    pub(in super::super) fn add(&mut self, others: Self) {
+        self.source_port |= others.source_port;
+        self.destination |= others.destination;
+        self.captured_uri |= others.captured_uri;
+        self.login |= others.login;
+        self.request_number |= others.request_number;
+        self.session_variables |= others.session_variables;
+        self.process_variables |= others.process_variables;
+    }
 }
 
 /// A `frontend`, `listen` or `backend`.

@@ -1,18 +1,20 @@
 //! The evaluation of a configuration's rules for one request, from its head to its response.
 
 use super::compression::{self, Coding};
-use super::configuration::{Configuration, ServedProxy};
+use super::configuration::{Configuration, ServedProxy, ServedServer};
 use super::load::SLOTS;
+use super::persistence::{self, ClientCookie};
 use super::run::Run;
 use super::stick_table::{Key, StickTable, Tracked};
 use super::variables::Variables;
 use super::view::Facts;
 use super::{CAPTURED_URI, UNIQUE_ID, Workspace};
 use crate::cluster::Route;
-use crate::haproxy::model::{CookieMode, Persistence, StickRule};
+use crate::haproxy::model::StickRule;
 use crate::haproxy::program::{Choice, List};
 use crate::haproxy::rules::{Counter, Side};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The state of a request in its rules. It lasts from the head of the request to the head of the response.
@@ -26,8 +28,12 @@ pub struct Evaluation {
     /// The member that a rule or a cookie selects.
     wanted: Option<usize>,
     is_http10: bool,
+    /// The number of the request in this process, where rules ask for it.
+    number: u64,
     /// The proxy whose statistics page is requested.
     pub(super) statistics: Option<usize>,
+    /// What the cookie of the request says.
+    cookie: ClientCookie,
     /// The coding for the response.
     coding: Option<Coding>,
     /// The entries that the request tracks.
@@ -35,6 +41,9 @@ pub struct Evaluation {
     /// Keys that will stick to the server that responds.
     sticking: Vec<(Arc<StickTable>, Key)>,
 }
+
+/// How many requests had a number so far.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 /// The decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +69,8 @@ pub enum Outcome {
 pub struct Dice {
     /// Seconds since 1970.
     pub unix_seconds: i64,
+    /// Milliseconds of that second.
+    pub subsec_millis: u16,
     /// A random number.
     pub random: u32,
     /// Milliseconds since the start of the process.
@@ -82,7 +93,9 @@ impl Workspace {
                 backend: None,
                 wanted: None,
                 is_http10: false,
+                number: 0,
                 statistics: None,
+                cookie: ClientCookie::default(),
                 coding: None,
                 tracked: Default::default(),
                 sticking: Vec::new(),
@@ -101,6 +114,15 @@ impl Evaluation {
         let Some(frontend) = configuration.proxy(self.frontend) else { return Outcome::NoBackend };
         if configuration.needs.captured_uri {
             self.variables.set(CAPTURED_URI, work.request.target());
+        }
+        if configuration.needs.request_number {
+            self.number = REQUESTS.fetch_add(1, Ordering::Relaxed);
+        }
+        if configuration.needs.process_variables {
+            configuration.process_variables.copy_to(&mut self.variables);
+        }
+        if let Some(visit) = self.facts.visit.as_ref().filter(|_| configuration.needs.session_variables) {
+            visit.variables().copy_to(&mut self.variables);
         }
         let is_first = self.facts.visit.as_ref().is_none_or(|visit| visit.begin_first_request());
         let mut run = self.run(&configuration, Side::Request, dice, work);
@@ -131,11 +153,15 @@ impl Evaluation {
         let up = |name: &str| backend.place_of(name).filter(|place| serves(backend, *place));
         self.wanted = run.with_view(|view, scratch| backend.program.server(view, scratch, up));
         if let Some(persistence) = &backend.persistence {
-            self.wanted = self.wanted.or_else(|| cookie_place(backend, persistence, work));
-            // An indirect cookie is hidden from servers.
-            if persistence.indirect && persistence.mode == CookieMode::Insert {
-                work.request.remove_cookie(&persistence.name);
-            }
+            let find = |value: &[u8]| {
+                // Servers may share a value, such as a server and its backup.
+                let has_it =
+                    |server: &ServedServer| server.cookie.as_deref().is_some_and(|own| own.as_bytes() == value);
+                (0..).zip(&backend.servers).find(|(place, server)| has_it(server) && serves(backend, *place))
+            };
+            let find = |value: &[u8]| find(value).map(|(place, _)| place);
+            self.cookie = persistence::read(persistence, &mut work.request, dice.unix_seconds, find);
+            self.wanted = self.wanted.or(self.cookie.place);
         }
         self.coding =
             compression::accepted([Some(&backend.compression), Some(&frontend.compression)], &mut work.request);
@@ -193,6 +219,7 @@ impl Evaluation {
             proxy.persistence.is_some()
                 || proxy.program.has_sticks()
                 || !proxy.program.is_empty(List::Response)
+                || !proxy.program.is_empty(List::OldResponse)
                 || !proxy.program.is_empty(List::AfterResponse)
         })
     }
@@ -239,6 +266,7 @@ impl Evaluation {
         let Some(frontend) = proxy(self.frontend) else { return (Outcome::Forward, None) };
         let backend = self.backend.and_then(proxy);
         let coding = self.coding.filter(|_| can_compress && !self.is_http10 && work.request.method() != b"HEAD");
+        let cookie = self.cookie;
         // If another server has served, the client gets its cookie.
         let is_wanted = place.is_some() && place == self.wanted;
         let mut run = self.run(&configuration, Side::Response, dice, work);
@@ -246,7 +274,8 @@ impl Evaluation {
         run.server = server.map(|server| &*server.name);
         let both = [backend.filter(|backend| !std::ptr::eq(*backend, frontend)), Some(frontend)];
         for proxy in both.into_iter().flatten() {
-            if let Some(outcome) = run.list(proxy, List::Response) {
+            let outcome = run.list(proxy, List::Response).or_else(|| run.list(proxy, List::OldResponse));
+            if let Some(outcome) = outcome {
                 self.finish_reply(&configuration, dice, work);
                 return (outcome, None);
             }
@@ -254,10 +283,14 @@ impl Evaluation {
         if let Some((backend, server)) = backend.zip(server).filter(|(backend, _)| backend.program.has_sticks()) {
             run.each_stick(backend, true, &mut |_, table, key| table.stick(&key, &server.name, dice.now));
         }
-        if let (Some(persistence), Some(server)) = (backend.and_then(|backend| backend.persistence.as_ref()), server)
-            && let Some(value) = server.cookie.as_deref().filter(|_| !is_wanted)
+        if let (Some(backend), Some(server)) = (backend, server)
+            && let Some(persistence) = &backend.persistence
         {
-            run.set_cookie(persistence, value);
+            let mut line = run.take_text();
+            let head = &mut run.work.response;
+            let server = (server.cookie.as_deref(), is_wanted);
+            persistence::write(server, persistence, cookie, (head, &mut line), dice.unix_seconds);
+            run.give_back(line);
         }
         for proxy in both.into_iter().flatten() {
             let _ = run.list(proxy, List::AfterResponse);
@@ -321,10 +354,12 @@ impl Evaluation {
             server: None,
             is_http10: self.is_http10,
             dice,
+            number: self.number,
             owner: None,
             tracked: &mut self.tracked,
             side,
             is_first: false,
+            is_allowed: false,
         }
     }
 
@@ -336,7 +371,7 @@ impl Evaluation {
     pub(super) fn clear(&mut self, nothing: &Arc<Configuration>) {
         self.configuration = Arc::clone(nothing);
         self.variables.clear();
-        (self.coding, self.tracked) = (None, Default::default());
+        (self.coding, self.tracked, self.cookie) = (None, Default::default(), ClientCookie::default());
         self.sticking.clear();
         (self.facts.visit, self.facts.tls) = (None, None);
         (self.backend, self.wanted, self.statistics) = (None, None, None);
@@ -347,21 +382,6 @@ impl Evaluation {
 fn method_of(request: &[u8]) -> &[u8] {
     let len = memchr::memchr(b' ', request).map_or(0, |space| space + 1);
     request.get(..len).unwrap_or_default()
-}
-
-/// The server that the cookie of a request selects.
-fn cookie_place(backend: &ServedProxy, persistence: &Persistence, work: &Workspace) -> Option<usize> {
-    let value = work.request.cookie(&persistence.name)?;
-    let has_it = |cookie: &str| cookie.as_bytes() == value;
-    // Servers may share a value, such as a server and its backup.
-    let mut servers = backend.servers.iter().enumerate();
-    let found = servers.find(|(place, server)| server.cookie.as_deref().is_some_and(has_it) && serves(backend, *place));
-    found.map(|(place, _)| place)
-}
-
-fn serves(backend: &ServedProxy, place: usize) -> bool {
-    let member = backend.route().and_then(|route| route.cluster.members.get(place));
-    member.is_some_and(crate::cluster::Member::is_up)
 }
 
 /// The counters of errors by clients, and of failures by servers.
@@ -420,7 +440,8 @@ impl<'a> Run<'a> {
     /// Applies these lists of a proxy, its statistics page, and `redirect`, in HAProxy's order.
     fn lists(&mut self, proxy: &'a ServedProxy, lists: &[List]) -> Option<Outcome> {
         let outcome = lists.iter().find_map(|list| self.list(proxy, *list));
-        outcome.or_else(|| self.statistics(proxy)).or_else(|| self.list(proxy, List::Redirects))
+        let outcome = outcome.or_else(|| self.statistics(proxy)).or_else(|| self.list(proxy, List::OldRequest));
+        outcome.or_else(|| self.list(proxy, List::Redirects))
     }
 
     /// Selects a backend, and applies its rules.
@@ -466,27 +487,10 @@ impl<'a> Run<'a> {
             self.work.request.add(name, id);
         }
     }
+}
 
-    /// `cookie … insert`: binds the client to its server.
-    fn set_cookie(&mut self, persistence: &Persistence, value: &str) {
-        if persistence.mode != CookieMode::Insert {
-            return;
-        }
-        let is_private = persistence.nocache && self.work.response.may_be_cached();
-        let mut line = self.take_text();
-        line.extend_from_slice(format!("{}={value}; path=/", persistence.name).as_bytes());
-        for domain in &persistence.domains {
-            line.extend_from_slice(format!("; domain={domain}").as_bytes());
-        }
-        line.extend_from_slice(if persistence.httponly { b"; HttpOnly" } else { b"" });
-        line.extend_from_slice(if persistence.secure { b"; Secure" } else { b"" });
-        for attribute in &persistence.attributes {
-            line.extend_from_slice(format!("; {attribute}").as_bytes());
-        }
-        self.work.response.add("Set-Cookie", &line);
-        self.give_back(line);
-        if is_private {
-            self.work.response.add("Cache-Control", b"private");
-        }
-    }
+/// Whether a server may be used.
+fn serves(backend: &ServedProxy, place: usize) -> bool {
+    let member = backend.route().and_then(|route| route.cluster.members.get(place));
+    member.is_some_and(crate::cluster::Member::is_up)
 }

@@ -1,17 +1,10 @@
 //! The head of a message that rules read and change: a start line, field lines and a blank line, each with its CRLF.
 
+use super::head_line::{is_field_line, is_request_line, set_cookie_value};
 use crate::haproxy::rules::Regex;
+use crate::wire::{is_method, is_target};
 use memchr::{memchr, memrchr};
 use std::ops::Range;
-
-/// Fields about framing or the connection, which rules cannot change.
-const MANAGED: [&str; 8] =
-    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
-
-/// Whether a field is managed by this node.
-pub(in super::super) fn is_managed(name: &str) -> bool {
-    MANAGED.iter().any(|managed| name.eq_ignore_ascii_case(managed))
-}
 
 /// A head. Its memory is reused for each message.
 #[derive(Debug, Default)]
@@ -96,31 +89,39 @@ impl Head {
         self.splice(0..self.start_line().len(), line.as_bytes());
     }
 
+    /// Replaces the method. One that a client could not send does nothing, and whether there is a body in the response
+    /// depends on HEAD.
     pub(super) fn set_method(&mut self, method: &[u8]) {
-        // A change of HEAD would change whether the response has a body.
-        let is_token = !method.is_empty() && method.iter().all(u8::is_ascii_alphabetic);
-        if is_token && method != b"HEAD" && method != b"CONNECT" && self.method() != b"HEAD" {
+        let stays_head = (method == b"HEAD") == (self.method() == b"HEAD");
+        if is_method(method) && stays_head && is_target(method, self.target()) {
             self.splice(0..self.method().len(), method);
         }
     }
 
-    /// Replaces the target; bytes that are not allowed in one are percent-encoded.
+    /// Replaces the target; bytes that cannot stand in one are percent-encoded. Of a whole URL the path is taken. One that
+    /// does not begin with a slash does nothing.
     pub(super) fn set_target(&mut self, target: &[u8]) {
         let range = self.target_range();
-        if target.is_empty() {
-            return self.splice(range, b"/");
-        }
-        if target.iter().all(u8::is_ascii_graphic) {
+        let after_scheme = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"));
+        let target = match after_scheme {
+            None => target,
+            Some(rest) => rest.get(memchr(b'/', rest).unwrap_or(rest.len())..).unwrap_or_default(),
+        };
+        let target = if target.is_empty() { b"/" } else { target };
+        if is_target(self.method(), target) {
             return self.splice(range, target);
         }
         let mut encoded = Vec::with_capacity(target.len() + 16);
         for byte in target {
             match byte {
-                b'!'..=b'~' | 0x80.. => encoded.push(*byte),
+                b'#' => encoded.extend_from_slice(b"%23"),
+                b'!'..=b'~' => encoded.push(*byte),
                 byte => encoded.extend_from_slice(format!("%{byte:02X}").as_bytes()),
             }
         }
-        self.splice(range, &encoded);
+        if is_target(self.method(), &encoded) {
+            self.splice(range, &encoded);
+        }
     }
 
     /// Calls `see` with name and value of each field until it returns true; returns whether it did.
@@ -164,8 +165,8 @@ impl Head {
         })
     }
 
-    /// Removes a cookie from the request.
-    pub(super) fn remove_cookie(&mut self, name: &str) {
+    /// Gives a cookie of the request another value, or takes it out.
+    pub(super) fn replace_cookie(&mut self, name: &str, new: Option<&[u8]>) {
         let is_it = |pair: &[u8]| pair.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
         let mut at = self.start_line().len() + 2;
         while let Some(line) = self.line_at(at) {
@@ -176,11 +177,39 @@ impl Head {
             if !field.eq_ignore_ascii_case(b"cookie") || !pairs().any(is_it) {
                 continue;
             }
-            let left = pairs().filter(|pair| !is_it(pair)).collect::<Vec<_>>().join(&b"; "[..]);
+            let replaced = new.map(|new| [name.as_bytes(), b"=", new].concat());
+            let left = pairs().filter_map(|pair| if is_it(pair) { replaced.as_deref() } else { Some(pair) });
+            let left = left.collect::<Vec<_>>().join(&b"; "[..]);
             let before = self.bytes.len();
             match left.is_empty() {
                 true => self.splice(line.whole, b""),
                 false => self.splice(line.colon + 1..line.whole.end - 2, &[b" ", left.as_slice()].concat()),
+            }
+            at = at + self.bytes.len() - before;
+        }
+    }
+
+    /// Whether the response sets a cookie of this name.
+    pub(super) fn has_set_cookie(&self, name: &str) -> bool {
+        self.each_field(&mut |field, value| {
+            field.eq_ignore_ascii_case(b"set-cookie") && set_cookie_value(value, name).is_some()
+        })
+    }
+
+    /// Gives a cookie that the response sets the value that `edit` makes of its own, or takes it away.
+    pub(super) fn edit_set_cookie(&mut self, name: &str, edit: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>) {
+        let mut at = self.start_line().len() + 2;
+        while let Some(line) = self.line_at(at) {
+            at = line.whole.end;
+            let field = self.bytes.get(line.whole.start..line.colon).unwrap_or_default();
+            let text = self.bytes.get(line.colon + 1..line.whole.end - 2).unwrap_or_default();
+            let range = set_cookie_value(text, name).filter(|_| field.eq_ignore_ascii_case(b"set-cookie"));
+            let Some(range) = range else { continue };
+            let new = edit(text.get(range.clone()).unwrap_or_default());
+            let before = self.bytes.len();
+            match new {
+                None => self.splice(line.whole, b""),
+                Some(new) => self.splice(line.colon + 1 + range.start..line.colon + 1 + range.end, &new),
             }
             at = at + self.bytes.len() - before;
         }
@@ -279,8 +308,9 @@ impl Head {
         Some(Line { whole: at..end, colon })
     }
 
-    /// Calls `judge` with each line without its CRLF, the start line first. The returned text replaces the line; an
-    /// empty text removes a field. It stops at the first `true`, which it returns.
+    /// Calls `judge` with each line, the start line first, without its CRLF. What it returns replaces the line; an empty
+    /// text takes a field away. It stops at the first `true`, which it returns. A request line that is replaced is the
+    /// last line that is looked at, as in HAProxy. What would be no head any more, or another message, does nothing.
     pub(super) fn each_line(&mut self, judge: &mut dyn FnMut(&[u8], bool) -> LineOutcome) -> bool {
         let mut at = 0;
         while at + 2 < self.bytes.len() {
@@ -288,31 +318,45 @@ impl Head {
                 break;
             };
             let line = self.bytes.get(at..end - 1).unwrap_or_default();
-            let colon = line.get(..memchr(b':', line).unwrap_or(0)).unwrap_or_default();
-            let is_own = at > 0 && std::str::from_utf8(colon).is_ok_and(is_managed);
+            let is_own = at > 0 && !is_field_line(line);
             match judge(line, at == 0) {
                 LineOutcome::Stop => return true,
-                LineOutcome::Replace(mut new) if !is_own => {
-                    clean(&mut new);
+                LineOutcome::Replace(new) if !is_own => {
                     if new.is_empty() && at > 0 {
                         self.splice(at..end + 1, b"");
                         continue;
                     }
-                    let is_line = at > 0 && memchr(b':', &new).is_some_and(|colon| colon > 0);
-                    // A change of HEAD would change whether the response has a body.
-                    let is_head = |line: &[u8]| line.starts_with(b"HEAD ");
-                    let stays = is_head(&new) == (at == 0 && is_head(self.start_line()));
-                    if is_line || (at == 0 && stays && is_request_line(&new)) {
+                    let mut new = new;
+                    clean(&mut new);
+                    let is_good = if at > 0 { is_field_line(&new) } else { self.is_start_line(&new) };
+                    if is_good {
                         self.splice(at..end - 1, &new);
-                        at += new.len() + 2;
-                        continue;
                     }
-                    at = end + 1;
+                    if at == 0 && !self.start_line().starts_with(b"HTTP/") {
+                        return false;
+                    }
+                    at += if is_good { new.len() + 2 } else { end + 1 - at };
                 }
                 _ => at = end + 1,
             }
         }
         false
+    }
+
+    /// Whether a start line may stand in the place of the present one: it makes no other body of the message.
+    fn is_start_line(&self, line: &[u8]) -> bool {
+        let old = self.start_line();
+        if !old.starts_with(b"HTTP/") {
+            let is_head = |line: &[u8]| line.starts_with(b"HEAD ");
+            return is_request_line(line) && is_head(line) == is_head(old);
+        }
+        let status = |line: &[u8]| {
+            let digits = line.strip_prefix(b"HTTP/1.1 ")?.split(|byte| *byte == b' ').next()?;
+            std::str::from_utf8(digits).ok()?.parse::<u16>().ok().filter(|_| digits.len() == 3)
+        };
+        let has_body = |status: u16| (200..600).contains(&status) && !matches!(status, 204 | 304);
+        let old = self.status();
+        status(line).is_some_and(|new| old == Some(new) || (has_body(new) && old.is_some_and(has_body)))
     }
 
     fn splice(&mut self, range: Range<usize>, new: &[u8]) {
@@ -331,15 +375,6 @@ pub(super) enum LineOutcome {
 /// Characters that would begin another line become a space.
 fn clean(text: &mut [u8]) {
     text.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n' | 0)).for_each(|byte| *byte = b' ');
-}
-
-fn is_request_line(line: &[u8]) -> bool {
-    let mut words = line.split(|byte| *byte == b' ');
-    let (method, target, version, end) = (words.next(), words.next(), words.next(), words.next());
-    let is_good =
-        |method: &[u8]| !method.is_empty() && method != b"CONNECT" && method.iter().all(u8::is_ascii_alphabetic);
-    let is_method = method.is_some_and(is_good);
-    is_method && target.is_some_and(|target| target.starts_with(b"/")) && version == Some(b"HTTP/1.1") && end.is_none()
 }
 
 #[cfg(test)]

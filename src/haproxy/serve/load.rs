@@ -1,6 +1,7 @@
 //! Client counts of a frontend, over all workers and reloads, and the state that its rules keep for each connection.
 
 use super::stick_table::Tracked;
+use super::variables::SharedVariables;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,8 +23,8 @@ impl FrontendLoad {
         self.current.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_enter).ok()?;
         self.total.fetch_add(1, Ordering::Relaxed);
         let load = Arc::clone(self);
-        let (has_requested, ends, tracked) = Default::default();
-        Some(Arc::new(Visit { load, has_requested, ends, tracked }))
+        let (has_requested, ends, tracked, variables) = Default::default();
+        Some(Arc::new(Visit { load, has_requested, ends, tracked, variables }))
     }
 
     /// Whether the limit is reached.
@@ -52,6 +53,8 @@ pub struct Visit {
     ends: OnceLock<Option<(SocketAddr, SocketAddr)>>,
     /// The entries of `tcp-request connection track-sc…`.
     tracked: [OnceLock<Tracked>; SLOTS],
+    /// Variables whose scope is `sess`.
+    variables: SharedVariables,
 }
 
 impl Visit {
@@ -63,6 +66,11 @@ impl Visit {
     /// Both ends of the connection, which `find` determines once.
     pub fn ends(&self, find: impl FnOnce() -> Option<(SocketAddr, SocketAddr)>) -> Option<(SocketAddr, SocketAddr)> {
         *self.ends.get_or_init(find)
+    }
+
+    /// Variables of the connection.
+    pub(super) fn variables(&self) -> &SharedVariables {
+        &self.variables
     }
 
     /// The entry in a slot.

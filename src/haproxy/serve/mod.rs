@@ -6,7 +6,9 @@ mod compression;
 mod configuration;
 mod evaluation;
 mod head;
+mod head_line;
 mod load;
+mod persistence;
 mod reply;
 mod run;
 mod statistics;
@@ -23,7 +25,7 @@ pub use statistics::{StatisticsPage, StatisticsProxy};
 pub use view::Facts;
 
 pub(super) use configuration::{ServedProxy, ServedServer};
-pub(super) use head::is_managed;
+pub(super) use head_line::is_managed;
 pub(super) use reply::ErrorPage;
 pub(super) use stick_table::StickTable;
 

@@ -1,10 +1,12 @@
 //! Responses of this node for rules.
 
 use super::configuration::ServedProxy;
-use super::head::{Head, is_managed};
+use super::head::Head;
+use super::head_line::is_managed;
 use super::run::Run;
 use crate::haproxy::rules::{Format, LocalResponse, Redirect, RedirectKind};
 use crate::page::phrase;
+use crate::wire::is_token;
 use memchr::memchr;
 use std::sync::Arc;
 
@@ -47,6 +49,9 @@ impl ErrorPage {
             let colon = memchr(b':', line).filter(|colon| *colon > 0);
             let name = colon.and_then(|colon| std::str::from_utf8(line.get(..colon)?).ok());
             let name = name.ok_or_else(|| format!("{:?} is no header line", String::from_utf8_lossy(line)))?;
+            if !is_token(name.trim_end().as_bytes()) {
+                return Err(format!("{name:?} is no name of a header"));
+            }
             if !is_managed(name.trim()) {
                 fields.extend_from_slice(line);
                 fields.extend_from_slice(b"\r\n");

@@ -10,7 +10,7 @@ use super::stick_table::Tracked;
 use super::variables::Variables;
 use super::view::{Facts, View};
 use crate::haproxy::program::{List, Scratch};
-use crate::haproxy::rules::{Action, Counter, CounterOperation, Format, Regex, Sample, Side};
+use crate::haproxy::rules::{Action, Counter, CounterOperation, Format, LocalResponse, Regex, Sample, Side};
 use memchr::memchr;
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,6 +25,8 @@ pub(super) struct Run<'a> {
     pub(super) server: Option<&'a str>,
     pub(super) is_http10: bool,
     pub(super) dice: Dice,
+    /// The number of the request in this process.
+    pub(super) number: u64,
     /// The proxy whose rules are applied.
     pub(super) owner: Option<&'a ServedProxy>,
     /// The entries that the request tracks.
@@ -33,6 +35,8 @@ pub(super) struct Run<'a> {
     pub(super) side: Side,
     /// Whether it is the first request of its connection.
     pub(super) is_first: bool,
+    /// `reqallow` has matched in the list that is gone through.
+    pub(super) is_allowed: bool,
 }
 
 /// The counters that change when a connection is tracked, and when a request is.
@@ -67,6 +71,8 @@ impl<'a> Run<'a> {
             server: self.server,
             unix_seconds: self.dice.unix_seconds,
             random: self.dice.random,
+            subsec_millis: self.dice.subsec_millis,
+            number: self.number,
             now: self.dice.now,
             owner: self.owner,
             tracked: self.tracked,
@@ -108,6 +114,7 @@ impl<'a> Run<'a> {
     /// Applies a list; `None` if the message continues.
     pub(super) fn list(&mut self, proxy: &'a ServedProxy, list: List) -> Option<Outcome> {
         self.owner = Some(proxy);
+        self.is_allowed = false;
         let mut from = 0;
         loop {
             let found = self.with_view(|view, scratch| proxy.program.next(list, from, view, scratch));
@@ -152,29 +159,27 @@ impl<'a> Run<'a> {
             }
             Action::Metrics => return Step::Over(Outcome::Metrics),
             Action::Reject | Action::SilentDrop => return Step::Over(Outcome::Close),
-            Action::DenyLine(regex) => {
-                let is_denied = self.head().each_line(&mut |line, _| match regex.compiled.is_match(line) {
-                    true => LineOutcome::Stop,
-                    false => LineOutcome::Keep,
-                });
-                if is_denied {
-                    self.work.reply.begin_page(403, "Request forbidden by administrative rules.");
-                    return Step::Over(Outcome::Deny);
-                }
+            Action::DenyLine(regex) if self.has_line(regex) => {
+                let status = if is_response { 502 } else { 403 };
+                self.respond(&LocalResponse::default(), status, proxy);
+                return Step::Over(Outcome::Deny);
             }
-            Action::AllowLine(regex) => {
-                let is_allowed = self.head().each_line(&mut |line, _| match regex.compiled.is_match(line) {
-                    true => LineOutcome::Stop,
-                    false => LineOutcome::Keep,
-                });
-                if is_allowed {
-                    return Step::EndOfList;
-                }
-            }
+            Action::AllowLine(regex) if self.has_line(regex) => self.is_allowed = true,
+            Action::DenyLine(_) | Action::AllowLine(_) => {}
             Action::Track(slot, key, table) => self.track((*slot, key, table.as_deref()), proxy, list),
             action => self.edit(action),
         }
         Step::Next
+    }
+
+    /// Whether a line of the message matches, unless an earlier rule has allowed it.
+    fn has_line(&mut self, regex: &Regex) -> bool {
+        let is_asked = !self.is_allowed;
+        is_asked
+            && self.head().each_line(&mut |line, _| match regex.compiled.is_match(line) {
+                true => LineOutcome::Stop,
+                false => LineOutcome::Keep,
+            })
     }
 
     /// The entry in a slot: the request's own, otherwise its connection's.
@@ -210,9 +215,26 @@ impl<'a> Run<'a> {
     fn set_variable(&mut self, name: &str, sample: &Sample) {
         let (value, has_value) = self.render_sample(sample);
         if has_value {
-            self.variables.set(name, &value);
+            self.keep_variable(name, Some(&value));
         }
         self.give_back(value);
+    }
+
+    /// Gives a variable a value or takes it away, for as long as its scope lasts.
+    fn keep_variable(&mut self, name: &str, value: Option<&[u8]>) {
+        if !self.side.has_variable(name) {
+            return;
+        }
+        match value {
+            Some(value) => self.variables.set(name, value),
+            None => self.variables.unset(name),
+        }
+        if name.starts_with("proc.") {
+            self.configuration.process_variables.set(name, value);
+        }
+        if let Some(visit) = self.facts.visit.as_ref().filter(|_| name.starts_with("sess.")) {
+            visit.variables().set(name, value);
+        }
     }
 
     /// Applies an action that only changes the message or its variables.
@@ -257,10 +279,10 @@ impl<'a> Run<'a> {
             Action::SetVar(name, sample) => self.set_variable(name, sample),
             Action::SetVarFormat(name, format) => {
                 let value = self.render(format);
-                self.variables.set(name, &value);
+                self.keep_variable(name, Some(&value));
                 self.give_back(value);
             }
-            Action::UnsetVar(name) => self.variables.unset(name),
+            Action::UnsetVar(name) => self.keep_variable(name, None),
             Action::SetSource(sample) => {
                 let (text, _) = self.render_sample(sample);
                 let ip = std::str::from_utf8(&text).ok().and_then(|text| text.parse::<IpAddr>().ok());

@@ -1,6 +1,8 @@
 //! The variables of a request. Their memory is reused for each request.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Names and values, one after the other.
 #[derive(Debug, Default)]
@@ -37,6 +39,30 @@ impl Variables {
 
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
+    }
+}
+
+/// Variables that outlive a request: those of a connection (`sess`) or of all (`proc`). Only files that set some have any;
+/// each request works on a copy, and what it sets is set here too.
+#[derive(Debug, Default)]
+pub(in super::super) struct SharedVariables {
+    values: Mutex<BTreeMap<Box<str>, Box<[u8]>>>,
+}
+
+impl SharedVariables {
+    /// Gives a variable a value, or takes it away.
+    pub(in super::super) fn set(&self, name: &str, value: Option<&[u8]>) {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        match value {
+            Some(value) => drop(values.insert(name.into(), value.into())),
+            None => drop(values.remove(name)),
+        }
+    }
+
+    /// Copies all of them.
+    pub(super) fn copy_to(&self, variables: &mut Variables) {
+        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.iter().for_each(|(name, value)| variables.set(name, value));
     }
 }
 

@@ -43,6 +43,9 @@ pub(super) struct View<'a> {
     pub(super) server: Option<&'a str>,
     pub(super) unix_seconds: i64,
     pub(super) random: u32,
+    pub(super) subsec_millis: u16,
+    /// The number of the request in this process.
+    pub(super) number: u64,
     /// The time in milliseconds, for tables.
     pub(super) now: u64,
     /// The proxy whose rules are applied.
@@ -105,7 +108,7 @@ impl RequestView for View<'_> {
     }
 
     fn variable(&self, name: &str) -> Option<&[u8]> {
-        self.variables.get(name)
+        if self.side.has_variable(name) { self.variables.get(name) } else { None }
     }
 
     fn captured_uri(&self) -> Option<&[u8]> {
@@ -176,6 +179,14 @@ impl RequestView for View<'_> {
 
     fn unix_seconds(&self) -> i64 {
         self.unix_seconds
+    }
+
+    fn subsec_millis(&self) -> u16 {
+        self.subsec_millis
+    }
+
+    fn request_number(&self) -> u64 {
+        self.number
     }
 
     fn random(&self) -> u32 {

@@ -116,7 +116,99 @@ fn binds_become_listeners() {
     let listener = &loaded.plan.listeners[0];
     let tls = listener.tls.as_ref().expect("TLS");
     assert!(listener.accepts_proxy);
-    assert_eq!(tls.certificates, [Path::new("/certs/a.pem"), Path::new("/b")]);
+    let paths: Vec<_> = tls.certificates.iter().map(|certificate| certificate.path.display().to_string()).collect();
+    assert_eq!(paths, ["/certs/a.pem", "/b"]);
+}
+
+/// HAProxy's example of `crt-store`.
+#[test]
+fn certificates_come_from_stores() {
+    let stores = "crt-store
+ load crt site1.crt key site1.key alias site1
+crt-store web
+ crt-base /certs
+ key-base /keys
+ \
+                  load crt site3.crt alias site3
+ load crt site4.crt key site4.key
+";
+    let words = "crt @/site1 crt site2.crt crt @web/site3 crt @web/site4.crt";
+    let loaded = read(&format!(
+        "{stores}frontend f
+ mode http
+ bind :443 ssl {words}
+global
+ crt-base /base
+"
+    ));
+    let tls = loaded.plan.listeners[0].tls.as_ref().expect("TLS");
+    let shown: Vec<_> = tls
+        .certificates
+        .iter()
+        .map(|certificate| {
+            let key = certificate.key.as_ref().map_or_else(String::new, |key| key.display().to_string());
+            format!("{} {key}", certificate.path.display())
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        ["/base/site1.crt site1.key", "/base/site2.crt ", "/certs/site3.crt ", "/certs/site4.crt /keys/site4.key"]
+    );
+    let text = format!(
+        "{stores}frontend f
+ mode http
+ bind :443 ssl crt @web/site1
+"
+    );
+    expect_one(&text, &read(&text), Wrong, "no certificate \"site1\" in the crt-store \"web\"");
+}
+
+#[test]
+fn causes_to_try_again_have_haproxys_words() {
+    let table = [
+        ("", "connect", ""),
+        ("retry-on none", "none", ""),
+        ("retry-on conn-failure empty-response response-timeout 503", "connect,close,timeout,503,busy", ""),
+        ("retry-on all-retryable-errors", "connect,close,timeout,502,503,busy,504", "500 and junk-response"),
+        ("retry-on 504 404", "504", "404: such a response"),
+        ("retry-on 504\nretry-on none", "none", ""),
+    ];
+    for (lines, expected, lost) in table {
+        let loaded = backend(lines);
+        let cluster = loaded.plan.clusters[0].as_ref().expect("a cluster");
+        let found = cluster.options.pairs().find(|(name, _)| *name == "retryOn").map(|(_, value)| value);
+        let told = remarks(&loaded);
+        let is_told =
+            told.iter().any(|(_, treatment, note)| *treatment == Lost && note.contains(lost) && !lost.is_empty());
+        assert_eq!((found, is_told), (Some(expected), !lost.is_empty()), "{lines}: {told:#?}");
+    }
+}
+
+/// HAProxy has rules in a `defaults` section with a name only, and not for both sides: they would be gone through twice.
+#[test]
+fn rules_of_defaults_are_not_gone_through_twice() {
+    let rule = "http-request add-header A b";
+    let table = [
+        (format!("defaults\n mode http\n {rule}\nfrontend f\n bind :80\n"), "with a name only"),
+        (
+            format!("defaults d\n mode http\n {rule}\nfrontend f from d\n bind :80\nbackend b from d\n"),
+            "cannot both have the rules of the defaults at line 1",
+        ),
+        (
+            format!("defaults d\n mode http\n {rule}\nlisten l from d\n bind :80\n"),
+            "a listen section cannot have the rules",
+        ),
+        (
+            "defaults d\n mode http\n reqadd A:\\ b\nfrontend f from d\n bind :80\n".to_owned(),
+            "stands in frontend, listen",
+        ),
+    ];
+    for (text, part) in table {
+        expect_one(&text, &read(&text), Wrong, part);
+    }
+    let text =
+        format!("defaults d\n mode http\n {rule}\nfrontend f from d\n bind :80\ndefaults\n mode http\nbackend b\n");
+    assert_eq!(read(&text).verdict(false), crate::haproxy::Verdict::Whole, "{:#?}", remarks(&read(&text)));
 }
 
 #[test]
@@ -125,7 +217,11 @@ fn unsupported_values_are_reported() {
         ("server s /run/a.sock", Refused, "an address or a name, and a port"),
         ("server s 10.0.0.1", Refused, "the port of a server"),
         ("server s 10.0.0.1:1 ssl ca-file /a.pem", Refused, "system's authorities"),
-        ("cookie A prefix", Refused, "rewrite and prefix"),
+        ("http-response deny if { src_http_req_rate(b) gt 5 }", Refused, "b has no stick-table"),
+        ("http-response return status 200 if { src_http_req_rate(b) gt 5 }", Refused, "b has no stick-table"),
+        ("reqrep ^X-A:(.*) Content-Length:\\\\1", Refused, "sluice's own"),
+        ("reqadd \"X A: b\"", Refused, "no header line"),
+        ("http-error status 503 hdr \"A: b\\\\r\\\\nC\" v", Wrong, "no name of a header"),
         ("balance url_param id", Lost, "client's address"),
         ("errorfile 503 missing.http", Wrong, "no such file"),
         ("errorfiles nowhere", Wrong, "no section http-errors"),
@@ -155,7 +251,12 @@ fn decide(lines: &str, head: &str) -> (Outcome, String) {
     let configuration = Arc::new(loaded.plan.configuration);
     let mut work = Workspace::default();
     let mut evaluation = work.evaluation(&configuration, 0, facts());
-    let outcome = evaluation.decide(head.as_bytes(), false, Dice { unix_seconds: 0, random: 7, now: 0 }, &mut work);
+    let outcome = evaluation.decide(
+        head.as_bytes(),
+        false,
+        Dice { unix_seconds: 0, subsec_millis: 0, random: 7, now: 0 },
+        &mut work,
+    );
     let text = match outcome {
         Outcome::Respond | Outcome::Deny => {
             let reply = work.take_reply();

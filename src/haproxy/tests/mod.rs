@@ -4,6 +4,7 @@ mod lowering;
 mod rules;
 mod sections;
 mod serving;
+mod values;
 
 use super::serve::Facts;
 use super::{Environment, Loaded, Source, Treatment, load};

@@ -79,7 +79,7 @@ fn rules_are_judged() {
         ("acl a path,field(1,/,2) -m sub a", Lost, "at most 2 arguments"),
         ("acl a query(with_qm) -m sub a", Wrong, "not read"),
         ("acl a path_reg (", Lost, "cannot be used"),
-        ("acl a path_reg ^(?!/x)", Lost, "look-around"),
+        ("acl a path_reg ^(?!/x)", Lost, "look-ahead"),
         ("acl a ssl_c_verify 0", Lost, "certificates"),
         ("acl a src_kbytes_in gt 0", Lost, "does not have this fetch"),
         ("acl a src -f missing.lst", Lost, "cannot be read"),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::haproxy::Verdict;
 use crate::haproxy::model::*;
+use crate::haproxy::rules::Action;
 use Treatment::{Lost, Mapped, Refused, Wrong};
 use std::time::Duration;
 
@@ -177,7 +178,8 @@ fn old_words_keep_their_meaning() {
     assert!(web.has(Flag::HttpClose));
     let BindAddress::Inet { first, .. } = web.binds[0].addresses[0] else { panic!("{:?}", web.binds) };
     assert_eq!(first, 8080, "a variable without quotes");
-    assert_eq!((web.rules.request.len(), web.rules.response.len()), (4, 1));
-    let order: Vec<_> = web.rules.request.iter().map(|rule| rule.action.is_old()).collect();
-    assert_eq!(order, [false, false, true, true], "old words come after http-request");
+    let rules = &web.rules;
+    assert_eq!((rules.request.len(), rules.old_request.len(), rules.old_response.len()), (2, 2, 1));
+    let is_added: Vec<_> = rules.old_request.iter().map(|rule| matches!(rule.action, Action::AddLine(_))).collect();
+    assert_eq!(is_added, [false, true], "lines are added last");
 }

@@ -6,34 +6,45 @@ use crate::cluster::{Backend, BackendId, Cluster, ClusterSpec, Route};
 use crate::haproxy::serve::{Configuration, Dice, Evaluation, Outcome, Workspace};
 use std::sync::Arc;
 
-const DICE: Dice = Dice { unix_seconds: 0, random: 7, now: 0 };
+const DICE: Dice = Dice { unix_seconds: 0, subsec_millis: 0, random: 7, now: 0 };
 
 /// A served file: frontend `f` with a backend `web` of two servers.
-struct Served {
+pub(super) struct Served {
     configuration: Arc<Configuration>,
     routes: Vec<Option<Arc<Route>>>,
-    work: Workspace,
+    pub(super) work: Workspace,
 }
 
 impl Served {
-    fn new(frontend: &str, backend: &str) -> Self {
+    pub(super) fn new(frontend: &str, backend: &str) -> Self {
         Self::of(&format!(
             "frontend f\n mode http\n bind :80\n{frontend}\ndefault_backend web\nbackend web\n mode http\n{backend}\n\
              server a 10.0.0.1:80 cookie sa\n server b 10.0.0.2:80 cookie sb\n"
         ))
     }
 
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         let loaded = read(text);
-        let bad: Vec<_> = remarks(&loaded).into_iter().filter(|remark| remark.1 > Treatment::Mapped).collect();
+        let bad: Vec<_> = remarks(&loaded).into_iter().filter(|remark| remark.1 > Treatment::Ignored).collect();
         assert!(bad.is_empty(), "{text}: {bad:#?}");
         let routes: Vec<_> = loaded.plan.clusters.iter().map(|cluster| cluster.as_ref().map(route)).collect();
         let configuration = Arc::new(loaded.plan.configuration.with_routes(routes.clone()));
         Self { configuration, routes, work: Workspace::default() }
     }
 
+    /// The same, whatever is lost or refused.
+    fn lossy(rule: &str) -> Self {
+        let text = format!(
+            "frontend f\n mode http\n bind :80\n{rule}\ndefault_backend web\nbackend web\n mode http\n server a 10.0.0.1:80\n"
+        );
+        let loaded = read(&text);
+        let routes: Vec<_> = loaded.plan.clusters.iter().map(|cluster| cluster.as_ref().map(route)).collect();
+        let configuration = Arc::new(loaded.plan.configuration.with_routes(routes.clone()));
+        Self { configuration, routes, work: Workspace::default() }
+    }
+
     /// Applies the rules to a request with these lines, and returns the decision.
-    fn decide(&mut self, line: &str, lines: &str) -> (Box<Evaluation>, Outcome) {
+    pub(super) fn decide(&mut self, line: &str, lines: &str) -> (Box<Evaluation>, Outcome) {
         let mut evaluation = self.work.evaluation(&self.configuration, 0, facts());
         let head = format!("{line} HTTP/1.1\r\nHost: h.example\r\n{lines}\r\n");
         let outcome = evaluation.decide(head.as_bytes(), false, DICE, &mut self.work);
@@ -41,12 +52,12 @@ impl Served {
     }
 
     /// The head of the request after the rules.
-    fn request(&self) -> String {
+    pub(super) fn request(&self) -> String {
         text(self.work.changed_request().unwrap_or_default())
     }
 
     /// The head of a response by a server.
-    fn respond(&mut self, evaluation: &mut Evaluation, place: usize) -> String {
+    pub(super) fn respond(&mut self, evaluation: &mut Evaluation, place: usize) -> String {
         let heads = (&b"GET / HTTP/1.1\r\n\r\n"[..], &b"HTTP/1.1 200 OK\r\n\r\n"[..]);
         evaluation.respond(heads, Some(place), false, DICE, &mut self.work);
         text(self.work.response())
@@ -155,4 +166,183 @@ fn connection_rules_precede_the_monitor_response() {
     assert_eq!(served.decide("GET /alive", "").1, Outcome::Close);
     let mut served = Served::new("monitor-uri /alive\nhttp-request deny", "");
     assert_eq!(served.decide("GET /alive", "").1, Outcome::Respond);
+}
+
+/// Variables last as long as their scope: a connection's are there for its next request, those of requests are gone with
+/// the response, and names may have dots.
+#[test]
+fn variables_have_scopes() {
+    let rules = "tcp-request connection set-var(sess.first) str(1)\n\
+                 http-request set-header X-Before %[var(sess.n.a)]|%[var(sess.first)]|%[var(proc.all)]|%[var(txn.a.b)]\n\
+                 http-request set-var(sess.n.a) path if { path /one }\nhttp-request set-var(proc.all) path if { path /one }\n\
+                 http-request set-var(txn.a.b) str(t)\nhttp-request set-var(req.r) str(r)\nhttp-request set-var(res.s) str(s)\n\
+                 http-response set-header X-After %[var(sess.n.a)]|%[var(txn.a.b)]|%[var(req.r)]|%[var(res.s)]";
+    let mut served = Served::of(&format!(
+        "global\n set-var proc.all str(start)\nfrontend f\n mode http\n bind :80\n{rules}\n default_backend web\n\
+         backend web\n mode http\n server a 10.0.0.1:80\n"
+    ));
+    let visit = std::sync::Arc::clone(served.configuration.load(0).expect("a frontend").0).enter(None);
+    let mut ask = |line: &str, visit: &Option<Arc<crate::haproxy::serve::Visit>>| {
+        let facts = Facts { visit: visit.clone(), ..facts() };
+        let mut evaluation = served.work.evaluation(&served.configuration, 0, facts);
+        evaluation.decide(format!("{line} HTTP/1.1\r\n\r\n").as_bytes(), false, DICE, &mut served.work);
+        let before = served.request();
+        let after = served.respond(&mut evaluation, 0);
+        (before, after)
+    };
+    let (before, after) = ask("GET /one", &visit);
+    assert!(before.contains("X-Before: |1|start|; "), "{before}");
+    assert!(after.contains("X-After: /one|t||; "), "{after}");
+    let (before, _) = ask("GET /two", &visit);
+    assert!(before.contains("X-Before: /one|1|/one|; "), "{before}");
+    let other = std::sync::Arc::clone(served.configuration.load(0).expect("a frontend").0).enter(None);
+    let mut evaluation = served.work.evaluation(&served.configuration, 0, Facts { visit: other, ..facts() });
+    evaluation.decide(b"GET /two HTTP/1.1\r\n\r\n", false, DICE, &mut served.work);
+    assert!(served.request().contains("X-Before: |1|/one|; "), "another connection: {}", served.request());
+}
+
+/// The old words come after `http-request`, whatever that allows; `reqadd` comes last, `reqallow` only saves from `reqdeny`.
+#[test]
+fn old_words_have_their_place() {
+    let table = [
+        ("http-request allow\nreqideny ^X-Bad:", "X-Bad: 1\r\n", Outcome::Deny),
+        ("reqideny ^X-Bad:\nreqiallow ^X-Good:", "X-Bad: 1\r\nX-Good: 1\r\n", Outcome::Deny),
+        ("reqiallow ^X-Good:\nreqideny ^X-Bad:", "X-Bad: 1\r\nX-Good: 1\r\n", Outcome::Forward),
+        ("reqipass ^X-Bad:\nreqideny ^X-Bad:", "X-Bad: 1\r\n", Outcome::Deny),
+        ("http-request allow\nblock if { hdr(x-bad) 1 }", "X-Bad: 1\r\n", Outcome::Deny),
+        ("reqadd X-Bad:\\ 1\nreqideny ^X-Bad:", "", Outcome::Forward),
+    ];
+    for (rules, lines, expected) in table {
+        let mut served = Served::new(rules, "");
+        let (_, outcome) = served.decide("GET /", lines);
+        assert_eq!(outcome, expected, "{rules} with {lines:?}");
+    }
+    let mut served = Served::new("reqiallow ^X-Good:\nreqirep ^X-A:.* X-A:\\ new\nreqadd X-B:\\ 1\nreqidel ^X-C:", "");
+    served.decide("GET /", "X-Good: 1\r\nX-A: old\r\nX-C: 1\r\n");
+    assert_eq!(served.request(), "GET / HTTP/1.1; Host: h.example; X-Good: 1; X-A: new; X-B: 1; ; ");
+}
+
+/// Rules make no other message of a request or a response than the one that was judged when it came.
+#[test]
+fn rules_make_no_framing() {
+    let head = "X-Len: 5\r\n";
+    let table = [
+        r"reqirep ^X-Len:(.*) Content-Length:\1",
+        r"reqirep ^X-Len:(.*) Transfer-Encoding:\ chunked",
+        r"reqirep ^X-L(.*):(.*) Content-L\1gth:\2",
+        r"reqirep ^X-Len:(.*) X\ Y:\1",
+        r"reqirep ^X-Len:(.*) no\ colon",
+        r"reqirep ^GET(.*) HEAD\1",
+        r"reqirep ^GET(.*) get\1",
+        r"reqirep ^GET\ (.*)\ (.*) GET\ x\1\ \2",
+        r"reqirep ^GET\ /(.*)\ (.*) GET\ /a\ b\ \2",
+        "http-request set-method HEAD",
+        "http-request set-method CONNECT",
+        "http-request set-method pOST",
+        "http-request set-method \"GET / HTTP/1.1\"",
+        "http-request set-method %[hdr(none)]",
+        "http-request set-uri %[str(x)]",
+        "http-request set-path %[str(x)]",
+        "http-request set-path %[str(*)]",
+    ];
+    for rule in table {
+        let mut served = Served::lossy(rule);
+        served.decide("GET /p", head);
+        let request = if served.request().is_empty() { "unchanged".to_owned() } else { served.request() };
+        let plain = "GET /p HTTP/1.1; Host: h.example; X-Len: 5; ; ";
+        assert!(request == "unchanged" || request == plain, "{rule}: {request}");
+    }
+    let table = [
+        ("http-request set-uri http://other.example/x?y", "/x?y"),
+        ("http-request set-path %[str(\"/a b\")]", "/a%20b"),
+        ("http-request set-path \"/a\\r\\nX: 1\"", "/a%0D%0AX:%201"),
+        ("http-request set-path /a%[str(\"#b\")]", "/a%23b"),
+        ("http-request set-path %[str(/é)]", "/%C3%A9"),
+        ("http-request set-query a=%[str(\"b c\")]", "/p?a=b%20c"),
+        (r"reqirep ^GET\ /p(.*) GET\ /q\1", "/q"),
+    ];
+    for (rule, target) in table {
+        let mut served = Served::new(rule, "");
+        served.decide("GET /p", "");
+        let line = format!("GET {target} HTTP/1.1; ");
+        assert!(served.request().starts_with(&line), "{rule}: {}", served.request());
+    }
+    let mut served = Served::new("http-request set-header X \"a\\r\\nContent-Length: 5\"", "");
+    served.decide("GET /p", "");
+    assert!(served.request().contains("X: a  Content-Length: 5; ; "), "{}", served.request());
+    let mut served = Served::new(r"rsprep ^HTTP/1.1\ 200(.*) HTTP/1.1\ 204\1", "");
+    let (mut evaluation, _) = served.decide("GET /p", "");
+    assert!(served.respond(&mut evaluation, 0).starts_with("HTTP/1.1 200 "));
+    let mut served = Served::new(r"rsprep ^HTTP/1.1\ 200(.*) HTTP/1.1\ 418\ Teapot", "");
+    let (mut evaluation, _) = served.decide("GET /p", "");
+    assert!(served.respond(&mut evaluation, 0).starts_with("HTTP/1.1 418 Teapot; "));
+}
+
+/// What HAProxy 2.6 says to clients with these cookies at 1,700,000,000, of servers with the values `sa`, `sb` and none.
+#[test]
+fn cookies_have_dates_and_modes() {
+    const NOW: Dice = Dice { unix_seconds: 1_700_000_000, ..DICE };
+    let set = "HTTP/1.1 200 OK\r\nSet-Cookie: SRV=app; path=/app\r\n\r\n";
+    let plain = "HTTP/1.1 200 OK\r\n\r\n";
+    let ask = |words: &str, cookie: &str, head: &str, place: usize| {
+        let mut served = Served::new("", &format!("cookie SRV {words}\nserver c 10.0.0.3:80"));
+        let facts = facts();
+        let mut evaluation = served.work.evaluation(&served.configuration, 0, facts);
+        let request = format!("GET / HTTP/1.1\r\n{cookie}\r\n");
+        evaluation.decide(request.as_bytes(), false, NOW, &mut served.work);
+        let sent = served.request();
+        let wanted = evaluation.wanted();
+        evaluation.respond((request.as_bytes(), head.as_bytes()), Some(place), false, NOW, &mut served.work);
+        let told = text(served.work.response());
+        (
+            wanted,
+            sent,
+            told.split("; ")
+                .filter_map(|line| line.strip_prefix("Set-Cookie: "))
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
+    };
+    // The servers are c without a value, a, b.
+    let date = |seconds: i64| {
+        let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let number = seconds / 4;
+        [24, 18, 12, 6, 0]
+            .map(|shift| char::from(digits[usize::try_from(number >> shift & 63).expect("six bits")]))
+            .iter()
+            .collect::<String>()
+    };
+    let (fresh, old) = (date(NOW.unix_seconds + 3), date(NOW.unix_seconds - 400));
+    let cookie = |value: &str| format!("Cookie: SRV={value}\r\n");
+    let first = |told: &(Option<usize>, String, Vec<String>)| told.2.first().cloned().unwrap_or_default();
+    assert_eq!(first(&ask("insert", "", plain, 1)), "SRV=sa");
+    assert_eq!(first(&ask("insert", "", plain, 0)), "SRV=", "a server without a value ends the cookie");
+    assert_eq!(first(&ask("insert maxidle 60", "", plain, 1)), format!("SRV=sa|{fresh}"));
+    assert_eq!(first(&ask("insert maxidle 60 maxlife 1h", "", plain, 1)), format!("SRV=sa|{fresh}|{fresh}"));
+    let told = ask("insert maxidle 60", &cookie(&format!("sa|{old}")), plain, 2);
+    assert_eq!((told.0, first(&told)), (None, format!("SRV=sb|{fresh}")), "it was not used for too long");
+    let told = ask("insert maxidle 1h", &cookie(&format!("sa|{old}")), plain, 1);
+    assert_eq!((told.0, first(&told)), (Some(1), format!("SRV=sa|{fresh}")), "its date is set anew");
+    let told = ask("insert maxidle 1h maxlife 2h", &cookie(&format!("sa|{old}|{old}")), plain, 1);
+    assert_eq!((told.0, first(&told)), (Some(1), format!("SRV=sa|{fresh}|{old}")), "its first date stays");
+    let told = ask("insert maxlife 60", &cookie(&format!("sa|{old}|{old}")), plain, 1);
+    assert_eq!(told.0, None, "it has lived too long");
+    let told = ask("insert", &cookie(&format!("sa|{old}")), plain, 1);
+    assert_eq!((told.0, first(&told)), (Some(1), "SRV=sa".to_owned()), "a date that nobody asks for goes");
+    assert_eq!(ask("insert postonly", "", plain, 1).2, [""; 0]);
+    // What the server itself says.
+    assert_eq!(ask("insert", "", set, 1).2, ["SRV=sa"]);
+    assert_eq!(ask("insert preserve", "", set, 1).2, ["SRV=app"]);
+    assert_eq!(ask("rewrite", "", set, 1).2, ["SRV=sa"]);
+    assert_eq!(ask("rewrite", "", plain, 1).2, [""; 0]);
+    assert_eq!(ask("rewrite", "", set, 0).2, ["SRV=app"], "a server without a value");
+    assert_eq!(ask("prefix", "", set, 2).2, ["SRV=sb~app"]);
+    assert_eq!(ask("", "", set, 1).2, ["SRV=app"]);
+    let told = ask("prefix", &cookie("sb~app; x=1"), plain, 2);
+    assert_eq!((told.0, told.2.len()), (Some(2), 0));
+    assert!(told.1.contains("Cookie: SRV=app; x=1; "), "{}", told.1);
+    let told = ask("prefix", &cookie("app"), plain, 2);
+    assert_eq!((told.0, told.1.as_str()), (None, ""), "it is not sluice's");
+    assert_eq!(ask("", &cookie("sa"), plain, 1).0, Some(1));
+    assert_eq!(ask("insert indirect", &cookie("sa"), set, 1).2, [""; 0], "the server's own is taken away");
 }

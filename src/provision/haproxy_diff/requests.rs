@@ -136,7 +136,7 @@ impl Values {
             if let FormatPart::Sample(sample, _) = part {
                 for converter in &sample.converters {
                     if let Converter::Map(map) = converter {
-                        map.entries.iter().take(MOST).for_each(|(key, _)| self.value(sample, key));
+                        map.written.iter().take(MOST).for_each(|key| self.value(sample, key));
                     }
                 }
             }
@@ -158,8 +158,8 @@ impl Values {
                     }
                 }
                 Matching::Regex(expressions) => {
-                    for expression in expressions {
-                        let plain = expression.compiled.as_str().replace(['^', '$', '(', ')', '\\', '?'], "");
+                    for expression in expressions.written() {
+                        let plain = expression.replace(['^', '$', '(', ')', '\\', '?'], "");
                         let text = plain.split(['|', '[', '*', '+']).next().unwrap_or_default();
                         self.value(&criterion.sample, text.trim_end_matches('.'));
                     }

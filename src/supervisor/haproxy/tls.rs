@@ -16,9 +16,9 @@ const BESIDE: [&str; 5] = ["key", "ocsp", "issuer", "sctl", "dh"];
 pub(super) fn server(planned: &PlannedTls, paths: &mut Vec<PathBuf>) -> Result<Arc<ServerConfig>, String> {
     let PlannedTls { certificates, lists, strict_sni, lowest, highest, client_authorities } = planned;
     let mut named = Vec::new();
-    for path in certificates {
-        for file in pem_files(path)? {
-            named.push(load(&file, Vec::new(), paths)?);
+    for certificate in certificates {
+        for file in pem_files(&certificate.path)? {
+            named.push(load(&file, certificate.key.as_deref(), Vec::new(), paths)?);
         }
     }
     for list in lists {
@@ -59,12 +59,21 @@ fn pem_files(path: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// Reads a certificate and its key from one file, or the key from a file next to it.
-fn load(file: &Path, names: Vec<String>, paths: &mut Vec<PathBuf>) -> Result<NamedCredentials, String> {
+/// A certificate and its key: in the file that is named, in one beside the certificate, or in the same file.
+fn load(
+    file: &Path,
+    key: Option<&Path>,
+    names: Vec<String>,
+    paths: &mut Vec<PathBuf>,
+) -> Result<NamedCredentials, String> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".key");
     let beside = PathBuf::from(beside);
-    let key = if beside.exists() { beside } else { file.to_owned() };
+    let key = match key {
+        Some(key) => key.to_owned(),
+        None if beside.exists() => beside,
+        None => file.to_owned(),
+    };
     paths.extend([file.to_owned(), key.clone()]);
     let files =
         CertificateFiles { certificate: file.to_owned(), chain: Vec::new(), key, passphrase: None, staple: None };
@@ -100,7 +109,7 @@ fn read_list(list: &Path, named: &mut Vec<NamedCredentials>, paths: &mut Vec<Pat
             let place = format!("{}:{}", list.display(), number + 1);
             return Err(format!("{place}: a name that is left out (!): sluice takes names that are in"));
         }
-        named.push(load(Path::new(file), filters, paths)?);
+        named.push(load(Path::new(file), None, filters, paths)?);
     }
     Ok(())
 }

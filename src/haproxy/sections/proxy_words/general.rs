@@ -171,7 +171,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
         "retry-on",
         D | B,
         Mapped,
-        "requests that may be sent twice are retried, with another server",
+        "connect, close, timeout, 502, 503, 504, with another server, and what may be sent twice; other causes are lost",
         With(policy::retry_on),
     ),
     ours("server", B, With(lines::server_line)),
