@@ -230,7 +230,7 @@ fn a_backend_may_have_authorities_of_its_own() {
         assert!(!proxy.stderr().contains("is down"), "{}", proxy.stderr());
     }
     for (attributes, said) in [
-        ("ca=FILE", "shaking hands: invalid peer certificate"),
+        ("ca=FILE", "TLS handshake: invalid peer certificate"),
         ("ca=/no/such/file.crt", "#ca=/no/such/file.crt: No such file or directory"),
     ] {
         let proxy = start(attributes, &Authority::new());
