@@ -344,15 +344,17 @@ impl OnDemand {
         self.table().get(name).cloned()
     }
 
-    /// Changes the table, and notifies all workers.
+    /// Changes the table, and then notifies all workers. The caller holds the guard of the edits, so mail has their order.
     fn publish(&self, edit: impl FnOnce(&mut Table, Moment) -> Change) {
         let shared = &*self.0;
         let mut table = shared.table.write().unwrap_or_else(PoisonError::into_inner);
         let change = edit(&mut table, shared.clock.now());
         shared.reachable.store(table.reachable(), Ordering::Release);
         let claimed: Arc<[u16]> = table.claimed().collect();
-        table.take_unresolved().iter().for_each(|backend| shared.names.add(backend));
-        // This happens under the lock, so that mail has the order of the edits.
+        let unresolved = table.take_unresolved();
+        // A worker that the mail wakes takes the lock at once: it would wait for a thread that its own core has just left.
+        drop(table);
+        unresolved.iter().for_each(|backend| shared.names.add(backend));
         let version = shared.version.load(Ordering::Relaxed) + 1;
         shared.version.store(version, Ordering::Release);
         let (hosts, ports) = (change.hosts.into_iter().collect(), change.ports.into_iter().collect());
