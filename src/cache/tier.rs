@@ -1,9 +1,9 @@
-//! The tier behind the store: objects that are kept on a disk. A thread of its own writes and reads them (the room `disk`); here
-//! is how the store and requests speak to it, and what they know of it without asking.
+//! The tier behind the store: objects on a disk. A thread of its own writes and reads them (the room `disk`); this is
+//! the interface for the store and for requests, and the data that they can read without a wait.
 //!
-//! Orders are done one after the other. What takes objects away is ordered under the lock of the store's writes, so it stands in
-//! the order of the store's epochs: the thread knows by the last change that it has done which fills and purges an object of the
-//! disk may be older than.
+//! Orders are performed one after the other. Removals are ordered under the lock of the store's writes, so they are in
+//! the order of the store's epochs: from the last applied change the thread knows the fills and purges that an object
+//! of the disk may precede.
 
 use super::fill::{FillEnd, FillWaiter};
 use super::object::Object;
@@ -15,16 +15,16 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use xxhash_rust::xxh3::xxh3_128;
 
-/// The most bytes of objects that wait to be written. Others are not kept.
+/// Limit of the bytes of objects that wait to be written. Further objects are not written.
 const MOST_WAITING_BYTES: u64 = 64 << 20;
 
-/// The most requests that wait for the disk. Others ask a backend at once.
+/// Limit of requests that wait for the disk. Further requests go to a backend at once.
 const MOST_WAITING: u64 = 1024;
 
-/// The most orders altogether. Where changes would be more, the disk cannot follow: all that it has is dropped.
+/// Limit of all orders. If removals exceed it, the disk cannot follow: all its objects are dropped.
 const MOST_ORDERS: u64 = 100_000;
 
-/// What a key is known by on the disk. Two keys of one hash only take each other's place.
+/// The hash of a key on the disk. Two keys with the same hash only replace each other.
 pub fn hash(key: &[u8]) -> u128 {
     xxh3_128(key)
 }
@@ -33,19 +33,19 @@ pub fn hash(key: &[u8]) -> u128 {
 #[derive(Debug)]
 pub struct Tier {
     orders: Sender<Order>,
-    /// The hashes of the keys that the disk has.
+    /// The hashes of the keys on the disk.
     known: RwLock<HashSet<u128>>,
-    /// It is known of all that the disk has.
+    /// Whether `keys` is complete.
     is_read: AtomicBool,
     waiting_bytes: AtomicU64,
     waiting: AtomicU64,
     queued: AtomicU64,
     is_lost: AtomicBool,
-    /// What the thread has done.
+    /// The counters of the thread.
     pub counts: TierCounts,
 }
 
-/// What has become of objects.
+/// Counters of objects and files.
 #[derive(Debug, Default)]
 pub struct TierCounts {
     /// Bytes on the disk.
@@ -56,17 +56,17 @@ pub struct TierCounts {
     pub hits: AtomicU64,
     /// Objects written.
     pub written: AtomicU64,
-    /// Objects not written, as too many waited to be.
+    /// Objects not written, because too many waited.
     pub skipped: AtomicU64,
-    /// Files removed to make room.
+    /// Files evicted to make room.
     pub evicted: AtomicU64,
-    /// Files that were not what had been written; they are removed.
+    /// Corrupt files, which are removed.
     pub corrupt: AtomicU64,
-    /// 1 once the disk has refused a file: nothing is written any more.
+    /// 1 once a write has failed: no further writes follow.
     pub failed: AtomicU64,
 }
 
-/// What the thread is to do.
+/// An order for the thread.
 #[derive(Debug)]
 pub enum Order {
     /// An object was stored.
@@ -75,32 +75,32 @@ pub enum Order {
         key: Arc<[u8]>,
         /// The object.
         object: Arc<Object>,
-        /// When its fill began.
+        /// The start of its fill.
         ticket: Ticket,
     },
-    /// A request wants what the disk has of a key. It is told [`FillEnd::Loaded`] once that is in the store.
+    /// A request needs the objects of a key. [`FillEnd::Loaded`] is sent to it once they are in the store.
     Load {
         /// The key.
         key: Arc<[u8]>,
         /// The request.
         settling: Settling,
     },
-    /// Objects were taken away, at this epoch.
+    /// Objects were removed, at this epoch.
     Change(u64, Change),
     /// A thread waits until all earlier orders are done.
     Settle(Settling),
-    /// Another process has the disk from now on.
+    /// Another process takes over the disk.
     End,
 }
 
-/// Somebody who waits until the disk has done what was ordered. They are told when it is dropped: nobody waits for an order that
-/// a thread has left behind.
+/// A waiter for all earlier orders. Dropping it notifies the waiter, so an order that a thread has not performed blocks
+/// no one.
 #[derive(Debug)]
 pub struct Settling(Waiting);
 
 #[derive(Debug)]
 enum Waiting {
-    /// A request; it is told [`FillEnd::Loaded`].
+    /// A request, which gets [`FillEnd::Loaded`].
     Request(FillWaiter),
     Thread(SyncSender<()>),
 }
@@ -109,14 +109,14 @@ impl Drop for Settling {
     fn drop(&mut self) {
         match &self.0 {
             Waiting::Request(waiter) => waiter.sink.tell(waiter.exchange, FillEnd::Loaded),
-            // A thread that waits no longer need not know.
+            // A thread that no longer waits needs no notice.
             Waiting::Thread(sender) => drop(sender.try_send(())),
         }
     }
 }
 
 impl Tier {
-    /// A tier, and the orders for its thread.
+    /// A tier, and the receiver of the orders for its thread.
     pub fn new() -> (Arc<Self>, Receiver<Order>) {
         let (orders, receiver) = channel();
         let [waiting_bytes, waiting, queued] = [(); 3].map(|()| AtomicU64::new(0));
@@ -125,22 +125,22 @@ impl Tier {
         (Arc::new(Self { orders, known, is_read, waiting_bytes, waiting, queued, is_lost, counts }), receiver)
     }
 
-    /// Whether the disk may have something of this key.
+    /// Whether the disk may have objects of this key.
     pub fn has(&self, key: &[u8]) -> bool {
         self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&hash(key))
     }
 
-    /// Whether the disk may have something of this key, or has yet to be read.
+    /// Whether the disk may have objects of this key, or was not read yet.
     pub fn may_have(&self, key: &[u8]) -> bool {
         !self.is_read.load(Relaxed) || self.has(key)
     }
 
-    /// Says that the disk was read.
+    /// Records that the disk was read.
     pub fn set_read(&self) {
         self.is_read.store(true, Relaxed);
     }
 
-    /// Says whether the disk has something of the key of this hash.
+    /// Records whether the disk has objects of the key with this hash.
     pub fn set_known(&self, hash: u128, is_known: bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if is_known {
@@ -150,7 +150,7 @@ impl Tier {
         };
     }
 
-    /// Has an object kept, if it is whole and there is room for it to wait.
+    /// Orders the write of an object, if it is complete and the queue has room.
     pub(super) fn keep(&self, key: &Arc<[u8]>, object: &Arc<Object>, ticket: Ticket) {
         if !object.body.is_whole() || self.counts.failed.load(Relaxed) > 0 {
             return;
@@ -164,7 +164,7 @@ impl Tier {
         self.order(Order::Keep { key: Arc::clone(key), object: Arc::clone(object), ticket });
     }
 
-    /// Has what the disk has of a key put into the store. Whether the request is told of the end of that.
+    /// Orders the load of a key into the store. Returns whether the request gets a notice at the end.
     pub fn load(&self, key: Arc<[u8]>, waiter: FillWaiter) -> bool {
         if self.waiting.fetch_add(1, Relaxed) >= MOST_WAITING {
             self.waiting.fetch_sub(1, Relaxed);
@@ -174,8 +174,8 @@ impl Tier {
         true
     }
 
-    /// Has a request told once all that was ordered is done; at once where there is no thread, as nothing on the disk is this
-    /// process's then.
+    /// Notifies a request once all earlier orders are done; at once without a thread, because no file belongs to this
+    /// process then.
     pub fn settle_request(&self, waiter: FillWaiter) {
         self.order(Order::Settle(Settling(Waiting::Request(waiter))));
     }
@@ -187,7 +187,7 @@ impl Tier {
         receiver
     }
 
-    /// Objects were taken away. The writes of the store are locked.
+    /// Objects were removed. The writes of the store are locked.
     pub(super) fn change(&self, epoch: u64, change: Change) {
         if self.queued.load(Relaxed) < MOST_ORDERS {
             self.order(Order::Change(epoch, change));
@@ -196,18 +196,18 @@ impl Tier {
         }
     }
 
-    /// Another process is to have the disk, once all that was ordered is done.
+    /// Another process takes over the disk, once all earlier orders are done.
     pub fn end(&self) {
         self.order(Order::End);
     }
 
     fn order(&self, order: Order) {
         self.queued.fetch_add(1, Relaxed);
-        // Without a thread, an order is dropped, and with it who waits for it is told.
+        // Without a thread an order is dropped, which notifies its waiter.
         let _ = self.orders.send(order);
     }
 
-    /// An order was taken: it no longer waits.
+    /// An order was performed: it no longer waits.
     pub fn taken(&self, order: &Order) {
         self.queued.fetch_sub(1, Relaxed);
         match order {
@@ -217,7 +217,7 @@ impl Tier {
         }
     }
 
-    /// Whether changes were left out, so that nothing on the disk may be served. It is said once.
+    /// Whether removals were lost, so that no file may be served. It is reported once.
     pub fn take_lost(&self) -> bool {
         self.is_lost.swap(false, Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What all that write to the store share: quotas, remembered purges, and the one who is told of changes.
+//! The data shared by all writes to the store: quotas, recorded purges, and the follower of changes.
 
 use super::object::Object;
 use super::portable::Change;
@@ -8,21 +8,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-/// How many purges are remembered for the fills that are under way. A fill that began before the oldest is not stored.
+/// The number of recorded purges for running fills. A fill that began before the oldest one is not stored.
 const REMEMBERED_PURGES: usize = 256;
 
-/// The quotas that are kept even where their frontends have no objects.
+/// The number of quotas that are kept even if their frontends have no objects.
 const LEAST_QUOTAS: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     quotas: HashMap<Arc<str>, Arc<Quota>>,
-    /// With so many quotas those of frontends without objects are dropped.
+    /// Beyond this number, quotas of frontends without objects are dropped.
     most_quotas: usize,
     purges: VecDeque<(u64, Selector)>,
-    /// The epoch of the newest purge that is no longer remembered.
+    /// The epoch of the newest purge that is no longer recorded.
     forgotten: u64,
-    /// The one who learns of what takes objects away.
+    /// The follower of removals.
     follower: Option<Sender<Change>>,
 }
 
@@ -39,7 +39,7 @@ impl Writes {
         }
     }
 
-    /// The bytes that a frontend's objects take.
+    /// The bytes of a frontend's objects.
     pub(super) fn bytes_of(&self, frontend: &str) -> u64 {
         self.quotas.get(frontend).map_or(0, |quota| quota.used())
     }
@@ -47,17 +47,17 @@ impl Writes {
     /// Reports a change to the follower, if there is one.
     pub(super) fn tell(&self, change: impl FnOnce() -> Change) {
         if let Some(follower) = &self.follower {
-            // A follower that has ended need not know.
+            // A follower that has ended needs no notice.
             let _ = follower.send(change());
         }
     }
 
-    /// Tells this one of changes, or no one.
+    /// Sets the follower of changes, or none.
     pub(super) fn follow(&mut self, follower: Option<Sender<Change>>) {
         self.follower = follower;
     }
 
-    /// Keeps a purge of this epoch in mind.
+    /// Records a purge of this epoch.
     pub(super) fn remember(&mut self, epoch: u64, selector: &Selector) {
         if self.purges.len() == REMEMBERED_PURGES
             && let Some((epoch, _)) = self.purges.pop_front()

@@ -1,4 +1,4 @@
-//! The thread of the disk tier. It alone touches the files.
+//! The thread of the disk tier. No other thread touches the files.
 
 use super::Settings;
 use super::file::{self, Fault, FileName};
@@ -17,20 +17,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-/// The memory that the index may take, in bytes: with more files the oldest ones go.
+/// Memory limit of the index, in bytes: beyond it the least recently used files are removed.
 const INDEX_BYTES: usize = 64 << 20;
 
-/// How often a folder is looked at that another process has.
+/// The interval in which a folder of another process is checked.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// The greatest number of changes that are stored until the folder belongs to this process and was read. Beyond it,
 /// nothing in the folder is kept.
 const MOST_REMEMBERED: usize = 4096;
 
-/// The file whose lock says which process has the folder.
+/// The file whose lock marks the owner of the folder.
 const LOCK: &str = "sluice-cache.lock";
 
-/// Keeps the tier until another process is to have it.
+/// Serves the tier until another process takes over.
 pub(super) fn run(settings: &Settings, store: &Store, tier: &Tier, orders: &Receiver<Order>) {
     let mut waiting = Waiting::default();
     let lock = match open(settings, tier, orders, &mut waiting) {
@@ -61,12 +61,12 @@ pub(super) fn run(settings: &Settings, store: &Store, tier: &Tier, orders: &Rece
     drop(lock);
 }
 
-/// What cannot be done before the folder is this process's, and read.
+/// Orders that wait until the folder belongs to this process and was read.
 #[derive(Default)]
 struct Waiting {
     changes: Vec<Change>,
     settling: Vec<Settling>,
-    /// That of the last change.
+    /// The epoch of the last change.
     epoch: u64,
 }
 
@@ -86,7 +86,7 @@ impl Waiting {
     }
 }
 
-/// Takes the folder, as soon as no other process has it. `None` where it is no longer wanted.
+/// Takes the folder as soon as no other process owns it. `None` if it is no longer wanted.
 fn open(
     settings: &Settings,
     tier: &Tier,
@@ -121,7 +121,7 @@ fn open(
     }
 }
 
-/// There is no disk: orders are dropped, and who waits for one is told by that.
+/// There is no disk: orders are dropped, which notifies their waiters.
 fn idle(tier: &Tier, orders: &Receiver<Order>) {
     for order in orders {
         tier.taken(&order);
@@ -136,14 +136,14 @@ struct DiskThread<'a> {
     store: &'a Store,
     tier: &'a Tier,
     index: Index,
-    /// That of the last change that was done. An object that was taken away later is in no file that is read.
+    /// The epoch of the last applied change. Objects that were removed later are in no file that is read.
     epoch: u64,
-    /// The folder has yet to be read.
+    /// The folder was not read yet.
     waiting: Option<Waiting>,
 }
 
 impl DiskThread<'_> {
-    /// Does what is ordered.
+    /// Performs the orders.
     fn work(&mut self, orders: &Receiver<Order>) {
         for order in orders {
             if !self.perform(order) {
@@ -152,7 +152,7 @@ impl DiskThread<'_> {
         }
     }
 
-    /// Does one order. Whether there may be another one.
+    /// Performs one order. Returns whether more may follow.
     fn perform(&mut self, order: Order) -> bool {
         self.tier.taken(&order);
         if self.tier.take_lost() {
@@ -185,7 +185,7 @@ impl DiskThread<'_> {
 
     fn keep(&mut self, key: &Arc<[u8]>, object: &Arc<Object>, ticket: Ticket) {
         let has_failed = self.tier.counts.failed.load(Relaxed) > 0;
-        // What was purged while it waited stays away.
+        // An object that was purged while it waited is not written.
         if has_failed || object.size() > self.settings.bytes / 4 || self.store.is_outdated(key, object, ticket) {
             return;
         }
@@ -200,7 +200,7 @@ impl DiskThread<'_> {
             Ok(None) => {}
             Err(error) => {
                 self.tier.counts.failed.store(1, Relaxed);
-                // The file of an older object would be served in its place.
+                // Otherwise the file of an older object would be served in its place.
                 self.remove(name);
                 log::error!(
                     "server.cacheDisk: writing to {}: {error}; nothing more is written until the next start",
@@ -219,7 +219,7 @@ impl DiskThread<'_> {
         }
     }
 
-    /// Puts what there is of a key into the store.
+    /// Puts the objects of a key into the store.
     fn load(&mut self, key: &Arc<[u8]>, settling: Settling) {
         for name in self.index.of_use(tier::hash(key)) {
             match file::read(&name.path(&self.settings.path), key, self.store) {
@@ -246,7 +246,8 @@ impl DiskThread<'_> {
         drop(settling);
     }
 
-    /// Takes away what was taken away in memory. A soft purge too: what is stale for its sake is kept in memory alone.
+    /// Removes objects that were removed in memory. A soft purge removes files too: stale objects are kept in memory
+    /// only.
     fn change(&mut self, change: Change) {
         let files = match &change {
             Change::Drop(key) | Change::Stale(key) => self.index.of_use(tier::hash(key)),
@@ -274,7 +275,7 @@ impl DiskThread<'_> {
         }
     }
 
-    /// Reads which files there are, and does what is ordered meanwhile. Whether there may be more orders.
+    /// Reads the names and heads of all files, and performs orders meanwhile. Returns whether more orders may follow.
     fn scan(&mut self, orders: &Receiver<Order>) -> bool {
         for number in 0..=u8::MAX {
             let folder = self.settings.path.join(format!("{number:02x}"));
@@ -289,7 +290,7 @@ impl DiskThread<'_> {
         }
         self.count();
         self.tier.set_read();
-        // Who waits is told.
+        // Waiters are notified.
         self.waiting = None;
         log::info!(
             "server.cacheDisk: {} files of {} bytes in {}",
@@ -300,11 +301,11 @@ impl DiskThread<'_> {
         true
     }
 
-    /// Adds a file, if it is one of ours and was not taken away meanwhile.
+    /// Adds a file, if it belongs to the cache and its object was not removed meanwhile.
     fn scan_file(&mut self, path: &Path) {
         let name = path.file_name().and_then(|name| FileName::parse(name.to_str()?));
         let Some((name, is_unfinished)) = name.filter(|(name, is_unfinished)| {
-            // One that stands elsewhere is not ours.
+            // A file in another folder does not belong to the cache.
             *is_unfinished || name.path(&self.settings.path) == path
         }) else {
             return;
@@ -313,7 +314,7 @@ impl DiskThread<'_> {
             let _ = fs::remove_file(path);
             return;
         }
-        // One that was written meanwhile is known.
+        // A file that was written meanwhile is in the index.
         if self.index.of_use(name.key).contains(&name) {
             return;
         }

@@ -1,4 +1,5 @@
-//! An object as a file: a mark of the format, the checksum of all that follows, the head as [`portable`] writes it, and the body.
+//! An object as a file: a mark of the format, the checksum of the rest, the head in the form of [`portable`], and the
+//! body.
 
 use crate::cache::body::{BodyBuilder, BodyFault};
 use crate::cache::object::Object;
@@ -14,16 +15,16 @@ const MAGIC: &[u8; 16] = b"sluice object 1\n";
 /// The bytes of a checksum (XXH3, 64 bits).
 const CHECKSUM: usize = 8;
 
-/// What files take is a multiple of this.
+/// The unit in which the disk space of files is counted.
 const BLOCK: u64 = 4096;
 
-/// The bytes that are read or written at once.
+/// The size of one read or write.
 const ROOM: usize = 256 * 1024;
 
 /// The ending of a file that is being written.
 const UNFINISHED: &str = ".tmp";
 
-/// The name of a file: the hash of its key and that of its variant.
+/// The name of a file: the hashes of its key and of its variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FileName {
     pub(super) key: u128,
@@ -35,12 +36,12 @@ impl FileName {
         Self { key, variant: xxh3_64(&object.variant.to_bytes()) }
     }
 
-    /// Where it is. The folder's files are spread over 256 folders.
+    /// Its path. Files are spread over 256 folders.
     pub(super) fn path(&self, folder: &Path) -> PathBuf {
         folder.join(format!("{:02x}", self.key >> 120)).join(format!("{:032x}-{:016x}", self.key, self.variant))
     }
 
-    /// Reads the name of a file; whether that was being written.
+    /// Parses the name of a file, and whether it is a draft.
     pub(super) fn parse(name: &str) -> Option<(Self, bool)> {
         let is_hex =
             |text: &str, len| text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -51,13 +52,13 @@ impl FileName {
     }
 }
 
-/// What a file of this length takes.
+/// The disk space of a file of this length.
 pub(super) fn taken(len: u64) -> u64 {
     len.div_ceil(BLOCK) * BLOCK
 }
 
-/// Writes an object; the length of its file. There is a whole file or none, whatever happens. `None` for an object that has no
-/// form as a file.
+/// Writes an object, and returns the length of its file. The file is complete or absent in any case. `None` for an
+/// object that cannot be written as a file.
 pub(super) fn write(folder: &Path, name: FileName, key: &[u8], object: &Object) -> io::Result<Option<u64>> {
     let Some(head) = portable::encode_object(key, object) else { return Ok(None) };
     let body = || object.body.slices(0..object.body.len());
@@ -80,7 +81,7 @@ pub(super) fn write(folder: &Path, name: FileName, key: &[u8], object: &Object) 
     match written {
         Ok(()) => Ok(Some((MAGIC.len() + CHECKSUM + head.len()) as u64 + object.body.len())),
         Err(error) => {
-            // A part of a file is worth nothing, and may be what fills the disk.
+            // An incomplete file is useless, and may be what fills the disk.
             let _ = fs::remove_file(&unfinished);
             Err(error)
         }
@@ -99,12 +100,12 @@ fn create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The reason why a file gives no object.
+/// The reason why a file has no object.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// It is not there, or cannot be read.
+    /// It is absent or unreadable.
     Io(io::Error),
-    /// It is not what was written.
+    /// It is corrupt.
     Corrupt,
     /// There is no room for the object in memory.
     NoRoom,
@@ -116,7 +117,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// Reads the head of a file, and its length. The checksum is not looked at: it is that of the whole.
+/// Reads the head of a file, and its length. The checksum is not verified, because it covers the whole file.
 pub(super) fn read_head(path: &Path) -> Result<(PortableObject, u64), Fault> {
     let file = File::open(path)?;
     let len = file.metadata()?.len();
@@ -124,11 +125,11 @@ pub(super) fn read_head(path: &Path) -> Result<(PortableObject, u64), Fault> {
     Ok((object, len))
 }
 
-/// Reads an object of this key. It takes memory of the store's budget.
+/// Reads an object of this key, with memory of the store's budget.
 pub(super) fn read(path: &Path, key: &[u8], store: &Store) -> Result<Object, Fault> {
     let mut input = BufReader::with_capacity(ROOM, File::open(path)?);
     let (object, expected, mut checksum) = read_start(&mut input)?;
-    // The key has the same hash at the least, and may be another one all the same.
+    // The key has the same hash, and may be another one nevertheless.
     if *object.key != *key {
         return Err(Fault::Corrupt);
     }

@@ -1,25 +1,26 @@
-//! Which files there are: the variants of each key, what a purge may take them by, and which key was of use last.
+//! The index of the files: the variants of each key, the properties by which a purge selects them, and the order of
+//! use.
 
 use super::file::{FileName, taken};
 use crate::cache::object::{Object, Origin};
 use crate::cache::purge::Selector;
 use lru::LruCache;
 
-/// The memory that a file takes beside its texts, roughly, in bytes.
+/// Approximate memory of a file besides its texts, in bytes.
 const OVERHEAD: usize = 200;
 
 /// A file.
 #[derive(Debug)]
 struct Entry {
     variant: u64,
-    /// What it takes of the disk.
+    /// Its disk space.
     bytes: u64,
     origin: Origin,
     tags: Box<[Box<[u8]>]>,
 }
 
 impl Entry {
-    /// The memory that it takes.
+    /// Its memory.
     fn memory(&self) -> usize {
         let tags: usize = self.tags.iter().map(|tag| 16 + tag.len()).sum();
         OVERHEAD + tags + self.origin.frontend.len() + self.origin.host.len() + self.origin.target.len()
@@ -42,7 +43,7 @@ impl Default for Index {
 }
 
 impl Index {
-    /// What all files take of the disk.
+    /// The disk space of all files.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -52,7 +53,7 @@ impl Index {
         self.files
     }
 
-    /// The memory that the index takes, roughly, in bytes.
+    /// Approximate memory of the index, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.memory
     }
@@ -62,7 +63,7 @@ impl Index {
         self.keys.contains(&key)
     }
 
-    /// A file of this length was written in the place of the one of its name. Its key was of use just now.
+    /// Records a file of this length, in place of the file with its name. Its key is the most recently used one.
     pub(super) fn insert(&mut self, name: FileName, object: &Object, len: u64) {
         self.remove(name);
         let (origin, tags) = (object.origin.clone(), object.tags.clone());
@@ -73,13 +74,13 @@ impl Index {
         self.keys.get_or_insert_mut(name.key, Vec::new).push(entry);
     }
 
-    /// The files of a key, oldest first. It was of use just now.
+    /// The files of a key, oldest first. The key becomes the most recently used one.
     pub(super) fn of_use(&mut self, key: u128) -> Vec<FileName> {
         let entries = self.keys.get(&key);
         entries.into_iter().flatten().map(|entry| FileName { key, variant: entry.variant }).collect()
     }
 
-    /// Takes a file out. Whether it was there.
+    /// Removes a file. Returns whether it was there.
     pub(super) fn remove(&mut self, name: FileName) -> bool {
         let Some(entries) = self.keys.peek_mut(&name.key) else { return false };
         let Some(place) = entries.iter().position(|entry| entry.variant == name.variant) else { return false };
@@ -91,7 +92,7 @@ impl Index {
         true
     }
 
-    /// Takes the key out that was of no use for the longest time, and gives its files.
+    /// Removes the least recently used key, and returns its files.
     pub(super) fn pop_oldest(&mut self) -> Option<(u128, Vec<FileName>)> {
         let (key, entries) = self.keys.pop_lru()?;
         entries.iter().for_each(|entry| self.forget(entry));
@@ -104,7 +105,7 @@ impl Index {
         self.memory -= entry.memory();
     }
 
-    /// The files that a purge takes.
+    /// The files that a purge selects.
     pub(super) fn select(&self, selector: &Selector) -> Vec<FileName> {
         let of_key = |(key, entries): (&u128, &Vec<Entry>)| {
             let taken = entries.iter().filter(|entry| selector.selects(&entry.origin, &entry.tags));

@@ -1,10 +1,11 @@
-//! The disk tier of the object cache: a thread of its own writes what is stored to files, and reads them for requests that find
-//! nothing in memory, in this process and in the next one. Cores never wait for it: they speak to it by [`crate::cache::tier`].
+//! The disk tier of the object cache: a thread writes stored objects to files, and reads them for requests without an
+//! object in memory, in this process and in the next one. Cores never wait for it: they use it through
+//! [`crate::cache::tier`].
 //!
-//! One process has a folder at a time. At an upgrade the new process waits for the old one to be through with it.
+//! One process owns a folder at a time. At an upgrade the new process waits until the old one has completed its writes.
 //!
 //! * [`file`] – an object as a file, with its checksum.
-//! * [`index`] – which files there are, which one was of use last, and which ones a purge takes. Pure.
+//! * [`index`] – the index of the files, their order of use, and their selection by purges. Pure.
 //! * [`disk_thread`] – the thread.
 
 mod disk_thread;
@@ -22,13 +23,13 @@ use std::thread;
 /// Settings of the disk tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The folder (`server.cacheDisk.path`). Files in it that are not of the cache are left alone.
+    /// The folder (`server.cacheDisk.path`). Files in it that do not belong to the cache are not touched.
     pub path: PathBuf,
-    /// The bytes that its files may take, each rounded up to 4 KiB (`server.cacheDisk.bytes`).
+    /// The disk space of its files, in bytes, each rounded up to 4 KiB (`server.cacheDisk.bytes`).
     pub bytes: u64,
 }
 
-/// A store of this many bytes of memory, with a disk tier behind it where there are settings of one.
+/// A store of this many bytes of memory, with a disk tier if there are settings of one.
 pub fn store(bytes: u64, settings: Option<&Settings>) -> Arc<Store> {
     let Some(settings) = settings.cloned() else { return Arc::new(Store::new(bytes)) };
     let (tier, orders) = Tier::new();

@@ -119,7 +119,7 @@ impl FillSink for Mail {
     }
 }
 
-/// What a request finds that asks the disk where memory has nothing.
+/// The result of a request that asks the disk because memory has no object.
 fn load(store: &Store, host: &str, language: &str) -> Option<Vec<u8>> {
     let tier = store.tier().expect("a tier");
     if tier.has(host.as_bytes()) {
@@ -144,7 +144,7 @@ fn count(store: &Store, name: &str) -> u64 {
     all.iter().find(|(known, _)| *known == name).expect("a count").1.load(SeqCst)
 }
 
-/// Ends the thread, as at an upgrade, and begins again in the same folder.
+/// Ends the thread, as at an upgrade, and starts it again in the same folder.
 fn restart(folder: &Folder, old: &Store, bytes: u64) -> Arc<Store> {
     old.tier().expect("a tier").end();
     let new = folder.open(bytes);
@@ -173,7 +173,7 @@ fn objects_are_there_after_a_restart() {
     assert_eq!(count(&new, "written"), 0, "what comes from the disk is not written to it");
 }
 
-/// Whatever takes an object away takes it from the disk, before whoever ordered it goes on, and it is not there after a restart.
+/// Every removal of an object removes its file before the caller continues, and the object is absent after a restart.
 #[test]
 fn purges_reach_the_disk() {
     type Purge = fn(&Store) -> usize;
@@ -198,7 +198,7 @@ fn purges_reach_the_disk() {
         let new = restart(&folder, &old, 64 << 20);
         assert_eq!(load(&new, "a", "en"), None, "{name}");
         assert_eq!(load(&new, "b", "en").is_some(), only_a, "{name}");
-        // Objects that only the disk has are purged as well, and one that is loaded meanwhile does not come back.
+        // Objects that are only on the disk are purged too, and one that is being loaded meanwhile does not come back.
         purge_unloaded(&folder, &new, purge, name);
     }
 }
@@ -257,7 +257,7 @@ fn a_file_that_was_changed_is_dropped_and_counted() {
     assert!(!new.tier().expect("a tier").has(b"a"));
 }
 
-/// Whatever is wrong with a file: no object comes of it that is not the one that was written.
+/// Faulty files never give an object other than the written one.
 #[test]
 fn no_byte_of_a_file_can_be_changed_unnoticed() {
     let folder = Folder::new("bytes");
@@ -307,7 +307,7 @@ fn the_folder_keeps_to_its_size_and_the_oldest_go_first() {
     let store = folder.open(1 << 20);
     for number in 0..100 {
         put(&store, &format!("h{number}"), "en", &[0; 20_000]);
-        // Of use all the time.
+        // It is used all the time.
         settle(&store);
         load(&store, "h0", "en");
         assert!(count(&store, "bytes") <= 1 << 20);
@@ -320,12 +320,12 @@ fn the_folder_keeps_to_its_size_and_the_oldest_go_first() {
     assert!(tier.has(b"h0") && tier.has(b"h99") && !tier.has(b"h1"));
     let on_disk: u64 = folder.files().iter().map(|path| fs::metadata(path).expect("a file").len()).sum();
     assert!(folder.files().len() as u64 == most && on_disk <= 1 << 20);
-    // After a restart with less room some are left out.
+    // After a restart with less room some are evicted.
     let smaller = restart(&folder, &store, 100_000);
     assert_eq!((count(&smaller, "files"), folder.files().len()), (4, 4));
 }
 
-/// A disk that takes no file: objects are served from memory, and it is said once.
+/// A disk that refuses files: objects are served from memory, and the failure is logged once.
 #[test]
 fn a_disk_that_refuses_a_file_is_left_alone() {
     let folder = Folder::new("full");
@@ -334,14 +334,14 @@ fn a_disk_that_refuses_a_file_is_left_alone() {
     settle(&store);
     let first = tier::hash(b"b") >> 120;
     assert_ne!(first, tier::hash(b"a") >> 120);
-    // Where the file is to be, there is no folder.
+    // There is no folder at the place of the file.
     fs::write(folder.0.join(format!("{first:02x}")), "in the way").expect("a file");
     put(&store, "b", "en", b"y");
     put(&store, "c", "en", b"z");
     settle(&store);
     assert_eq!((count(&store, "failed"), count(&store, "written")), (1, 1));
     assert_eq!(["a", "b", "c"].map(|host| found(&store, host, "en").is_some()), [true; 3]);
-    // Purges still count.
+    // Purges are still applied.
     store.purge(&Selector::All, PurgeMode::Hard);
     settle(&store);
     assert_eq!(folder.files().len(), 0);

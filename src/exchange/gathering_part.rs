@@ -1,5 +1,5 @@
-//! The part that a stored response lacks comes from a backend. It is gathered, and joined; then the response leaves as a stored
-//! one does.
+//! The state in which the missing part of a stored response is read from a backend. Once complete, the combined
+//! response is served like a stored one.
 
 use super::body_forwarder::BodyForwarder;
 use super::caching::Caching;
@@ -65,12 +65,12 @@ impl GatheringPart {
                 Ok(Next::Stay(self))
             }
             Some(consumed) if consumed == bytes.len() => Ok(self.finish(cx).into()),
-            // Bytes behind the part leave it open where that ends.
+            // With bytes after the part, the end of the part is uncertain.
             _ => Ok(self.ask_as_client(false).into()),
         }
     }
 
-    /// Serves the response, or asks for what the client wants where the part is of no use.
+    /// Serves the response, or requests what the client requested if the part is of no use.
     fn finish(mut self, cx: &mut StepContext<'_>) -> Transition {
         let (store, route) = (cx.core.cache.clone(), cx.common.route().cloned());
         let joined = match (&mut self.context.caching, store, route) {
@@ -89,7 +89,7 @@ impl GatheringPart {
         Transition::ServeCached(self.context, object, served)
     }
 
-    /// Nothing of the response has left: the member is asked once more, for what the client wants.
+    /// Nothing of the response was sent: the client's own request is sent to the member.
     #[cold]
     fn ask_as_client(mut self, reuse: bool) -> Transition {
         self.context.caching.iter_mut().for_each(|caching| caching.ask_as_client());
@@ -97,7 +97,7 @@ impl GatheringPart {
     }
 }
 
-/// Takes the bytes of a body, and passes nothing on.
+/// Consumes the bytes of a body, without forwarding them.
 struct Gatherer<'a> {
     caching: &'a mut Caching,
     now: Moment,
