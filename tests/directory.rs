@@ -86,8 +86,12 @@ impl Core {
 
 fn try_start(path: &Path) -> Result<(Directory, Vec<Core>), directory::Error> {
     let clock = Clock::new();
-    let settings =
-        Settings { source: Source::File(path.to_owned()), dns_refresh: Duration::from_secs(60), state_dir: None };
+    let settings = Settings {
+        source: Source::File(path.to_owned()),
+        dns_refresh: Duration::from_secs(60),
+        dns_servers: None,
+        state_dir: None,
+    };
     let directory = directory::start(&settings, clock)?;
     let cores = (0..CORES)
         .map(|_| {

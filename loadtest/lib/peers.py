@@ -9,7 +9,7 @@ them as they come.
 import json
 import subprocess
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import admin, procs
 
@@ -44,6 +44,9 @@ class Variant:
     # All that an operator watches by is on: metrics that are scraped every second, a JSON log, and probes of the backends.
     # nginx has a page of its counts for metrics, and no probes.
     whole: bool = False
+    # The members of www.test, all of them the same server, and how one of them is chosen: a scheduler of sluice.
+    members: int = 1
+    scheduler: str = ""
     # Further settings of sluice's `server`: pairs of name and value.
     server: tuple = ()
 
@@ -67,8 +70,13 @@ class Variant:
             parts.append("cache")
         if self.whole:
             parts.append("metrics, JSON log, probes")
+        if self.scheduler:
+            parts.append(f"{self.scheduler} over {self.members}")
         return ", ".join(parts)
 
+
+# Schedulers of sluice, and those of HAProxy that do the same.
+SCHEDULERS = {"random": "random(1)", "rr": "roundrobin", "chance": "first", "leastLoad": "leastconn", "hash": "source"}
 
 # Where sluice listens without encryption, also where the variant has it.
 PLAIN_PORT = "plain"
@@ -129,8 +137,8 @@ def start(name, variant, cores, backends, build_dir):
 
 def can(name, variant):
     """The floor copies bytes, and can do nothing else: beside a cache it shows what asking the backend costs at least. nginx has
-    no classes of requests and no rules of HAProxy's, and HAProxy's cache takes no object that is larger than one of its buffers."""
-    is_beyond = {"floor": variant.tls or variant.classes, "nginx": variant.classes or variant.rules, "haproxy": variant.cache}
+    no classes of requests, no rules of HAProxy's and not all schedulers, and HAProxy's cache takes no object that is larger than one of its buffers."""
+    is_beyond = {"floor": variant.tls or variant.classes or variant.scheduler, "nginx": variant.classes or variant.rules or variant.scheduler, "haproxy": variant.cache}
     return not is_beyond.get(name, False)
 
 
@@ -180,7 +188,12 @@ def _start_build(name, program, variant, cores, backends, folder):
     for host in host_names(variant):
         frontends[host] = frontends["www.test"]
     options = {}
-    if variant.classes:
+    if variant.scheduler:
+        # A name that means nothing here makes each a backend of its own, with connections of its own.
+        url = frontends["www.test"][1]
+        frontends["www.test"][1:] = [f"{url}#sni=m{number}" for number in range(variant.members)]
+        options = {"www.test": {"scheduler": variant.scheduler}}
+    elif variant.classes:
         options = {host: CLASSES for host in frontends}
     elif variant.cache:
         options = {host: {"cache": {"enabled": True, "defaultTtl": "1h"}} for host in frontends}
@@ -393,7 +406,7 @@ def _write_haproxy_file(config, variant, cores, backends, port, metrics=None):
     sections = "".join(f"""
 backend {_section(host)}
 {"    option httpchk GET /" if variant.whole else ""}
-{_haproxy_servers(ports, " maxconn 10000" if variant.classes else " check inter 1s" if variant.whole else "")}
+{_haproxy_servers(ports, variant if host == "www.test" else replace(variant, members=1, scheduler=""))}
 """ for host, ports in backends.items())
     log_global = "log stdout len 1024 format raw daemon info" if variant.log or variant.whole else ""
     log_default = "log global\n    option httplog" if variant.log else ""
@@ -442,5 +455,8 @@ frontend web
 """)
 
 
-def _haproxy_servers(ports, more):
-    return "\n".join(f"    server on-{port} 127.0.0.1:{port}{more}" for port in ports)
+def _haproxy_servers(ports, variant):
+    more = " maxconn 10000" if variant.classes else " check inter 1s" if variant.whole else ""
+    choice = f"    balance {SCHEDULERS[variant.scheduler]}\n    hash-type consistent\n" if variant.scheduler else ""
+    servers = ((port, number) for port in ports for number in range(variant.members))
+    return choice + "\n".join(f"    server on-{port}-{number} 127.0.0.1:{port}{more}" for port, number in servers)

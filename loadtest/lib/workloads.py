@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from .backends import SMALL_BODY_BYTES
-from .peers import HOST_PREFIX, HOST_SUFFIX, Variant
+from .peers import HOST_PREFIX, HOST_SUFFIX, SCHEDULERS, Variant
 
 PLAIN = Variant()
 TLS = Variant(tls=True)
@@ -121,4 +121,12 @@ WORKS = [
          also=(("sluice", CACHE), ("nginx", CACHE)), aims=(Aim("cache", 1.05),)),
     Work("cache-miss", "140 B, misses that are stored", lua=MISS_LUA, variant=CACHE,
          also=(("sluice", PLAIN), ("nginx", PLAIN)), aims=(Aim("plain", 1.05),)),
+]
+
+# What a choice among few and among very many costs. Connections are kept by member: over many, most are idle.
+WORKS += [
+    Work(f"{scheduler}-{members}", f"140 B, {scheduler} over {members:,} members",
+         variant=Variant(scheduler=scheduler, members=members), also=(("sluice", PLAIN),),
+         aims=(Aim("peer", 0.85), Aim("plain", 1.10)) if members == 4 else (Aim("peer", 0.85),))
+    for members in (4, 1000) for scheduler in SCHEDULERS
 ]

@@ -205,7 +205,7 @@ mod tests {
             std::fs::write(&path, r#"{"frontends": {}}"#).expect("a file");
             let clock = Clock::new();
             let source = directory::Source::File(path.clone());
-            let settings = directory::Settings { source, dns_refresh: LONG, state_dir: None };
+            let settings = directory::Settings { source, dns_refresh: LONG, dns_servers: None, state_dir: None };
             let directory = directory::start(&settings, clock).expect("a directory");
             let _ = std::fs::remove_file(path);
             let bind = Some("127.0.0.1:9100".parse().expect("an address"));

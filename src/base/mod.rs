@@ -1,5 +1,6 @@
 //! Floor 0: basic parts for every room, which import no room.
 
+pub mod atomic;
 pub mod base64;
 pub mod buffer;
 pub mod cache_line;

@@ -22,6 +22,8 @@ mod rotation;
 mod route;
 mod session;
 mod slots;
+#[cfg(test)]
+mod slots_tests;
 
 pub use admission::{
     Admission, ClientSlot, GrantSink, Granted, HeldToken, Joined, Notice, Permit, Pick, Rates, TakenSlot, Ticket,

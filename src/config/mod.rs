@@ -207,7 +207,12 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         exchange: server.exchange,
         upstream: server.upstream,
         route: server.route,
-        directory: directory::Settings { source, dns_refresh: server.dns_refresh, state_dir: server.state_dir },
+        directory: directory::Settings {
+            source,
+            dns_refresh: server.dns_refresh,
+            dns_servers: server.dns_servers,
+            state_dir: server.state_dir,
+        },
         haproxy,
         page: server.page,
         admin: admin::read(root, folder),

@@ -5,13 +5,14 @@ use super::raw::{Field, Section};
 use crate::base::clock::Moment;
 use crate::base::node_mark::node_mark;
 use crate::base::secret::Secret;
+use crate::directory::DnsServers;
 use crate::net::liveness::Liveness;
 use crate::wire::limits::Limits;
 use crate::wire::{MOST_FIELDS, forwarded, is_token};
 use crate::{access_log, exchange, health, page, route, upstream, worker};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -59,6 +60,7 @@ pub(super) struct Server {
     pub(super) access_log_format: access_log::Format,
     pub(super) access_log_sample: u64,
     pub(super) dns_refresh: Duration,
+    pub(super) dns_servers: Option<DnsServers>,
     pub(super) unknown_rate: u32,
     pub(super) resync_hold: Duration,
     pub(super) snapshot: Option<PathBuf>,
@@ -112,6 +114,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         access_log_format: read_access_log_format(&server.field("accessLogFormat")),
         access_log_sample: server.field("accessLogSample").whole(1..=1_000_000).unwrap_or(1),
         dns_refresh: times.dns_refresh,
+        dns_servers: read_dns_servers(&server.field("dnsServers")),
         unknown_rate: server
             .field("unknownHostRate")
             .count(COUNT)
@@ -323,6 +326,26 @@ fn read_mode(field: &Field<'_>) -> Option<forwarded::Mode> {
         "replace" => Some(forwarded::Mode::Replace),
         _ => None,
     })
+}
+
+/// `server.dnsServers`: the word `system`, or addresses with or without a port.
+fn read_dns_servers(field: &Field<'_>) -> Option<DnsServers> {
+    const EXPECTED: &str = "\"system\", or addresses such as \"192.0.2.53\" or \"[2001:db8::53]:5353\"";
+    const PORT: u16 = 53;
+    if field.value()?.as_str() == Some("system") {
+        return Some(DnsServers::System);
+    }
+    let address = |text: &str| {
+        let plain = || text.parse().ok().map(|address| SocketAddr::new(address, PORT));
+        text.parse().ok().or_else(plain)
+    };
+    let items = field.items()?;
+    if items.is_empty() {
+        field.refuse(EXPECTED);
+    }
+    let servers: Vec<_> =
+        items.iter().filter_map(|item| item.read(EXPECTED, |value| address(value.as_str()?))).collect();
+    (!servers.is_empty()).then_some(DnsServers::These(servers))
 }
 
 fn read_on_client_abort(field: &Field<'_>) -> Option<exchange::OnClientAbort> {

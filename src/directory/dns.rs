@@ -3,6 +3,13 @@
 //! The schedule has one entry for each living backend and keeps none alive. New names come before names that are due
 //! again, and one thread serves only new names, so look-ups that hang do not delay new names.
 
+mod client;
+mod lookup;
+mod system;
+
+pub use lookup::DnsServers;
+pub(super) use lookup::resolver;
+
 use super::{RouteEvent, Subscribers};
 use crate::base::clock::{Clock, Moment};
 use crate::cluster::{Addresses, Backend};
@@ -20,6 +27,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MIN_REFRESH: Duration = Duration::from_millis(1);
 /// The greatest number of addresses used for one name.
 const MAX_ADDRESSES: usize = 32;
+/// Records are used for so long at least, whatever their time to live.
+const MIN_TTL: Duration = Duration::from_secs(1);
 /// Below this number of entries a purge is not worth its cost.
 const MIN_PURGE: usize = 1024;
 /// The limit of the wait for look-ups at the end. The system's resolver cannot be interrupted: a thread that still
@@ -27,7 +36,15 @@ const MIN_PURGE: usize = 1024;
 const STOP_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Resolves a name, by the system or by a test's replacement.
-pub(super) type Resolve = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+pub(super) type Resolve = dyn Fn(&str, u16) -> io::Result<Found> + Send + Sync;
+
+/// The addresses of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    addresses: Vec<SocketAddr>,
+    /// How long they are good, where that is known.
+    ttl: Option<Duration>,
+}
 
 /// The resolver threads. They end when this is dropped.
 #[derive(Debug)]
@@ -106,11 +123,6 @@ impl Drop for DnsResolver {
             }
         }
     }
-}
-
-/// The system's resolver.
-pub(super) fn system_resolver() -> Box<Resolve> {
-    Box::new(|host, port| std::net::ToSocketAddrs::to_socket_addrs(&(host, port)).map(Iterator::collect))
 }
 
 /// State shared by the threads.
@@ -207,10 +219,11 @@ impl ResolverState {
         let found = (self.resolve)(&host, port);
         let backend = task.backend.upgrade()?;
         let (after, retry) = match found {
-            Ok(mut addresses) if !addresses.is_empty() => {
+            Ok(Found { mut addresses, ttl }) if !addresses.is_empty() => {
                 addresses.truncate(MAX_ADDRESSES);
                 self.tell(&backend, addresses);
-                (self.refresh, FIRST_RETRY.min(self.refresh))
+                let after = ttl.map_or(self.refresh, |ttl| ttl.clamp(MIN_TTL.min(self.refresh), self.refresh));
+                (after, FIRST_RETRY.min(self.refresh))
             }
             failure => {
                 let what = failure.err().map_or_else(|| "no address".to_owned(), |error| error.to_string());

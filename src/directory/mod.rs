@@ -30,6 +30,7 @@ mod views;
 mod watch;
 
 pub use certificates::CertificateResult;
+pub use dns::DnsServers;
 pub use fleet::Membership;
 pub use handover::Inherited;
 pub use named::{NamedCluster, NamedClusters};
@@ -88,6 +89,8 @@ pub struct Settings {
     pub source: Source,
     /// The interval at which backend names are resolved again.
     pub dns_refresh: Duration,
+    /// The servers of names that are asked (`server.dnsServers`); `None` for the system's resolver.
+    pub dns_servers: Option<DnsServers>,
     /// The folder for files of on-demand clusters (`server.stateDir`); `None` if the clusters end with the process.
     pub state_dir: Option<PathBuf>,
 }
@@ -249,7 +252,8 @@ pub fn start_after(settings: &Settings, inherited: Inherited, clock: Clock) -> R
         _alive: alive,
     };
     let (status, clusters) = (Status::new(!matches!(settings.source, Source::Redis(_))), Clusters::default());
-    let resolver = DnsResolver::start(dns::system_resolver(), settings.dns_refresh, subscribers.clone(), clock)
+    let resolve = dns::resolver(settings.dns_servers.clone(), clock);
+    let resolver = DnsResolver::start(resolve, settings.dns_refresh, subscribers.clone(), clock)
         .map_err(|error| Error::Thread(Arc::new(error)))?;
     let names = resolver.names();
     let on_demand = OnDemand::start(settings, inherited.state, &subscribers, &names, clock)?;

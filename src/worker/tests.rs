@@ -61,8 +61,8 @@ impl Stage {
         std::fs::write(&routes, format!(r#"{{"frontends": {{"a": ["x", "{url}"]}}}}"#)).expect("a routes file");
 
         let listener = Listener::open(any).expect("a port");
-        let clock = Clock::new();
-        let source = directory::Settings { source: Source::File(routes), dns_refresh: PATIENCE, state_dir: None };
+        let (clock, source) = (Clock::new(), Source::File(routes));
+        let source = directory::Settings { source, dns_refresh: PATIENCE, dns_servers: None, state_dir: None };
         let directory = directory::start(&source, clock).expect("a directory");
         let address = listener.local_address().expect("its address");
         let handoff = HandoffQueue::default();

@@ -11,6 +11,7 @@ mod cache_parts;
 mod clients;
 mod clusters;
 mod departures;
+mod dns;
 mod failure;
 mod forwarding;
 mod frontend_options;

@@ -82,6 +82,7 @@ fn defaults() -> Settings {
         directory: directory::Settings {
             source: directory::Source::File("config/routes.json".into()),
             dns_refresh: seconds(30),
+            dns_servers: None,
             state_dir: None,
         },
         haproxy: Vec::new(),
@@ -178,6 +179,11 @@ fn times() {
         (json!({"tcpKeepAlive": 0}), |all| all.worker.liveness.keep_alive = None),
         (json!({"tcpUserTimeout": 7}), |all| all.worker.liveness.user_timeout = Some(seconds(7))),
         (json!({"dnsRefresh": 1}), |all| all.directory.dns_refresh = seconds(1)),
+        (json!({"dnsServers": "system"}), |all| all.directory.dns_servers = Some(directory::DnsServers::System)),
+        (json!({"dnsServers": ["192.0.2.53", "[2001:db8::53]:5353"]}), |all| {
+            let servers = ["192.0.2.53:53", "[2001:db8::53]:5353"].map(|text| text.parse().expect("an address"));
+            all.directory.dns_servers = Some(directory::DnsServers::These(servers.to_vec()));
+        }),
         (json!({"deadBackendTTL": 1}), |all| all.exchange.health.dead_ttl = seconds(1)),
         (json!({"lruCache": {"ttl": 0.001}}), |all| all.route.ttl = Duration::from_millis(1)),
     ]);

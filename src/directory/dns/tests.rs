@@ -52,10 +52,11 @@ impl Zone {
         self.resolver.lock().expect("the zone").insert(host, addresses.to_vec());
     }
 
-    fn reply(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    fn reply(&self, host: &str, port: u16) -> io::Result<Found> {
         let resolver = self.resolver.lock().expect("the zone");
         let found = resolver.get(host).ok_or(io::ErrorKind::NotFound)?;
-        Ok(found.iter().map(|ip| SocketAddr::new(ip.parse().expect("an address"), port)).collect())
+        let addresses = found.iter().map(|ip| SocketAddr::new(ip.parse().expect("an address"), port)).collect();
+        Ok(Found { addresses, ttl: None })
     }
 }
 
@@ -152,7 +153,7 @@ fn names_that_hang_hold_up_neither_new_ones_nor_the_end() {
             let _ = entered.send(());
             let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
         }
-        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+        Ok(Found { addresses: vec![SocketAddr::from(([10, 0, 0, 1], port))], ttl: None })
     };
     let resolver =
         DnsResolver::start(Box::new(resolve), Duration::from_millis(1), subscribers, clock).expect("threads");

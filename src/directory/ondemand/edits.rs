@@ -390,7 +390,12 @@ mod tests {
 
     #[test]
     fn a_port_that_is_late_costs_no_other_cluster_its_own() {
-        let settings = Settings { source: Source::Nothing, dns_refresh: Duration::from_secs(60), state_dir: None };
+        let settings = Settings {
+            source: Source::Nothing,
+            dns_refresh: Duration::from_secs(60),
+            dns_servers: None,
+            state_dir: None,
+        };
         let directory = directory::start(&settings, Clock::new()).expect("a directory");
         let ports = Arc::<FakePorts>::default();
         directory.set_ports(Arc::clone(&ports) as Arc<dyn Ports>);
@@ -419,7 +424,12 @@ mod tests {
 
     #[test]
     fn buckets_that_find_no_room_beside_those_that_are_leaving_are_refused_and_nothing_changes() {
-        let settings = Settings { source: Source::Nothing, dns_refresh: Duration::from_secs(60), state_dir: None };
+        let settings = Settings {
+            source: Source::Nothing,
+            dns_refresh: Duration::from_secs(60),
+            dns_servers: None,
+            state_dir: None,
+        };
         let directory = directory::start(&settings, Clock::new()).expect("a directory");
         let rules = r#"hostname=a.test&classify=[{"bucketFrom": "X-Director-Bucket"}]"#;
         directory.put_cluster("a", &arguments(rules)).expect("a cluster");

@@ -374,6 +374,7 @@ fn of_two_clusters_for_the_same_requests_the_second_is_reserved_and_opens_no_por
     let settings = crate::directory::Settings {
         source: crate::directory::Source::Nothing,
         dns_refresh: PATIENCE,
+        dns_servers: None,
         state_dir: Some(folder.0.clone()),
     };
     let state = State::load(&settings);
