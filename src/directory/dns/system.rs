@@ -39,7 +39,7 @@ impl System {
                 // The last of them counts.
                 Some("search" | "domain") => system.search = words.take(MAX_SEARCH).map(str::to_owned).collect(),
                 Some("options") => {
-                    let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok()).last();
+                    let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok()).next_back();
                     system.ndots = ndots.unwrap_or(system.ndots).min(15);
                 }
                 _ => {}
