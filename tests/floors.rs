@@ -69,6 +69,7 @@ const WORKER_FILES: &[&str] = &[
     "routes.rs",
     "service.rs",
     "stats.rs",
+    "tenants.rs",
     "tls_handshakes.rs",
     "tunnel_drain.rs",
     "upstreams.rs",

@@ -116,16 +116,16 @@ def event_streams(build_dir, port, connections, cores, seconds):
 
 
 def paced(build_dir, port, cores, seconds, rate, connections=64, requests=None, host="www.test", path="/",
-          answer_at=None, settle=0):
+          answer_at=None, settle=0, is_prompt=True):
     """Requests at a fixed rate, or, with rate 0, as fast as answers come; and everything the generator says. One that is
-    the backend as well, on the port `answer_at`, goes before all else on its core."""
+    the backend as well, on the port `answer_at`, goes before all else on its core, unless it is not to be `is_prompt`."""
     command = [build_dir / "examples/paced_client", "--target", f"127.0.0.1:{port}", "--host", host, "--path", path,
                "--connections", connections]
     command += ["--rate", rate] if rate else []
     command += ["--requests", requests] if requests else ["--seconds", seconds]
     command += ["--response-at", f"127.0.0.1:{answer_at}"] if answer_at else []
     command += ["--settle", settle] if settle else []
-    said = json.loads(run(command, cores, seconds, is_prompt=answer_at is not None))
+    said = json.loads(run(command, cores, seconds, is_prompt=is_prompt and answer_at is not None))
     errors = dict(said["socket_errors"])
     errors.update({f"status {status}": count for status, count in said["statuses"].items() if status[0] != "2"})
     errors.update({kind: said[kind] for kind in ("unanswered", "unsent") if said[kind]})

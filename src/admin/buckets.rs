@@ -1,13 +1,21 @@
 //! The buckets of a cluster, for views.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Tenants};
 use crate::shaper::BucketView;
 use serde_json::{Value, json};
 
 /// The tree of a cluster's buckets from its root; null without buckets.
 pub(super) fn tree(cluster: &Cluster) -> Value {
-    let views = cluster.buckets();
-    views.first().map_or(Value::Null, |_| node(&views, 0))
+    of_root(&cluster.buckets())
+}
+
+/// The tree of this node's tenants; null where requests in flight are not shared by them.
+pub(super) fn tenants(tenants: Option<&Tenants>) -> Value {
+    of_root(&tenants.map_or_else(Vec::new, Tenants::views))
+}
+
+fn of_root(views: &[BucketView]) -> Value {
+    views.first().map_or(Value::Null, |_| node(views, 0))
 }
 
 fn node(views: &[BucketView], place: usize) -> Value {

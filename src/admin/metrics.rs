@@ -51,6 +51,8 @@ struct Snapshot {
     totals: Counters,
     workers: Vec<WorkerEntry>,
     clusters: Clusters,
+    /// The tenants of the node, where requests in flight are shared by them.
+    tenants: Vec<BucketView>,
     refusals: u64,
     /// Open event streams, and gatherings for them.
     events: (usize, u64),
@@ -76,6 +78,7 @@ impl Snapshot {
             totals: roster.totals(),
             workers: roster.workers(),
             clusters: Clusters::of(service, now),
+            tenants: service.tenants.as_ref().map_or_else(Vec::new, |tenants| tenants.views()),
             refusals: service.state.refusals(),
             events: service.state.events(),
             is_ready: status::unready(service).is_none(),
@@ -255,25 +258,14 @@ impl Snapshot {
     }
 
     fn put_buckets(&self, out: &mut Out<'_>) -> Result<(), Error> {
-        let each = |read: fn(&BucketView) -> u64| {
-            let of_cluster = move |(key, views): &(String, Vec<BucketView>)| {
-                let labels = |view: &BucketView| [("cluster", key.clone()), ("bucket", view.name.clone())];
-                views.iter().map(|view| (labels(view), read(view))).collect::<Vec<_>>()
-            };
-            self.clusters.buckets.iter().flat_map(of_cluster).take(MAX_BUCKETS)
+        let of_cluster = |(key, views): &(String, Vec<BucketView>)| {
+            let labels = |view: &BucketView| vec![("cluster", key.clone()), ("bucket", view.name.clone())];
+            views.iter().map(|view| (labels(view), view.clone())).collect::<Vec<_>>()
         };
-        let gauge = |read| each(read).map(|(labels, value)| (labels, signed(value)));
-        out.gauges("bucket_rate", "Assured tokens of the bucket.", None, gauge(|view| view.rate.into()))?;
-        out.gauges("bucket_ceil", "The greatest number of tokens.", None, gauge(|view| view.ceil.into()))?;
-        out.gauges("bucket_in_flight", "Tokens in use.", None, gauge(|view| view.held.into()))?;
-        out.gauges("bucket_waiting", "Requests that wait for a token.", None, gauge(|view| view.queued.into()))?;
-        out.counters("bucket_tokens", "Tokens taken by requests of the bucket.", each(|view| view.taken))?;
-        out.counters("bucket_queued", "Requests that waited for a token.", each(|view| view.queued_total))?;
-        let help = "Requests that were refused for a full queue, or waited too long.";
-        out.counters("bucket_dropped", help, each(super::buckets::dropped))?;
-        let micros = each(|view| u64::try_from(view.waited.as_micros()).unwrap_or(u64::MAX));
-        let waited = micros.map(|(labels, micros)| (labels, Duration::from_micros(micros).as_secs_f64()));
-        out.seconds("bucket_waited", "Total time of waits that ended with a token.", waited)
+        let buckets: Vec<_> = self.clusters.buckets.iter().flat_map(of_cluster).take(MAX_BUCKETS).collect();
+        put_tree(out, "bucket", &buckets)?;
+        let of_tenant = |view: &BucketView| (vec![("tenant", view.name.clone())], view.clone());
+        put_tree(out, "tenant", &self.tenants.iter().map(of_tenant).collect::<Vec<_>>())
     }
 }
 
@@ -294,6 +286,24 @@ fn put_tier(counts: &TierCounts, out: &mut Out<'_>) -> Result<(), Error> {
         out.counter(name, help, count.load(Relaxed))?;
     }
     Ok(())
+}
+
+/// Writes the series of buckets, or tenants, with their labels.
+fn put_tree(out: &mut Out<'_>, kind: &str, views: &[(Vec<(&str, String)>, BucketView)]) -> Result<(), Error> {
+    let each = |read: fn(&BucketView) -> u64| views.iter().map(move |(labels, view)| (labels.clone(), read(view)));
+    let gauge = |read| each(read).map(|(labels, value)| (labels, signed(value)));
+    let name = |series: &str| format!("{kind}_{series}");
+    out.gauges(&name("rate"), "Assured tokens.", None, gauge(|view| view.rate.into()))?;
+    out.gauges(&name("ceil"), "The greatest number of tokens.", None, gauge(|view| view.ceil.into()))?;
+    out.gauges(&name("in_flight"), "Tokens in use.", None, gauge(|view| view.held.into()))?;
+    out.gauges(&name("waiting"), "Requests that wait for a token.", None, gauge(|view| view.queued.into()))?;
+    out.counters(&name("tokens"), "Tokens that requests took.", each(|view| view.taken))?;
+    out.counters(&name("queued"), "Requests that waited for a token.", each(|view| view.queued_total))?;
+    let help = "Requests that found no place in the queue, or waited for too long.";
+    out.counters(&name("dropped"), help, each(super::buckets::dropped))?;
+    let micros = each(|view| u64::try_from(view.waited.as_micros()).unwrap_or(u64::MAX));
+    let waited = micros.map(|(labels, micros)| (labels, Duration::from_micros(micros).as_secs_f64()));
+    out.seconds(&name("waited"), "The time that these waits took, of those that ended with a token.", waited)
 }
 
 /// No labels.

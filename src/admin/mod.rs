@@ -44,6 +44,7 @@ pub use roster::{ReplaceCause, Roster, WorkerEntry};
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::cache::store::Store;
+use crate::cluster::Tenants;
 use crate::directory::{Directory, redis};
 use crate::exchange::ServiceBody;
 use crate::worker::{ServiceCall, ServiceSender};
@@ -115,6 +116,8 @@ pub struct Sources {
     pub clock: Clock,
     /// The workers.
     pub roster: Arc<Roster>,
+    /// The tenants that share this node, where requests in flight have a limit for all.
+    pub tenants: Option<Arc<Tenants>>,
     /// The object cache, if there is one.
     pub cache: Option<Arc<Store>>,
     /// The Redis of the fleet, if there is one.

@@ -214,7 +214,8 @@ mod tests {
             let order = Box::new(|_, _| {});
             let cache = None;
             let (redis, source_kind) = (None, "file");
-            let sources = Sources { settings, clock, roster, cache, redis, directory, source_kind, order };
+            let sources =
+                Sources { settings, clock, roster, cache, redis, directory, source_kind, order, tenants: None };
             let [views, metrics, actions, receipts, events] = [(); 5].map(|()| bounded(2));
             let (views, waiting_views) = views;
             let lanes = Lanes { views, metrics: metrics.0, actions: actions.0, receipts: receipts.0, events: events.0 };

@@ -1,6 +1,6 @@
 //! Readiness and status of the process.
 
-use super::{Response, Service, Sources, cache, process};
+use super::{Response, Service, Sources, buckets, cache, process};
 use crate::base::counters::{Counter, Counters};
 use crate::base::histogram::Phase;
 use crate::base::reason::FailureReason;
@@ -68,6 +68,7 @@ pub(super) fn status(service: &Service) -> Value {
         "totals": counted(&totals),
         "failures": failures(&totals),
         "latency": latencies(&totals),
+        "tenants": buckets::tenants(service.tenants.as_deref()),
         "cache": cache::summary(service),
         "resident_bytes": process::resident_bytes(),
         "open_files": service.state.open_files(now, process::open_files),

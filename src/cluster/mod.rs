@@ -26,8 +26,8 @@ mod slots;
 mod slots_tests;
 
 pub use admission::{
-    Admission, ClientSlot, GrantSink, Granted, HeldToken, Joined, Notice, Permit, Pick, Rates, TakenSlot, Ticket,
-    TokenRequest, View, Waiter,
+    Admission, ClientSlot, GrantSink, Granted, HeldToken, Joined, NodeTicket, Notice, Permit, Pick, Rates, TakenSlot,
+    TenantKey, TenantSettings, Tenants, Ticket, TokenRequest, View, Waiter,
 };
 pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes, Role};
 pub use backend::{Addresses, Backend, BackendId};

@@ -18,6 +18,7 @@ mod server;
 mod shown;
 mod supervision;
 mod table;
+mod tenants;
 mod unknown;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use supervision::Supervision;
 pub use table::{help, sample};
 
 use crate::base::secret::Secret;
+use crate::cluster::TenantSettings;
 use crate::{access_log, directory, exchange, page, route, upstream, worker};
 use listen::Proxies;
 use raw::{Field, Section};
@@ -76,6 +78,8 @@ pub struct Settings {
     /// The greatest number of client connections of one address (`server.maxConnectionsPerAddress`); `None` for no
     /// limit.
     pub max_per_address: Option<NonZeroU32>,
+    /// The tenants that share this node; `None` where it is not shared (`server.tenants`).
+    pub tenants: Option<TenantSettings>,
     /// The secret of session cookies (`server.cookieSecret`).
     pub cookie_secret: Option<Secret>,
     /// Whether the log is verbose (`server.debug`).
@@ -221,6 +225,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         access_log_sample: server.access_log_sample,
         worker: server.worker,
         max_per_address: server.max_per_address,
+        tenants: server.tenants,
         cookie_secret: server.cookie_secret,
         debug: server.debug,
         workers: overrides.workers.or(server.workers),

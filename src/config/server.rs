@@ -2,9 +2,11 @@
 
 use super::cpus::{CpuList, HIGHEST};
 use super::raw::{Field, Section};
+use super::tenants;
 use crate::base::clock::Moment;
 use crate::base::node_mark::node_mark;
 use crate::base::secret::Secret;
+use crate::cluster::TenantSettings;
 use crate::directory::DnsServers;
 use crate::net::liveness::Liveness;
 use crate::wire::limits::Limits;
@@ -54,6 +56,7 @@ pub(super) struct Server {
     pub(super) route: route::Settings,
     pub(super) worker: worker::Settings,
     pub(super) max_per_address: Option<NonZeroU32>,
+    pub(super) tenants: Option<TenantSettings>,
     pub(super) cookie_secret: Option<Secret>,
     pub(super) page: page::Settings,
     pub(super) access_log: access_log::Target,
@@ -105,6 +108,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
             liveness: read_liveness(server),
         },
         max_per_address: read_limit(&server.field("maxConnectionsPerAddress")),
+        tenants: tenants::read(&server.field("tenants")),
         cookie_secret: server.field("cookieSecret").secret().map(Into::into),
         page: page::Settings {
             static_dir: server.field("staticDir").text().map(Into::into),

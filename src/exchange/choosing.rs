@@ -256,12 +256,27 @@ pub(super) fn admitted(
     if permit.route().is_some() {
         cx.common.held_route = None;
     }
+    if let Some(before) = &mut cx.common.permit {
+        permit.stay_in_node(before);
+    }
     if let Some(failed) = cx.common.permit.replace(permit) {
         // The request ends with another member, which alone counts it then.
         failed.member().state.history().count(true, cx.core.now);
         cx.effect(Effect::Retry { stale: false });
     }
-    Ok(Transition::Dial(context))
+    match has_node_token(cx) {
+        true => Ok(Transition::Dial(context)),
+        false => Ok(Transition::WaitForNode(context)),
+    }
+}
+
+/// Whether the request may be in flight at this node: there is room among those of all tenants, or none is needed.
+#[inline]
+fn has_node_token(cx: &mut StepContext<'_>) -> bool {
+    match (&cx.core.tenants, &mut cx.common.permit) {
+        (Some(tenants), Some(permit)) => tenants.enter(permit, cx.core.now),
+        _ => true,
+    }
 }
 
 /// Handles a request that no member may serve.

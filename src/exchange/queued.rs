@@ -9,7 +9,9 @@ use super::transition::{Failure, Next, Step, Transition};
 use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{Admission, GrantSink, HeldToken, Joined, Notice, Permit, Route, Ticket, TokenRequest};
+use crate::cluster::{
+    Admission, GrantSink, HeldToken, Joined, NodeTicket, Notice, Permit, Route, Ticket, TokenRequest,
+};
 use crate::shaper::BucketId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,8 @@ pub(super) struct Queued {
     /// It is boxed, since few requests are queued and every tunnel has the size of the largest state.
     waiting: Option<Box<Waiting>>,
     due: Due,
+    /// It has a slot, and waits for a token of this node.
+    is_for_node: bool,
 }
 
 /// The purpose of the deadline before the wait is over.
@@ -47,15 +51,25 @@ enum Due {
 /// A place in the queue. Dropping it leaves the queue, however the exchange ends.
 #[derive(Debug)]
 struct Waiting {
-    admission: Arc<Admission>,
+    queue: WaitsIn,
     ticket: Ticket,
     is_granted: bool,
 }
 
+#[derive(Debug)]
+enum WaitsIn {
+    /// The queue of its cluster, or of a bucket of that.
+    Cluster(Arc<Admission>),
+    /// The queue of its tenant.
+    Node(NodeTicket),
+}
+
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if !self.is_granted {
-            self.admission.leave(self.ticket);
+        match &self.queue {
+            _ if self.is_granted => {}
+            WaitsIn::Cluster(admission) => _ = admission.leave(self.ticket),
+            WaitsIn::Node(ticket) => ticket.leave(false),
         }
     }
 }
@@ -64,10 +78,20 @@ impl Queued {
     /// Makes the request join the queue.
     #[cold]
     pub(super) fn start(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Step<Self> {
+        Self::start_in(context, false, cx)
+    }
+
+    /// Has the request, which has a slot, join the queue of its tenant.
+    #[cold]
+    pub(super) fn start_for_node(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Step<Self> {
+        Self::start_in(context, true, cx)
+    }
+
+    fn start_in(context: Box<RequestContext>, is_for_node: bool, cx: &mut StepContext<'_>) -> Step<Self> {
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
         let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
-        let state = Self { context, until, waiting: None, due: Due::Poll };
+        let state = Self { context, until, waiting: None, due: Due::Poll, is_for_node };
         // No request is started for a client that has left.
         match cx.common.client_left {
             true => Err(Failure::silent(Some(state.context), FailureReason::ClientGone)),
@@ -81,7 +105,7 @@ impl Queued {
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
         let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
-        let mut state = Self { context, until, waiting: None, due: Due::Join };
+        let mut state = Self { context, until, waiting: None, due: Due::Join, is_for_node: false };
         if cx.common.client_left {
             return Err(Failure::silent(Some(state.context), FailureReason::ClientGone));
         }
@@ -98,7 +122,7 @@ impl Queued {
             return Err(Failure::silent(Some(context), FailureReason::ClientGone));
         }
         cx.common.deadline = turn;
-        Ok(Next::Stay(Self { context, until: Moment::NEVER, waiting: None, due: Due::Turn }))
+        Ok(Next::Stay(Self { context, until: Moment::NEVER, waiting: None, due: Due::Turn, is_for_node: false }))
     }
 
     /// The request's turn has come. The route may have been edited before.
@@ -138,6 +162,7 @@ impl Queued {
                 Ok(Next::Stay(self.enqueued(ticket, cx)))
             }
             Input::Granted(permit) => self.granted(permit, cx),
+            Input::GrantedToken(token) if self.is_for_node => Ok(self.granted_node(token, cx)),
             Input::GrantedToken(token) => self.granted_token(token, cx),
             Input::QueueFull => {
                 cx.common.stats.end_queue(cx.core.now);
@@ -162,16 +187,27 @@ impl Queued {
 
     /// The reason of a wait that took too long: for room, or for the frontend to be opened.
     fn time_out(&self) -> FailureReason {
-        let Some(waiting) = &self.waiting else { return FailureReason::QueueTimeout };
-        waiting.admission.time_out(waiting.ticket);
-        if waiting.admission.is_closed() { FailureReason::ClusterDisabled } else { FailureReason::QueueTimeout }
+        match self.waiting.as_deref() {
+            Some(Waiting { queue: WaitsIn::Cluster(admission), ticket, .. }) => {
+                admission.time_out(*ticket);
+                if admission.is_closed() { FailureReason::ClusterDisabled } else { FailureReason::QueueTimeout }
+            }
+            Some(Waiting { queue: WaitsIn::Node(ticket), .. }) => {
+                ticket.leave(true);
+                FailureReason::QueueTimeout
+            }
+            None => FailureReason::QueueTimeout,
+        }
     }
 
     fn enqueued(mut self, ticket: Ticket, cx: &mut StepContext<'_>) -> Self {
-        if let Some(route) = cx.common.route() {
-            let admission = Arc::clone(&route.cluster.admission);
+        let queue = match (&cx.core.tenants, cx.common.route()) {
+            (Some(tenants), _) if self.is_for_node => Some(WaitsIn::Node(tenants.ticket(ticket))),
+            (_, route) => route.map(|route| WaitsIn::Cluster(Arc::clone(&route.cluster.admission))),
+        };
+        if let Some(queue) = queue {
             // A request that joins again keeps its ticket, and the earlier place holds nothing to return.
-            if let Some(before) = self.waiting.replace(Box::new(Waiting { admission, ticket, is_granted: false })) {
+            if let Some(before) = self.waiting.replace(Box::new(Waiting { queue, ticket, is_granted: false })) {
                 before.end();
             }
         }
@@ -181,6 +217,10 @@ impl Queued {
 
     fn poll(self, cx: &mut StepContext<'_>) -> Self {
         let now = cx.core.now;
+        if self.is_for_node {
+            cx.common.deadline = self.until;
+            return self;
+        }
         let again = cx.common.route().map_or(Moment::NEVER, |route| route.cluster.admission.poll(now));
         cx.common.deadline = again.min(self.first_end(cx)).min(self.until);
         self
@@ -214,6 +254,15 @@ impl Queued {
         Ok(choosing::choose(self.context, route, cx)?.into())
     }
 
+    /// Now the request may go to the member whose slot it has.
+    fn granted_node(mut self, token: HeldToken, cx: &mut StepContext<'_>) -> Next<Self> {
+        self.end_wait(cx);
+        if let (Some(tenants), Some(permit)) = (&cx.core.tenants, &mut cx.common.permit) {
+            tenants.take_over(permit, token);
+        }
+        Transition::Dial(self.context).into()
+    }
+
     fn resolve(mut self, cx: &mut StepContext<'_>) -> Transition {
         self.note_wait(cx);
         Transition::ResolveAgain(self.context)
@@ -234,6 +283,9 @@ impl Queued {
 
     /// The moment at which room may appear without an event: a mark of the host ends, or a capacity rises.
     fn next_look(&self, cx: &StepContext<'_>) -> Moment {
+        if self.is_for_node {
+            return Moment::NEVER;
+        }
         let now = cx.core.now;
         let is_ramping = cx.common.route().is_some_and(|route| route.cluster.admission.is_ramping(now));
         if is_ramping { now } else { self.first_end(cx) }
@@ -252,6 +304,9 @@ impl Queued {
         exchange: u64,
         core: &WorkerContext,
     ) -> Joined {
+        if let (true, Some(tenants)) = (self.is_for_node, &core.tenants) {
+            return tenants.join(&route.cluster, sink, exchange, core.now);
+        }
         // A held request asks for its token when it is released.
         if common.needs_token(route) && !route.cluster.options.holds() {
             let bucket = common.bucket.unwrap_or(BucketId::UNCLASSIFIED);

@@ -43,6 +43,8 @@ pub(super) enum Transition {
     Wait(Box<RequestContext>),
     /// The same, but it stays out of the queue for a moment: its backend has just taken no connection.
     WaitToRetry(Box<RequestContext>),
+    /// It has a slot, and waits for a token of this node.
+    WaitForNode(Box<RequestContext>),
     /// It waits for its turn at this moment, given a limit of requests a second.
     AwaitTurn(Box<RequestContext>, Moment),
     /// It has a member: a connection is requested.

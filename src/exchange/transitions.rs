@@ -136,6 +136,7 @@ fn perform(transition: Transition, bytes: &[u8], cx: &mut StepContext<'_>) -> St
         Transition::ResolveAgain(context) => resolve_again(context, cx),
         Transition::Wait(context) => settle(Queued::start(context, cx), State::Queued, bytes, cx),
         Transition::WaitToRetry(context) => settle(Queued::start_later(context, cx), State::Queued, bytes, cx),
+        Transition::WaitForNode(context) => settle(Queued::start_for_node(context, cx), State::Queued, bytes, cx),
         Transition::AwaitTurn(context, turn) => settle(Queued::await_turn(context, turn, cx), State::Queued, bytes, cx),
         Transition::Dial(context) => dial(context, false, cx),
         Transition::SendAgain { context, reuse } => {

@@ -8,6 +8,7 @@ use super::settings::Settings;
 use crate::base::buffer::BufferPool;
 use crate::base::clock::Moment;
 use crate::cache::store::Store;
+use crate::cluster::Tenants;
 use crate::haproxy::serve::Workspace;
 use crate::page::Pages;
 use std::sync::Arc;
@@ -71,6 +72,8 @@ pub struct WorkerContext {
     pub rng: fastrand::Rng,
     /// The object cache shared by all cores; `None` if there is none.
     pub cache: Option<Arc<Store>>,
+    /// The tenants that share this node; `None` where requests in flight have no limit for all.
+    pub tenants: Option<Arc<Tenants>>,
     /// Working memory of rules.
     pub rules: Workspace,
     /// The compressors of responses, for rules.
@@ -91,7 +94,7 @@ impl WorkerContext {
     /// A context at this moment, without pooled objects.
     pub fn new(now: Moment, settings: Settings, pages: Arc<Pages>, rng: fastrand::Rng) -> Self {
         let (buffers, request_pool, output) = (BufferPool::default(), RequestPool::default(), Box::default());
-        let (cache, cache_key, wall_origin) = (None, Vec::new(), SystemTime::UNIX_EPOCH);
+        let (cache, tenants, cache_key, wall_origin) = (None, None, Vec::new(), SystemTime::UNIX_EPOCH);
         let (rules, most_read_ahead) = (Workspace::default(), 16 << 20);
         Self {
             now,
@@ -101,6 +104,7 @@ impl WorkerContext {
             request_pool,
             rng,
             cache,
+            tenants,
             rules,
             compressors: Compressors::default(),
             cache_key,

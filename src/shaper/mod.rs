@@ -45,7 +45,7 @@ pub use shared::{Admission, Departure, Shaper};
 pub use snapshot::BucketView;
 pub use spec::{Fault, MAX_BUCKETS, MAX_DEPTH, Spec};
 pub use tree::{QueueLimits, TooManyDraining};
-pub use waiters::WaiterKey;
+pub use waiters::{Flow, WaiterKey};
 
 #[cfg(test)]
 mod tests;

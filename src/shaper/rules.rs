@@ -7,6 +7,7 @@ mod parse;
 use super::node::BucketId;
 use super::shared::Shaper;
 use super::spec::{ROOT, Spec};
+use super::waiters::Flow;
 use crate::wire::cookies;
 use ipnet::IpNet;
 use regex::bytes::Regex;
@@ -149,8 +150,8 @@ enum BoundTarget {
 }
 
 impl Classifier {
-    /// Binds rules to a tree with this spec. A rule whose bucket is not in the tree is left out.
-    pub fn bind<W>(rules: &Rules, spec: &Spec, shaper: &Shaper<W>) -> Self {
+    /// Binds rules to a tree that has this spec. A rule whose bucket is not in the tree is left out.
+    pub fn bind<W: Flow>(rules: &Rules, spec: &Spec, shaper: &Shaper<W>) -> Self {
         let bind_target = |target: &Target| match target {
             Target::Bucket(name) => shaper.bucket(name).map(|bucket| BoundTarget::Bucket(bucket, name.clone())),
             Target::NamedBy(field) => {

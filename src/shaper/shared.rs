@@ -4,7 +4,7 @@ use super::node::{BucketId, Index, Nodes, ROOT_LEAF, ROOT_NODE, Token};
 use super::snapshot::{self, BucketView};
 use super::spec::Spec;
 use super::tree::{QueueLimits, TooManyDraining, Tree};
-use super::waiters::{WaiterKey, Waiters, Waiting};
+use super::waiters::{Flow, WaiterKey, Waiters, Waiting};
 use crate::base::clock::Moment;
 use arrayvec::ArrayVec;
 use std::sync::atomic::AtomicUsize;
@@ -59,7 +59,7 @@ struct Locked<W> {
     waiters: Waiters<W>,
 }
 
-impl<W> Shaper<W> {
+impl<W: Flow> Shaper<W> {
     /// A tree of `size` tokens. `queue` applies to unclassified requests and to all buckets without limits of their
     /// own.
     pub fn new(size: u32, spec: &Spec, queue: QueueLimits) -> Self {
@@ -107,7 +107,7 @@ impl<W> Shaper<W> {
         let leaf = self.nodes.leaf(bucket).unwrap_or(ROOT_LEAF);
         let queue = locked.tree.plan(leaf).queue;
         let deadline = now + queue.timeout;
-        let key = locked.push(&self.waiting, leaf, waiter, now, deadline);
+        let key = locked.push(&self.waiting, leaf, waiter, now);
         let mut own = None;
         while !grants.is_full()
             && let Some((granted, waiting, token)) = locked.grant(&self.nodes, &self.waiting, now)
@@ -121,7 +121,7 @@ impl<W> Shaper<W> {
             Some(token) => Admission::Token(token),
             None => {
                 let queued = locked.waiters.len(leaf);
-                let is_full = queued > queue.limit;
+                let is_full = locked.waiters.len_of_flow(key) > queue.limit;
                 let refused = if is_full { locked.remove(&self.waiting, key) } else { None };
                 let stats = locked.tree.stats_mut(leaf);
                 match refused {
@@ -157,27 +157,6 @@ impl<W> Shaper<W> {
         let waiting = locked.remove(&self.waiting, key)?;
         locked.count_departure(waiting.leaf, cause);
         Some(waiting.waiter)
-    }
-
-    /// Removes the waiters whose time has ended, and returns the end of the next one's. A queue is examined from its
-    /// head, so a shortened timeout applies once the waiters before have gone.
-    pub fn expire(&self, now: Moment, mut expired: impl FnMut(W)) -> Option<Moment> {
-        let mut gone = Vec::new();
-        let mut locked = self.lock();
-        let mut next = None::<Moment>;
-        for leaf in 0..locked.tree.len() {
-            while let Some((key, deadline)) = locked.waiters.first(leaf) {
-                if deadline > now {
-                    next = Some(next.map_or(deadline, |next| next.min(deadline)));
-                    break;
-                }
-                gone.extend(locked.remove(&self.waiting, key).map(|waiting| waiting.waiter));
-                locked.count_departure(leaf, Departure::TimedOut);
-            }
-        }
-        drop(locked);
-        gone.into_iter().for_each(&mut expired);
-        next
     }
 
     /// Changes the number of tokens. If more are held, none is revoked, and none is granted until it fits.
@@ -256,9 +235,9 @@ impl<W> Shaper<W> {
     }
 }
 
-impl<W> Locked<W> {
-    fn push(&mut self, count: &AtomicUsize, leaf: Index, waiter: W, now: Moment, deadline: Moment) -> WaiterKey {
-        let key = self.waiters.push(leaf, waiter, now, deadline);
+impl<W: Flow> Locked<W> {
+    fn push(&mut self, count: &AtomicUsize, leaf: Index, waiter: W, now: Moment) -> WaiterKey {
+        let key = self.waiters.push(leaf, waiter, now);
         self.tree.add_waiter(leaf);
         count.fetch_add(1, SeqCst);
         key
@@ -266,20 +245,25 @@ impl<W> Locked<W> {
 
     fn remove(&mut self, count: &AtomicUsize, key: WaiterKey) -> Option<Waiting<W>> {
         let waiting = self.waiters.remove(key)?;
-        self.tree.remove_waiter(waiting.leaf);
-        count.fetch_sub(1, SeqCst);
+        self.count_out(count, waiting.leaf);
         Some(waiting)
+    }
+
+    fn count_out(&mut self, count: &AtomicUsize, leaf: Index) {
+        self.tree.remove_waiter(leaf);
+        count.fetch_sub(1, SeqCst);
     }
 
     /// Gives a token to the next waiter, if there are both.
     fn grant(&mut self, nodes: &Nodes, count: &AtomicUsize, now: Moment) -> Option<(WaiterKey, Waiting<W>, Token)> {
         loop {
             let (leaf, steps) = self.tree.choose(nodes)?;
-            let (key, _) = self.waiters.first(leaf)?;
+            let key = self.waiters.first(leaf)?;
             // Another core may have taken the token; then the choice is repeated.
             let Some(token) = nodes.take(leaf) else { continue };
             self.tree.granted(leaf, &steps);
-            let waiting = self.remove(count, key)?;
+            let waiting = self.waiters.serve(key)?;
+            self.count_out(count, leaf);
             let waited = now.since(waiting.since);
             if !waited.is_zero() {
                 let stats = self.tree.stats_mut(leaf);

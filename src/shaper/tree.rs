@@ -137,12 +137,7 @@ impl Tree {
         &mut self.plan_mut(leaf).stats
     }
 
-    /// All nodes in use have a lower index.
-    pub(super) fn len(&self) -> Index {
-        Index::try_from(self.plans.len()).unwrap_or(Index::MAX)
-    }
-
-    /// The leaf that counts the requests of a bucket.
+    /// The leaf that the requests of a bucket are counted at.
     pub(super) fn leaf_of(&self, index: Index) -> Index {
         self.plan(index).children.iter().copied().find(|child| self.plan(*child).is_own_leaf()).unwrap_or(index)
     }

@@ -3,6 +3,26 @@
 use super::node::{Index, MAX_NODES};
 use crate::base::clock::Moment;
 use crate::base::gen_slab::{GenSlab, SlotKey};
+use std::collections::VecDeque;
+
+/// The flow that a waiter belongs to. Without flows of their own, all requests of a bucket are one.
+pub trait Flow {
+    /// The number of the flow.
+    fn flow(&self) -> u32 {
+        0
+    }
+
+    /// The tokens that the flow holds at present: of several flows, those with the fewest are served first.
+    fn held(&self) -> u32 {
+        0
+    }
+}
+
+/// A waiter that is a number is of the one flow.
+impl Flow for u32 {}
+
+/// So many flows, the next ones in turn, are compared by the tokens that they hold.
+const COMPARED: usize = 16;
 
 /// The place of a waiter in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,15 +34,24 @@ pub(super) struct Waiting<W> {
     pub(super) waiter: W,
     pub(super) leaf: Index,
     pub(super) since: Moment,
-    pub(super) deadline: Moment,
+    queue: SlotKey,
     previous: Option<SlotKey>,
     next: Option<SlotKey>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// The waiters of one flow at a leaf. It is there while it has some.
+#[derive(Clone, Copy, Debug)]
 struct Queue {
-    first: Option<SlotKey>,
-    last: Option<SlotKey>,
+    flow: u32,
+    first: SlotKey,
+    last: SlotKey,
+    len: u32,
+}
+
+/// The queues of a leaf, the one whose turn it is first.
+#[derive(Debug, Default)]
+struct Leaf {
+    turns: VecDeque<SlotKey>,
     len: u32,
 }
 
@@ -30,50 +59,93 @@ struct Queue {
 #[derive(Debug)]
 pub(super) struct Waiters<W> {
     slots: GenSlab<Waiting<W>>,
-    queues: Box<[Queue; MAX_NODES]>,
+    queues: GenSlab<Queue>,
+    leaves: Box<[Leaf]>,
 }
 
-impl<W> Waiters<W> {
+impl<W: Flow> Waiters<W> {
     pub(super) fn new() -> Self {
-        Self { slots: GenSlab::default(), queues: Box::new([Queue::default(); MAX_NODES]) }
+        let leaves = (0..MAX_NODES).map(|_| Leaf::default()).collect();
+        Self { slots: GenSlab::default(), queues: GenSlab::default(), leaves }
     }
 
+    /// The waiters at a leaf.
     pub(super) fn len(&self, leaf: Index) -> u32 {
-        self.queues[usize::from(leaf)].len
+        self.leaves[usize::from(leaf)].len
     }
 
-    /// Adds a waiter at the end of a queue.
-    pub(super) fn push(&mut self, leaf: Index, waiter: W, since: Moment, deadline: Moment) -> WaiterKey {
-        let queue = &mut self.queues[usize::from(leaf)];
-        let previous = queue.last;
-        let key = self.slots.insert(Waiting { waiter, leaf, since, deadline, previous, next: None });
-        queue.last = Some(key);
-        queue.len += 1;
-        match previous {
-            Some(previous) => self.slots.get_mut(previous).into_iter().for_each(|waiting| waiting.next = Some(key)),
-            None => queue.first = Some(key),
+    /// The waiters of the flow that a waiter is of, itself among them.
+    pub(super) fn len_of_flow(&self, key: WaiterKey) -> u32 {
+        let queue = self.slots.get(key.0).and_then(|waiting| self.queues.get(waiting.queue));
+        queue.map_or(0, |queue| queue.len)
+    }
+
+    /// Puts a waiter at the end of the queue of its flow.
+    pub(super) fn push(&mut self, leaf: Index, waiter: W, since: Moment) -> WaiterKey {
+        let (flow, queues) = (waiter.flow(), &mut self.queues);
+        let turns = &mut self.leaves[usize::from(leaf)].turns;
+        let known = turns.iter().copied().find(|queue| queues.get(*queue).is_some_and(|queue| queue.flow == flow));
+        let previous = known.and_then(|queue| queues.get(queue)).map(|queue| queue.last);
+        let slots = &mut self.slots;
+        let key = slots.insert_with(|key| {
+            let queue = known.unwrap_or_else(|| {
+                let queue = queues.insert(Queue { flow, first: key, last: key, len: 0 });
+                turns.push_back(queue);
+                queue
+            });
+            if let Some(queue) = queues.get_mut(queue) {
+                (queue.last, queue.len) = (key, queue.len + 1);
+            }
+            Waiting { waiter, leaf, since, queue, previous, next: None }
+        });
+        if let Some(before) = previous.and_then(|previous| self.slots.get_mut(previous)) {
+            before.next = Some(key);
         }
+        self.leaves[usize::from(leaf)].len += 1;
         WaiterKey(key)
     }
 
-    /// The first waiter of a queue.
-    pub(super) fn first(&self, leaf: Index) -> Option<(WaiterKey, Moment)> {
-        let key = self.queues[usize::from(leaf)].first?;
-        self.slots.get(key).map(|waiting| (WaiterKey(key), waiting.deadline))
+    /// The waiter of a leaf that is next.
+    pub(super) fn first(&self, leaf: Index) -> Option<WaiterKey> {
+        let turns = &self.leaves[usize::from(leaf)].turns;
+        let mut firsts = turns.iter().take(COMPARED).filter_map(|queue| Some(self.queues.get(*queue)?.first));
+        let first = match turns.len() {
+            0 | 1 => firsts.next(),
+            _ => firsts.min_by_key(|first| self.slots.get(*first).map(|waiting| waiting.waiter.held())),
+        };
+        first.map(WaiterKey)
+    }
+
+    /// Takes a waiter out that has got its token: its flow has had its turn.
+    pub(super) fn serve(&mut self, key: WaiterKey) -> Option<Waiting<W>> {
+        let waiting = self.remove(key)?;
+        let turns = &mut self.leaves[usize::from(waiting.leaf)].turns;
+        if let Some(place) = turns.iter().take(COMPARED).position(|queue| *queue == waiting.queue) {
+            turns.remove(place);
+            turns.push_back(waiting.queue);
+        }
+        Some(waiting)
     }
 
     /// Removes a waiter from any position of its queue.
     pub(super) fn remove(&mut self, key: WaiterKey) -> Option<Waiting<W>> {
         let waiting = self.slots.remove(key.0)?;
-        let queue = &mut self.queues[usize::from(waiting.leaf)];
-        queue.len -= 1;
-        match waiting.previous {
-            Some(previous) => self.slots.get_mut(previous).into_iter().for_each(|found| found.next = waiting.next),
-            None => queue.first = waiting.next,
+        if let Some(before) = waiting.previous.and_then(|key| self.slots.get_mut(key)) {
+            before.next = waiting.next;
         }
-        match waiting.next {
-            Some(next) => self.slots.get_mut(next).into_iter().for_each(|found| found.previous = waiting.previous),
-            None => queue.last = waiting.previous,
+        if let Some(behind) = waiting.next.and_then(|key| self.slots.get_mut(key)) {
+            behind.previous = waiting.previous;
+        }
+        let leaf = &mut self.leaves[usize::from(waiting.leaf)];
+        leaf.len -= 1;
+        if let Some(queue) = self.queues.get_mut(waiting.queue) {
+            queue.len -= 1;
+            queue.first = waiting.previous.map_or(waiting.next.unwrap_or(queue.first), |_| queue.first);
+            queue.last = waiting.next.map_or(waiting.previous.unwrap_or(queue.last), |_| queue.last);
+            if queue.len == 0 {
+                self.queues.remove(waiting.queue);
+                leaf.turns.retain(|queue| *queue != waiting.queue);
+            }
         }
         Some(waiting)
     }

@@ -5,6 +5,7 @@ use crate::access_log::Target;
 use crate::admin::{Action, ActionResult, Roster, Sources, purge_by_query, start as start_service};
 use crate::base::clock::Clock;
 use crate::cache::store::Store;
+use crate::cluster::Tenants;
 use crate::config::Settings;
 use crate::directory::redis::purges;
 use crate::directory::{Directory, Ports, Refusal, Source};
@@ -22,6 +23,7 @@ pub(super) fn start(
     directory: &Directory,
     roster: &Arc<Roster>,
     cache: Option<&Arc<Store>>,
+    tenants: Option<&Arc<Tenants>>,
     events: &Sender<Event>,
     clock: Clock,
 ) -> Result<Option<ServiceSender>, Error> {
@@ -44,6 +46,7 @@ pub(super) fn start(
         settings: settings.admin.clone(),
         clock,
         roster: Arc::clone(roster),
+        tenants: tenants.cloned().and_then(Tenants::limited),
         cache: cache.cloned(),
         redis,
         directory: directory.clone(),

@@ -32,6 +32,7 @@ pub use upgrade::{Predecessor, order as order_upgrade};
 use crate::admin::Roster;
 use crate::base::clock::{Clock, Moment};
 use crate::cache::purge::{PurgeMode, Selector};
+use crate::cluster::Tenants;
 use crate::cluster::set_session_secret;
 use crate::config::{Origin, Settings};
 use crate::directory::{Inherited, Membership, Refusal, State};
@@ -229,13 +230,14 @@ impl Supervisor {
         let roster = Arc::new(Roster::new(clock.now()));
         let cache_bytes = Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0);
         let cache = cache_bytes.map(|bytes| disk::store(bytes, settings.supervision.cache_disk.as_ref()));
+        let tenants = settings.tenants.as_ref().map(Tenants::new).map(Arc::new);
         if let Some(store) = cache.clone() {
             // The next cluster of its name may be another application.
             directory.on_cluster_removed(move |name| {
                 store.purge(&Selector::Frontend(name.into()), PurgeMode::Hard);
             });
         }
-        let service = admin::start(settings, &directory, &roster, cache.as_ref(), events, clock)?;
+        let service = admin::start(settings, &directory, &roster, cache.as_ref(), tenants.as_ref(), events, clock)?;
         let certificates = certificates::CertificateManager::new(settings, events, clock)?;
         roster.set_certificates(certificates.list());
         let haproxy = HaproxyManager::new(settings, readings, &directory, events)?;
@@ -249,6 +251,7 @@ impl Supervisor {
             certificates,
             haproxy,
             limiter: settings.max_per_address.map(ConnectionLimiter::new).map(Arc::new),
+            tenants,
             roster,
             cache,
             service,

@@ -79,26 +79,60 @@ impl Batch {
 impl Worker {
     /// Handles an event of the poll, part of it later: a call of [`Worker::finish_batch`] has to follow.
     pub(super) fn take_event(&mut self, event: &Event) {
-        let (kind, word) = Kind::of(event.token());
-        let is_staged = match kind {
-            Kind::Client => self.stage_client(SlotKey::unpack(word), event),
-            Kind::Upstream => self.stage_upstream(SlotKey::unpack(word), event),
-            Kind::Waker | Kind::Listener | Kind::WakeupTimer => false,
+        match Endpoint::of(event) {
+            Some(source) => {
+                self.note_event(source, event);
+                self.take_ready(source, event.is_writable());
+            }
+            None => {
+                if Kind::of(event.token()).0 != Kind::WakeupTimer {
+                    self.finish_batch();
+                }
+                self.handle(event);
+            }
+        }
+    }
+
+    /// Has a connection learn of its event.
+    #[inline]
+    pub(super) fn note_event(&mut self, source: Endpoint, event: &Event) {
+        match source {
+            Endpoint::Client(key) => {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.stream.transport.note(event);
+                }
+            }
+            Endpoint::Upstream(key) => {
+                if let Some(upstream) = self.upstreams.get_mut(key)
+                    && upstream.dial.as_ref().is_none_or(|dial| dial.earlier.is_empty())
+                {
+                    upstream.stream.transport.note(event);
+                }
+            }
+        }
+    }
+
+    /// Serves a connection whose event was noted, part of it later: a call of [`Worker::finish_batch`] has to follow.
+    #[inline]
+    pub(super) fn take_ready(&mut self, source: Endpoint, is_writable: bool) {
+        let is_staged = match source {
+            Endpoint::Client(key) => self.stage_client(key),
+            Endpoint::Upstream(key) => self.stage_upstream(key),
         };
         if !is_staged {
-            if kind != Kind::WakeupTimer {
-                self.finish_batch();
+            self.finish_batch();
+            match source {
+                Endpoint::Client(key) => self.client_ready(key, is_writable),
+                Endpoint::Upstream(key) => self.upstream_ready(key, is_writable),
             }
-            self.handle(event);
         } else if self.batch.arrivals.len() >= MOST || self.batch.used >= ENOUGH_BYTES {
             self.finish_batch();
         }
     }
 
     /// Whether the event of a client was bytes alone, and the bytes were received.
-    fn stage_client(&mut self, key: SlotKey, event: &Event) -> bool {
+    fn stage_client(&mut self, key: SlotKey) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return true };
-        client.stream.transport.note(event);
         if let Some(job) = client.job {
             return self.stage(job, Endpoint::Client(key));
         }
@@ -120,11 +154,8 @@ impl Worker {
     }
 
     /// The same for a connection to a backend.
-    fn stage_upstream(&mut self, key: SlotKey, event: &Event) -> bool {
+    fn stage_upstream(&mut self, key: SlotKey) -> bool {
         let Some(upstream) = self.upstreams.get_mut(key) else { return true };
-        if upstream.dial.as_ref().is_none_or(|dial| dial.earlier.is_empty()) {
-            upstream.stream.transport.note(event);
-        }
         match upstream.job {
             Some(job) if upstream.dial.is_none() => self.stage(job, Endpoint::Upstream(key)),
             _ => false,

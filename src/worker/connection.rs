@@ -3,6 +3,7 @@
 use super::haproxy::Entry;
 use super::proxy_protocol::HeaderUse;
 use super::read_size::{ClientReadSize, ReadSize};
+use super::token::Kind;
 use crate::base::buffer::{BufferPool, BufferUsage};
 use crate::base::clock::Moment;
 use crate::base::gen_slab::{GenSlab, SlotKey};
@@ -16,6 +17,7 @@ use crate::net::tls::TlsClientTarget;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_protocol::ProxyAddresses;
+use mio::event::Event;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -238,6 +240,16 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
+    /// The connection that an event is of, if it is of one.
+    #[inline]
+    pub(super) fn of(event: &Event) -> Option<Self> {
+        match Kind::of(event.token()) {
+            (Kind::Client, word) => Some(Self::Client(SlotKey::unpack(word))),
+            (Kind::Upstream, word) => Some(Self::Upstream(SlotKey::unpack(word))),
+            (Kind::Waker | Kind::Listener | Kind::WakeupTimer, _) => None,
+        }
+    }
+
     pub(super) fn side(self) -> Side {
         match self {
             Self::Client(_) => Side::Client,

@@ -164,7 +164,9 @@ impl Worker {
     /// Finishes an exchange: its log line, its buffers, its client.
     fn finish(&mut self, job_key: SlotKey, connection: Disposition) {
         self.release(job_key, false);
+        let tenant = self.tenant_of_exchange(job_key);
         let Some(mut job) = self.jobs.remove(job_key) else { return };
+        self.note_tenant(job.client, tenant);
         self.record(&job);
         if let Some(rules) = job.exchange.take_rules() {
             self.core.rules.take_back(rules);

@@ -152,7 +152,9 @@ impl Worker {
 
     /// Accepts some pending connections of a listener. Returns whether there may be more.
     pub(super) fn accept_some(&mut self, listener: usize) -> bool {
-        (0..MOST_AT_ONCE).all(|_| self.accept_one(listener))
+        // Requests of new clients are read at once, and belong to no tenant yet.
+        let most = if self.tenants.is_some() { 1 } else { MOST_AT_ONCE };
+        (0..most).all(|_| self.accept_one(listener))
     }
 
     /// Accepts the next pending connection of a listener. Returns whether there may be another.

@@ -21,6 +21,7 @@ mod departure;
 mod drain;
 mod effects;
 mod failure_log;
+mod fair_turns;
 mod fills;
 mod handoff;
 mod haproxy;
@@ -39,6 +40,7 @@ mod request_mail;
 mod routes;
 mod service;
 mod stats;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod tls_handshakes;
@@ -54,7 +56,7 @@ use crate::base::gen_slab::{GenSlab, SlotKey};
 use crate::base::throttle::Throttle;
 use crate::base::wheel::{Owners, Timer, Wheel};
 use crate::cache::store::Store;
-use crate::cluster::{BackendId, Route};
+use crate::cluster::{BackendId, Route, Tenants};
 use crate::directory::{Directory, RouteEvent, SubscriberId};
 use crate::exchange::{self, Input, Side, WorkerContext};
 use crate::net::connection_limiter::ConnectionLimiter;
@@ -162,6 +164,8 @@ pub struct WorkerConfig {
     pub counters: Arc<Counters>,
     /// The reports for the supervisor.
     pub stats: Arc<WorkerStats>,
+    /// The tenants of all workers; `None` where connections are served as they come.
+    pub tenants: Option<Arc<Tenants>>,
     /// The object cache of all workers.
     pub cache: Option<Arc<Store>>,
     /// The queue of requests for this node; `None` if this node accepts none.
@@ -243,6 +247,7 @@ pub struct Worker {
     stats: Arc<WorkerStats>,
     turns: stats::Turns,
     tunnel_drain: tunnel_drain::TunnelDrain,
+    tenants: Option<tenants::TenantTurns>,
     /// Set by the order to end.
     drain: Option<drain::Drain>,
 }
@@ -352,8 +357,10 @@ impl Worker {
             stats: config.stats,
             turns: stats::Turns::default(),
             tunnel_drain: tunnel_drain::TunnelDrain::default(),
+            tenants: config.tenants.clone().map(tenants::TenantTurns::new),
             drain: None,
         };
+        worker.core.tenants = config.tenants.and_then(Tenants::limited);
         worker.open_listeners(config.listeners)?;
         Ok((worker, commands_sender))
     }
@@ -380,7 +387,7 @@ impl Worker {
         let wake_at = self.wake_at();
         self.turns.count(self.core.now, self.clock.now());
         // Deferred work does not wait for an event, nor does work that is due.
-        let is_free = self.deferred.is_empty() && wake_at > self.core.now;
+        let is_free = self.deferred.is_empty() && wake_at > self.core.now && !self.has_turns();
         if is_free {
             self.wakeup_timer.arm(wake_at, self.core.now)?;
         }
@@ -389,10 +396,7 @@ impl Worker {
             _ => {}
         }
         self.core.now = self.clock.now();
-        for event in &*events {
-            self.take_event(event);
-        }
-        self.finish_batch();
+        self.take_events(events);
         // A deadline set in this turn is looked at in the next one.
         if self.core.now >= wake_at {
             self.keep_time();
@@ -434,8 +438,7 @@ impl Worker {
         match Kind::of(event.token()) {
             (Kind::Waker, _) => self.read_mail(),
             (Kind::Listener, listener) => self.accept(usize::try_from(listener).unwrap_or(usize::MAX)),
-            (Kind::Client, word) => self.client_ready(SlotKey::unpack(word), event),
-            (Kind::Upstream, word) => self.upstream_ready(SlotKey::unpack(word), event),
+            (Kind::Client | Kind::Upstream, _) => self.take_event(event),
             // This event only wakes the worker.
             (Kind::WakeupTimer, _) => self.wakeup_timer.acknowledge(),
         }
@@ -458,8 +461,12 @@ impl Worker {
     /// Does the deferred work; work that it defers waits for the next turn, so that no connection waits for long.
     fn catch_up(&mut self) {
         let put_off = self.deferred.len();
+        let has_turns = self.tenants.is_some() && (put_off > 1 || self.has_turns());
         for place in 0..put_off {
             let Some(deferred) = self.deferred.get(place).copied() else { break };
+            if has_turns && self.queue_deferred(deferred) {
+                continue;
+            }
             match deferred {
                 Deferred::Pump(job, side) => self.pump(job, side),
                 Deferred::ReadRequest(client) => self.try_start_request(client),

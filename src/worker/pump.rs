@@ -12,7 +12,6 @@ use crate::exchange::drive::{self, Driver};
 use crate::exchange::{Effect, Exchange, Flushed, Input, Output, Side, WorkerContext};
 use crate::net::transport::Received;
 use crate::wire::is_blank;
-use mio::event::Event;
 
 /// A worker that drives one of its exchanges.
 struct JobDriver<'w> {
@@ -49,17 +48,17 @@ impl Driver for JobDriver<'_> {
 
 impl Worker {
     /// Handles a client's event that is not bytes alone. The event is noted already.
-    pub(super) fn client_ready(&mut self, key: SlotKey, event: &Event) {
+    pub(super) fn client_ready(&mut self, key: SlotKey, is_writable: bool) {
         let Some(client) = self.clients.get(key) else { return };
         let Some(job) = client.job else { return self.try_start_request(key) };
-        if event.is_writable() {
+        if is_writable {
             self.resume(job, Side::Client);
         }
         self.pump(job, Side::Client);
     }
 
     /// The same, for a connection to a backend.
-    pub(super) fn upstream_ready(&mut self, key: SlotKey, event: &Event) {
+    pub(super) fn upstream_ready(&mut self, key: SlotKey, is_writable: bool) {
         if self.upstreams.get(key).is_some_and(|upstream| upstream.dial.is_some()) {
             self.dial_progress(key);
         }
@@ -68,7 +67,7 @@ impl Worker {
         match job {
             None if upstream.stream.transport.is_readable() => self.check_idle(key),
             Some(job) if is_open && self.jobs.get(job).is_some_and(|job| job.is_tied_to(Endpoint::Upstream(key))) => {
-                if event.is_writable() {
+                if is_writable {
                     self.resume(job, Side::Upstream);
                 }
                 self.pump(job, Side::Upstream);

@@ -155,8 +155,9 @@ mod tests {
     use super::*;
     use crate::base::clock::Moment;
     use crate::cluster::{
-        Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Joined, Options, Permit, Route, Waiter,
+        Backend, BackendId, BackendUrl, Cluster, ClusterSpec, Joined, Options, Permit, Route, TokenRequest, Waiter,
     };
+    use crate::shaper::BucketId;
     use mio::{Poll, Token};
 
     fn mailbox() -> (Poll, RequestMailbox) {
@@ -205,5 +206,51 @@ mod tests {
         join(&stuck, 5);
         drop(granted);
         assert!(receives(&stuck).is_some(), "it makes progress again");
+    }
+
+    fn joins_bucket(cluster: &Cluster, mail: &Arc<RequestMail>, exchange: u64) {
+        let sink = Arc::clone(mail) as Arc<dyn GrantSink>;
+        let request = TokenRequest { sink, exchange, bucket: BucketId::UNCLASSIFIED };
+        let joined = cluster.join_bucket(request, Moment::ZERO);
+        assert!(matches!(joined, Joined::WaitingForToken { .. }), "{joined:?}");
+    }
+
+    #[test]
+    fn a_token_that_a_lost_worker_has_not_read_goes_to_the_next_request() {
+        let url = BackendUrl::parse("http://10.0.0.1#capacity=1").expect("a good URL");
+        let (options, errors) = Options::read([("buckets", r#"{"a": "50 %"}"#)], &Options::default());
+        assert!(errors.is_empty(), "{errors:?}");
+        let options = Arc::new(options);
+        for has_crashed in [false, true] {
+            let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
+            let spec = ClusterSpec { key: "a", id: "x", entries: vec![(&url, backend)], options: &options };
+            let cluster = Cluster::edit(None, spec, Moment::ZERO);
+            let held = cluster.try_token(BucketId::UNCLASSIFIED, Moment::ZERO).expect("a token");
+            let [(_poll, lost), (_other_poll, well)] = [(); 2].map(|()| mailbox());
+            let mail = Arc::clone(&lost.mail);
+            joins_bucket(&cluster, &mail, 1);
+            joins_bucket(&cluster, &well.mail, 2);
+            cluster.give_back_token(held);
+            assert!(well.messages.receive().is_none(), "the token is in the mail of the other one");
+            // One that has crashed is dropped by its thread, one that makes no progress stays.
+            let _lost = match has_crashed {
+                true => {
+                    drop(lost);
+                    None
+                }
+                false => {
+                    mail.give_up();
+                    Some(lost)
+                }
+            };
+            let granted = well.messages.receive().expect("the token that was not read");
+            joins_bucket(&cluster, &mail, 3);
+            joins_bucket(&cluster, &well.mail, 4);
+            drop(granted);
+            let granted = well.messages.receive().expect("the token goes past the lost worker");
+            drop(granted);
+            let held: Vec<_> = cluster.buckets().iter().map(|bucket| (bucket.held, bucket.queued)).collect();
+            assert_eq!(held, [(0, 0), (0, 0)], "crashed: {has_crashed}");
+        }
     }
 }

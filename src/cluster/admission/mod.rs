@@ -17,12 +17,14 @@ mod permit;
 mod queue;
 mod rates;
 mod release;
+mod tenants;
 mod tokens;
 
 pub use clients::ClientSlot;
 pub use permit::{Permit, TakenSlot};
 pub use queue::{GrantSink, Granted, Joined, Notice, Pick, Ticket, View, Waiter};
 pub use rates::Rates;
+pub use tenants::{NodeTicket, TenantKey, TenantSettings, Tenants};
 pub(super) use tokens::Classes;
 pub use tokens::{HeldToken, TokenRequest};
 
@@ -87,6 +89,7 @@ pub struct Admission {
     pub(super) judgement: Judgement,
     /// Limits of requests and bytes a second.
     pub rates: Rates,
+    of_node: tenants::PartOfNode,
 }
 
 impl Cluster {
@@ -256,20 +259,8 @@ impl Admission {
         self.slots.has_apart()
     }
 
-    /// Takes a tunnel, if one is free.
-    fn take_tunnel(&self) -> bool {
-        let limit = self.max_tunnels.load(Ordering::SeqCst);
-        let more = |held: u32| (held < limit).then_some(held + 1);
-        self.tunnels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
     fn give_back(&self, counted: Counted) {
         self.slots.give_back(counted);
-    }
-
-    /// Number of tunnels, over all members.
-    pub fn tunnels(&self) -> u32 {
-        self.tunnels.load(Ordering::Relaxed)
     }
 
     /// Requests that wait for a token or a slot.

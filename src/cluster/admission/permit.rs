@@ -1,6 +1,6 @@
 //! The right to send a request to a member.
 
-use super::Cluster;
+use super::{Admission, Cluster};
 use crate::base::clock::Moment;
 use crate::cluster::demand::{Demand, Obstacle, Turn};
 use crate::cluster::slots::Counted;
@@ -36,6 +36,8 @@ pub struct Permit {
     is_last_resort: bool,
     /// The request's token, if the cluster has buckets.
     token: Option<Token>,
+    /// Its token of this node, where tenants share that.
+    of_node: Option<Token>,
 }
 
 /// The list that the member was chosen from.
@@ -71,7 +73,15 @@ impl Permit {
         }
         let place = u32::try_from(place).unwrap_or(u32::MAX);
         let list = List::OfRoute(route);
-        Some(Self { list, place, in_flight, holds_tunnel: is_tunnel, is_last_resort: false, token: None })
+        Some(Self {
+            list,
+            place,
+            in_flight,
+            holds_tunnel: is_tunnel,
+            is_last_resort: false,
+            token: None,
+            of_node: None,
+        })
     }
 
     /// The permit for a slot of this list.
@@ -90,7 +100,15 @@ impl Permit {
     }
 
     fn new(list: List, TakenSlot { place, counted }: TakenSlot) -> Self {
-        Self { list, place, in_flight: Some(counted), holds_tunnel: false, is_last_resort: false, token: None }
+        Self {
+            list,
+            place,
+            in_flight: Some(counted),
+            holds_tunnel: false,
+            is_last_resort: false,
+            token: None,
+            of_node: None,
+        }
     }
 
     /// The route that the member was chosen from, unless the permit was granted while the request waited.
@@ -105,6 +123,40 @@ impl Permit {
     pub fn attach(&mut self, token: Token) {
         debug_assert!(self.token.is_none(), "a second token");
         self.token = Some(token);
+    }
+
+    /// Takes over a token of this node, which is given back together with the slot.
+    pub(super) fn hold_of_node(&mut self, token: Token) {
+        debug_assert!(self.of_node.is_none(), "a second token of the node");
+        self.of_node = Some(token);
+        self.cluster().admission.of_node.count(true);
+    }
+
+    /// Takes over the token of this node that an earlier permit of the request has, if it has one.
+    pub fn stay_in_node(&mut self, before: &mut Self) {
+        if let Some(token) = before.take_of_node() {
+            self.hold_of_node(token);
+        }
+    }
+
+    /// Whether it has a token of this node.
+    pub(super) fn is_in_node(&self) -> bool {
+        self.of_node.is_some()
+    }
+
+    fn take_of_node(&mut self) -> Option<Token> {
+        let token = self.of_node.take()?;
+        self.cluster().admission.of_node.count(false);
+        Some(token)
+    }
+
+    #[inline(never)]
+    fn leave_node(&mut self, now: Option<Moment>) {
+        if let Some(token) = self.take_of_node()
+            && let Some(tree) = self.cluster().admission.of_node.tree()
+        {
+            tree.give_back(token, now);
+        }
     }
 
     /// Takes the token out again, for the request's next permit.
@@ -151,6 +203,9 @@ impl Permit {
         if self.free_slot() {
             self.cluster().admission.serve_freed(&self.member().state, self.place(), now);
         }
+        if self.of_node.is_some() {
+            self.leave_node(now);
+        }
         // The slot is returned first, so that the request that gets the token finds it.
         if self.token.is_some() {
             self.free_token(now);
@@ -167,6 +222,7 @@ impl Permit {
     /// Returns the slot, and leaves serving the next request to the caller.
     pub(super) fn give_back_silently(mut self) {
         self.free_slot();
+        self.leave_node(None);
         self.free_token(None);
     }
 
@@ -184,5 +240,19 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.end(false, None);
+    }
+}
+
+impl Admission {
+    /// Takes a tunnel, if one is free.
+    fn take_tunnel(&self) -> bool {
+        let limit = self.max_tunnels.load(Ordering::SeqCst);
+        let more = |held: u32| (held < limit).then_some(held + 1);
+        self.tunnels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Number of tunnels, over all members.
+    pub fn tunnels(&self) -> u32 {
+        self.tunnels.load(Ordering::Relaxed)
     }
 }

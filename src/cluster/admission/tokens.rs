@@ -28,7 +28,8 @@ use crate::cluster::attributes::Role;
 use crate::cluster::member::Member;
 use crate::cluster::options::Options;
 use crate::shaper::{
-    self, BucketId, BucketView, Classifier, Departure, QueueLimits, RequestView, Rules, Shaper, Spec, Token, WaiterKey,
+    self, BucketId, BucketView, Classifier, Departure, Flow, QueueLimits, RequestView, Rules, Shaper, Spec, Token,
+    WaiterKey,
 };
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -71,7 +72,7 @@ impl HeldToken {
         self.of(tree)
     }
 
-    fn of(mut self, tree: &Arc<TokenTree>) -> Option<Token> {
+    pub(super) fn of(mut self, tree: &Arc<TokenTree>) -> Option<Token> {
         if Arc::ptr_eq(tree, &self.tree) { self.token.take() } else { None }
     }
 }
@@ -90,6 +91,18 @@ struct TokenWaiter {
     sink: Arc<dyn GrantSink>,
     exchange: u64,
     number: u64,
+    /// Its frontend, where tokens are shared by frontends.
+    frontend: Option<Arc<Admission>>,
+}
+
+impl Flow for TokenWaiter {
+    fn flow(&self) -> u32 {
+        self.frontend.as_ref().map_or(0, |frontend| frontend.of_node.number())
+    }
+
+    fn held(&self) -> u32 {
+        self.frontend.as_ref().map_or(0, |frontend| frontend.of_node.held())
+    }
 }
 
 /// The tree of a cluster. It lives as long as the cluster's [`Admission`].
@@ -119,6 +132,52 @@ impl TokenTree {
         }
     }
 
+    /// A tree of so many tokens that does not change.
+    pub(super) fn of(size: u32, spec: &Spec, queue: QueueLimits) -> Self {
+        Self { shaper: Shaper::new(size, spec, queue), size: Mutex::new(size), ..Self::new(queue) }
+    }
+
+    /// The bucket of a name.
+    pub(super) fn bucket(&self, name: &str) -> Option<BucketId> {
+        self.shaper.bucket(name)
+    }
+
+    /// The state of the buckets: the root first, parents before those in them.
+    pub(super) fn views(&self) -> Vec<BucketView> {
+        self.shaper.snapshot()
+    }
+
+    /// Takes a token, if there is one and no request waits for one. It takes no lock.
+    pub(super) fn try_take(self: &Arc<Self>, bucket: BucketId, now: Moment) -> Option<Token> {
+        let mut undelivered = Vec::new();
+        let token = self.shaper.try_take(bucket, now, |waiter, token| self.send(waiter, token, &mut undelivered));
+        self.pass_on(undelivered, now);
+        token
+    }
+
+    /// Joins the queue of a bucket, or gets a token at once. `frontend` is that of the request, where frontends share a bucket.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        request: TokenRequest,
+        frontend: Option<Arc<Admission>>,
+        now: Moment,
+    ) -> Joined {
+        let number = self.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let TokenRequest { sink, exchange, bucket } = request;
+        let now = self.latest(Some(now));
+        let mut undelivered = Vec::new();
+        let send = |waiter, token| self.send(waiter, token, &mut undelivered);
+        let admitted = self.shaper.admit(bucket, TokenWaiter { sink, exchange, number, frontend }, now, send);
+        self.pass_on(undelivered, now);
+        match admitted {
+            shaper::Admission::Token(token) => Joined::Token(self.held(token)),
+            shaper::Admission::Queued { key, deadline } => {
+                Joined::WaitingForToken { ticket: Ticket { number, key: Some(key) }, until: deadline }
+            }
+            shaper::Admission::QueueFull => Joined::Refused,
+        }
+    }
+
     /// Returns a token; the next waiter gets it.
     pub(super) fn give_back(self: &Arc<Self>, token: Token, now: Option<Moment>) {
         let now = self.latest(now);
@@ -137,7 +196,7 @@ impl TokenTree {
         self.shaper.cancel(key, cause).is_some()
     }
 
-    fn held(self: &Arc<Self>, token: Token) -> HeldToken {
+    pub(super) fn held(self: &Arc<Self>, token: Token) -> HeldToken {
         HeldToken { tree: Arc::clone(self), token: Some(token) }
     }
 
@@ -248,6 +307,15 @@ impl Admission {
         (Some(Classes { tree: Arc::clone(tree), classifier, has_twins }), problem)
     }
 
+    /// Counts a request that had to ask for a token.
+    pub(super) fn count_joined(&self, joined: &Joined) {
+        match joined {
+            Joined::WaitingForToken { .. } => _ = self.queued.fetch_add(1, Ordering::Relaxed),
+            Joined::Refused => _ = self.dropped.fetch_add(1, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
     /// Computes the number of tokens from the newest list.
     pub(in crate::cluster) fn update_root(&self, now: Moment) {
         let Some(tree) = self.tree.get() else { return };
@@ -317,11 +385,7 @@ impl Cluster {
     /// Takes a token, if one is free and no request waits for one. It takes no lock. The caller passes it to a permit
     /// ([`Permit::attach`]) or returns it.
     pub fn try_token(&self, bucket: BucketId, now: Moment) -> Option<Token> {
-        let tree = &self.classes.as_ref()?.tree;
-        let mut undelivered = Vec::new();
-        let token = tree.shaper.try_take(bucket, now, |waiter, token| tree.send(waiter, token, &mut undelivered));
-        tree.pass_on(undelivered, now);
-        token
+        self.classes.as_ref()?.tree.try_take(bucket, now)
     }
 
     /// A token that is returned when dropped.
@@ -345,24 +409,9 @@ impl Cluster {
         let admission = &self.admission;
         admission.update_old_root(now);
         let Some(Classes { tree, .. }) = &self.classes else { return Joined::Refused };
-        let number = tree.next_ticket.fetch_add(1, Ordering::Relaxed);
-        let TokenRequest { sink, exchange, bucket } = request;
-        let now = tree.latest(Some(now));
-        let mut undelivered = Vec::new();
-        let send = |waiter, token| tree.send(waiter, token, &mut undelivered);
-        let admitted = tree.shaper.admit(bucket, TokenWaiter { sink, exchange, number }, now, send);
-        tree.pass_on(undelivered, now);
-        match admitted {
-            shaper::Admission::Token(token) => Joined::Token(tree.held(token)),
-            shaper::Admission::Queued { key, deadline } => {
-                admission.queued.fetch_add(1, Ordering::Relaxed);
-                Joined::WaitingForToken { ticket: Ticket { number, key: Some(key) }, until: deadline }
-            }
-            shaper::Admission::QueueFull => {
-                admission.dropped.fetch_add(1, Ordering::Relaxed);
-                Joined::Refused
-            }
-        }
+        let joined = tree.join(request, None, now);
+        admission.count_joined(&joined);
+        joined
     }
 
     /// The number of requests that may be in flight now; no limit if the list has no buckets.

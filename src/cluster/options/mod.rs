@@ -32,7 +32,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use values::{
     BYTE_RATE, BYTES, CLIENT_RATE, COUNT, FLAG, HEALTH_MODE, HOST, LIMIT, ON_CLIENT_ABORT, PATH, PERCENT, POSITIVE,
-    PROBE_METHOD, STATUS_SET, TEXT, TIME, TIME_OR_ZERO, TOKEN,
+    PROBE_METHOD, STATUS_SET, TENANT, TEXT, TIME, TIME_OR_ZERO, TOKEN,
 };
 
 /// Options of a frontend. `None` applies the node's own setting.
@@ -64,6 +64,8 @@ pub struct Options {
     pub backend_header: Option<Box<str>>,
     /// The cookie by which clients in trusted networks name the backend.
     pub backend_cookie: Option<Box<str>>,
+    /// The name of its tenant.
+    pub tenant: Option<Box<str>>,
     /// Limit of requests in flight over all members and cores.
     pub max_requests: Option<NonZeroU32>,
     /// Limit of requests in flight and tunnels of one client over all members and cores.
@@ -269,6 +271,7 @@ definitions! {
     "sticky.cookie", sticky_cookie, TOKEN, "", "The name of the cookie that keeps a client at its backend";
     "backend.header", backend_header, TOKEN, "", "The header by which clients in trusted networks name the backend";
     "backend.cookie", backend_cookie, TOKEN, "", "The cookie by which clients in trusted networks name the backend";
+    "tenant", tenant, TENANT, "", "The tenant that it belongs to, one of `server.tenants.buckets`: [between tenants](shaper.md#between-tenants-of-a-node)";
     "maxRequests", max_requests, LIMIT, "0", "Requests in flight over all backends; 0 for any number";
     "maxRequestsPerClient", max_requests_per_client, LIMIT, "0", "Requests and tunnels of one client address, over all backends; the next one gets a 429, 0 for any number";
     "maxTunnels", max_tunnels, LIMIT, "0", "Tunnels over all backends; 0 for any number";

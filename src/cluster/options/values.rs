@@ -110,6 +110,15 @@ pub(in crate::cluster) const HOST: Kind<Box<str>> = Kind {
     read: |text| (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into()),
 };
 
+/// The name of a bucket.
+pub(super) const TENANT: Kind<Box<str>> = Kind {
+    expected: "the name of a tenant: 1 to 64 visible ASCII characters",
+    read: |text| {
+        let is_name = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_name.then(|| text.into())
+    },
+};
+
 pub(super) const TEXT: Kind<Box<str>> = Kind { expected: "a text", read: |text| Some(text.into()) };
 
 /// A whole number of at most `most`, in digits alone.

@@ -53,6 +53,11 @@ fn wrong_times() {
 #[test]
 fn wrong_limits() {
     check_server(vec![
+        (
+            json!({"tenants": {"buckets": {"gold": "20..5 %"}}}),
+            "server.tenants.buckets[\"gold\"]: found \"20..5 %\", the ceil is over 100 %, below the rate, or nothing: write \
+             the smaller number first, expected a tree of shares, as in {\"gold\": \"20..80 %\"}",
+        ),
         (json!({"maxSockets": 0}), "server.maxSockets: found 0, expected a whole number from 1 to 65535"),
         (json!({"maxQueue": -1}), "server.maxQueue: found -1, expected a whole number from 0 to 1000000"),
         (

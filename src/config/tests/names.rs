@@ -192,8 +192,17 @@ fn the_table_of_settings_has_every_setting_and_no_other() {
     let report = Report::default();
     assert!(read(&Section::root(&value, &report), Path::new(""), &Overrides::default()).is_some());
     let is_section = |path: &String| {
-        ["server", "server.cacheDisk", "server.lruCache", "server.backendTls", "http", "https", "admin"]
-            .contains(&path.as_str())
+        [
+            "server",
+            "server.cacheDisk",
+            "server.lruCache",
+            "server.tenants",
+            "server.backendTls",
+            "http",
+            "https",
+            "admin",
+        ]
+        .contains(&path.as_str())
     };
     let mut known = report.current_settings();
     known.retain(|path| !is_section(path));

@@ -3,12 +3,15 @@
 use super::*;
 use crate::base::clock::Moment;
 use crate::base::node_mark::node_mark;
+use crate::cluster::TenantSettings;
 use crate::health;
+use crate::shaper::{QueueLimits, Spec};
 use crate::wire::forwarded;
 use crate::wire::limits::Limits;
 use crate::worker::HeaderUse;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 const fn seconds(seconds: u64) -> Duration {
@@ -92,6 +95,7 @@ fn defaults() -> Settings {
         access_log_format: access_log::Format::Hipache,
         access_log_sample: 1,
         max_per_address: None,
+        tenants: None,
         cookie_secret: None,
         worker: worker_defaults(),
         debug: false,
@@ -231,6 +235,14 @@ fn limits() {
         (json!({"maxRequestsPerConnection": 9}), |all| all.worker.max_requests = NonZeroU32::new(9)),
         (json!({"maxConnectionsPerAddress": 0}), |_| {}),
         (json!({"cookieSecret": "geheim"}), |all| all.cookie_secret = Some("geheim".into())),
+        (json!({"tenants": {"enabled": false, "requests": 7}}), |_| {}),
+        (json!({"tenants": {"enabled": true, "requests": 7, "buckets": {"a": "5 %"}, "queueLimit": 3}}), |all| {
+            all.tenants = Some(TenantSettings {
+                requests: NonZeroU32::new(7),
+                buckets: Arc::new(Spec::parse(r#"{"a": "5 %"}"#).expect("shares")),
+                queue: QueueLimits { limit: 3, timeout: Duration::from_secs(30) },
+            });
+        }),
         (json!({"maxConnectionsPerAddress": 9}), |all| all.max_per_address = NonZeroU32::new(9)),
         (json!({"workers": 2}), |all| all.workers = Some(2)),
     ]);

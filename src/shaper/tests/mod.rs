@@ -2,6 +2,7 @@
 
 mod classify;
 mod edits;
+mod flows;
 mod gradient;
 mod option;
 mod queues;
@@ -10,12 +11,16 @@ mod simulation;
 mod threads;
 mod x0;
 
-use super::{Admission, BucketView, QueueLimits, Shaper, Spec, Token};
+use super::{Admission, BucketView, Flow, QueueLimits, Shaper, Spec, Token};
 use crate::base::clock::Moment;
 use std::time::Duration;
 
 /// x0's fixture.
 const FIXTURE: &str = r#"{"vip": "10..30 %", "main": {"share": "50..70 %", "buckets": {"upload": "50 %"}}}"#;
+
+impl Flow for () {}
+impl Flow for usize {}
+impl Flow for (usize, u64) {}
 
 /// Long queues with a timeout of a minute.
 const QUEUE: QueueLimits = QueueLimits { limit: 1_000, timeout: Duration::from_secs(60) };

@@ -3,7 +3,7 @@
 
 use super::{Bench, FIXTURE, NO_QUEUE, QUEUE};
 use crate::base::clock::Moment;
-use crate::shaper::{Admission, Spec, Token};
+use crate::shaper::{Admission, Departure, Spec, Token};
 use std::time::Duration;
 
 #[test]
@@ -118,13 +118,9 @@ fn a_waiter_is_dropped_when_its_time_has_run_out() {
     let text = r#"{"vip": {"share": "10..30 %", "queueTimeout": 1}, "main": "50..70 %"}"#;
     let bench = Bench::new(10, text, QUEUE);
     let _held: Vec<_> = (0..3).map(|waiter| token(bench.admit("vip", waiter))).collect();
-    bench.enqueue("vip", 7);
-    let second = Moment::ZERO + Duration::from_secs(1);
-    let mut expired = Vec::new();
-    assert_eq!(bench.shaper.expire(Moment::from_micros(999_999), |waiter| expired.push(waiter)), Some(second));
-    assert!(expired.is_empty(), "{expired:?}");
-    assert_eq!(bench.shaper.expire(second, |waiter| expired.push(waiter)), None);
-    assert_eq!(expired, [7]);
+    let Admission::Queued { key, deadline } = bench.admit("vip", 7) else { panic!("there is a token") };
+    assert_eq!(deadline, Moment::ZERO + Duration::from_secs(1));
+    assert_eq!(bench.shaper.cancel(key, Departure::TimedOut), Some(7));
     assert_eq!((bench.view("vip").queued, bench.view("vip").timed_out), (0, 1));
 }
 

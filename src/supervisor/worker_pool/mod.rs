@@ -19,6 +19,7 @@ use crate::admin::{ReplaceCause, Roster, WorkerEntry};
 use crate::base::clock::{Clock, Moment};
 use crate::base::counters::{Counter, Counters};
 use crate::cache::store::Store;
+use crate::cluster::Tenants;
 use crate::config::Settings;
 use crate::directory::Directory;
 use crate::net::connection_limiter::ConnectionLimiter;
@@ -55,6 +56,8 @@ pub(super) struct WorkerDeps {
     pub(super) probes: ProbeThreads,
     /// The limit of connections for each client address.
     pub(super) limiter: Option<Arc<ConnectionLimiter>>,
+    /// The tenants that share this node.
+    pub(super) tenants: Option<Arc<Tenants>>,
     /// The workers in the view of the admin service.
     pub(super) roster: Arc<Roster>,
     /// The object cache of all workers.
@@ -275,6 +278,7 @@ impl WorkerPool {
             pages: Arc::clone(&deps.pages),
             counters: Arc::clone(counters),
             stats: Arc::clone(stats),
+            tenants: deps.tenants.clone(),
             cache: deps.cache.clone(),
             service: deps.service.clone(),
             clock: deps.clock,

@@ -2,6 +2,7 @@
 
 mod api;
 mod limits;
+mod tenants;
 
 use crate::admin::Admin;
 use crate::support::backend::Backend;

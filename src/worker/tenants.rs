@@ -1,0 +1,220 @@
+//! A core that has more to do than it can do at once serves its tenants by turns (`server.tenants`).
+//!
+//! Connections that are ready are sorted by the tenants of their requests, and each tenant has short turns: [`FairTurns`]. A
+//! tenant whose thousand connections are ready at once so does not stand before the one connection of another. As long as few
+//! connections are ready, they are served as they come.
+
+use super::connection::Endpoint;
+use super::fair_turns::FairTurns;
+use super::{Deferred, Worker};
+use crate::base::clock::Moment;
+use crate::base::gen_slab::SlotKey;
+use crate::cluster::{TenantKey, Tenants};
+use mio::Events;
+use mio::event::Event;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The greatest number of ready connections that are served as they come, and the number of a turn.
+const CONNECTIONS: usize = 4;
+
+/// Turns are given for so long, then the poll is asked for what has become ready meanwhile.
+const LOOK_AFTER: Duration = Duration::from_micros(50);
+
+/// The tenants of a core, and their connections that are ready.
+#[derive(Debug)]
+pub(super) struct TenantTurns {
+    tenants: Arc<Tenants>,
+    turns: FairTurns<Endpoint>,
+    /// What is known of connections, by their slots. It is no part of them, as most nodes have no use for it.
+    clients: Vec<Known>,
+    upstreams: Vec<Known>,
+}
+
+/// What is known of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Which connection of the slot is meant.
+    key: u64,
+    /// The tenant of its last request.
+    tenant: TenantKey,
+    waits: WaitsForTurn,
+}
+
+/// Whether a connection that is ready waits for the turn of its tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum WaitsForTurn {
+    #[default]
+    No,
+    /// It waits.
+    Yes,
+    /// It waits, and its socket takes bytes again.
+    Writable,
+}
+
+impl Known {
+    fn nothing_of(key: u64) -> Self {
+        Self { key, tenant: TenantKey::UNKNOWN, waits: WaitsForTurn::No }
+    }
+}
+
+impl TenantTurns {
+    pub(super) fn new(tenants: Arc<Tenants>) -> Self {
+        Self { tenants, turns: FairTurns::default(), clients: Vec::new(), upstreams: Vec::new() }
+    }
+
+    fn known(&mut self, source: Endpoint) -> Option<&mut Known> {
+        let (slots, key) = match source {
+            Endpoint::Client(key) => (&mut self.clients, key.pack()),
+            Endpoint::Upstream(key) => (&mut self.upstreams, key.pack()),
+        };
+        // The low half is the slot.
+        let slot = (key & u64::from(u32::MAX)) as usize;
+        if slot >= slots.len() {
+            slots.resize(slot + 1, Known::nothing_of(0));
+        }
+        let known = slots.get_mut(slot)?;
+        if known.key != key {
+            *known = Known::nothing_of(key);
+        }
+        Some(known)
+    }
+
+    /// The tenant of the last request of a client.
+    fn last_of(&self, client: SlotKey) -> TenantKey {
+        let key = client.pack();
+        let known = self.clients.get((key & u64::from(u32::MAX)) as usize).filter(|known| known.key == key);
+        known.map_or(TenantKey::UNKNOWN, |known| known.tenant)
+    }
+
+    fn weight(&self, key: TenantKey) -> u32 {
+        self.tenants.weight(key, |is_meant| self.turns.count(is_meant))
+    }
+}
+
+impl Worker {
+    /// Whether connections wait for the turns of their tenants.
+    pub(super) fn has_turns(&self) -> bool {
+        self.tenants.as_ref().is_some_and(|tenants| !tenants.turns.is_empty())
+    }
+
+    /// Handles the events of a poll: all of them, or where tenants share the core, as many as have their turn.
+    pub(super) fn take_events(&mut self, events: &Events) {
+        if self.tenants.is_some() && (self.has_turns() || events.iter().nth(CONNECTIONS).is_some()) {
+            return self.take_turns(events);
+        }
+        for event in events {
+            self.take_event(event);
+        }
+        self.finish_batch();
+    }
+
+    #[cold]
+    fn take_turns(&mut self, events: &Events) {
+        for event in events {
+            match Endpoint::of(event) {
+                Some(source) => self.queue_event(source, event),
+                None => self.handle(event),
+            }
+        }
+        self.give_turns();
+    }
+
+    fn queue_event(&mut self, source: Endpoint, event: &Event) {
+        self.note_event(source, event);
+        self.queue_ready(source, event.is_writable());
+    }
+
+    /// Has a connection that is ready wait for the turn of its tenant. It waits once, whatever becomes of it meanwhile.
+    fn queue_ready(&mut self, source: Endpoint, is_writable: bool) {
+        let tenant = self.tenant_of(source);
+        let Some(tenants) = &mut self.tenants else { return };
+        let Some(known) = tenants.known(source) else { return };
+        let waited = known.waits != WaitsForTurn::No;
+        if is_writable || !waited {
+            known.waits = if is_writable { WaitsForTurn::Writable } else { WaitsForTurn::Yes };
+        }
+        if !waited {
+            tenants.turns.push(tenant, source);
+        }
+    }
+
+    /// Has deferred work wait for its tenant, if that is a matter of turns: more to read of a connection.
+    pub(super) fn queue_deferred(&mut self, deferred: Deferred) -> bool {
+        let source = match deferred {
+            Deferred::Pump(job, side) => self.jobs.get(job).and_then(|job| job.endpoint(side)),
+            Deferred::ReadRequest(client) => Some(Endpoint::Client(client)),
+            _ => return false,
+        };
+        if let Some(source) = source {
+            self.queue_ready(source, false);
+        }
+        true
+    }
+
+    /// The tenant of a connection's request, or of its last one.
+    fn tenant_of(&self, source: Endpoint) -> TenantKey {
+        let job = match source {
+            Endpoint::Client(key) => self.clients.get(key).and_then(|client| client.job),
+            Endpoint::Upstream(key) => self.upstreams.get(key).and_then(|upstream| upstream.job),
+        };
+        let client = match source {
+            Endpoint::Client(key) => Some(key),
+            Endpoint::Upstream(_) => job.and_then(|job| self.jobs.get(job)).map(|job| job.client),
+        };
+        let of_last = || Some(self.tenants.as_ref()?.last_of(client?));
+        job.and_then(|job| self.tenant_of_job(job)).or_else(of_last).unwrap_or(TenantKey::UNKNOWN)
+    }
+
+    fn tenant_of_job(&self, job: SlotKey) -> Option<TenantKey> {
+        let route = self.jobs.get(job)?.exchange.route()?;
+        Some(self.tenants.as_ref()?.tenants.key_of(&route.cluster))
+    }
+
+    /// Gives turns to tenants whose connections are ready, until it is time to look for others.
+    pub(super) fn give_turns(&mut self) {
+        let began = self.clock.now();
+        let mut now = began;
+        while now.since(began) < LOOK_AFTER && self.give_turn(&mut now) {}
+    }
+
+    fn give_turn(&mut self, now: &mut Moment) -> bool {
+        let Some(key) = self.tenants.as_mut().and_then(|tenants| tenants.turns.begin_turn()) else { return false };
+        for _ in 0..CONNECTIONS {
+            let Some(tenants) = &mut self.tenants else { break };
+            let Some(source) = tenants.turns.take(key) else { break };
+            // The slot of a connection that was closed meanwhile may be another one's.
+            let is_there = match source {
+                Endpoint::Client(key) => self.clients.get(key).is_some(),
+                Endpoint::Upstream(key) => self.upstreams.get(key).is_some(),
+            };
+            if is_there {
+                let waited = tenants.known(source).map(|known| std::mem::take(&mut known.waits)).unwrap_or_default();
+                self.take_ready(source, waited == WaitsForTurn::Writable);
+            }
+        }
+        self.finish_batch();
+        let ended = self.clock.now();
+        if let Some(tenants) = &mut self.tenants {
+            let weight = tenants.weight(key);
+            let nanos = u64::try_from(ended.since(*now).as_nanos()).unwrap_or(u64::MAX);
+            tenants.turns.end_turn(key, nanos, weight);
+        }
+        *now = ended;
+        true
+    }
+
+    /// Notes the tenant of a client whose request is over.
+    pub(super) fn note_tenant(&mut self, client: SlotKey, of_request: Option<TenantKey>) {
+        let known = self.tenants.as_mut().and_then(|tenants| tenants.known(Endpoint::Client(client)));
+        if let (Some(known), Some(tenant)) = (known, of_request) {
+            known.tenant = tenant;
+        }
+    }
+
+    /// The tenant of a request, where tenants share the core.
+    #[inline]
+    pub(super) fn tenant_of_exchange(&self, job: SlotKey) -> Option<TenantKey> {
+        if self.tenants.is_some() { self.tenant_of_job(job) } else { None }
+    }
+}
