@@ -91,7 +91,7 @@ fn a_changed_file_is_dropped_and_asked_for_again() {
     end_and_restart(&mut proxy, Signal::SIGKILL);
     until("the folder is read", || proxy.stderr().contains("server.cacheDisk: 1 files"));
     expect(&proxy, "/a", "miss");
-    assert!(proxy.stderr().contains("it is not what was written; removed"), "{}", proxy.stderr());
+    until("it is told", || proxy.stderr().contains("it is not what was written; removed"));
     assert_eq!(backend.heads(), 2);
 }
 
