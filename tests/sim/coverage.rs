@@ -40,6 +40,8 @@ const ELSEWHERE: [FailureReason; 30] = [
     FailureReason::ClosedByRule,
     FailureReason::NoBackendRule,
     FailureReason::ClientLimit,
+    FailureReason::ClientRate,
+    FailureReason::FrontendRate,
     FailureReason::MisdirectedRequest,
 ];
 
