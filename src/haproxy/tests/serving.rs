@@ -278,7 +278,7 @@ fn rules_make_no_framing() {
     assert!(served.respond(&mut evaluation, 0).starts_with("HTTP/1.1 418 Teapot; "));
 }
 
-/// What HAProxy 2.6 says to clients with these cookies at 1,700,000,000, of servers with the values `sa`, `sb` and none.
+/// Cookies of servers with the values `sa`, `sb` and none at 1,700,000,000, as HAProxy 2.6's source has them.
 #[test]
 fn cookies_have_dates_and_modes() {
     const NOW: Dice = Dice { unix_seconds: 1_700_000_000, ..DICE };

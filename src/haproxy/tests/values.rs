@@ -1,4 +1,4 @@
-//! Samples, converters, ACLs and formats as HAProxy 2.6 reads them: each row was asked of it.
+//! Samples, converters, ACLs and formats as HAProxy 2.6 reads them: most rows were compared with it.
 
 use super::serving::Served;
 

@@ -65,7 +65,9 @@ fn the_socket_outlives_upgrades_and_is_made_anew_after_a_crash() {
     let successor = upgrade(&mut proxy);
     until("the service is the successor's", || pid_of(&path) == u64::from(successor));
     proxy.signal(Signal::SIGKILL);
-    until("nobody listens any more", || UnixStream::connect(&path).is_err());
+    until("nobody listens any more", || {
+        UnixStream::connect(&path).is_err() && TcpStream::connect(proxy.address).is_err()
+    });
     assert!(path.exists());
     proxy.restart();
     until("the service is back", || UnixStream::connect(&path).is_ok() && pid_of(&path) != u64::from(successor));
