@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The greatest number of variants of one key; a further one replaces the oldest.
-const MOST_VARIANTS: usize = 32;
+pub const MOST_VARIANTS: usize = 32;
 
 /// Number of cells with the time at which a key was last invalidated. Keys that share a cell can only lose a fill to
 /// each other.
@@ -225,6 +225,11 @@ impl Store {
         let object = variants.iter().rev().find(|object| object.variant.is_selected_by(request)).cloned();
         let other = if object.is_none() { variants.last().cloned() } else { None };
         Found { object, other }
+    }
+
+    /// Whether an object of this key is one of those that are meant. That counts as no use of the key.
+    pub fn has(&self, key: &[u8], is_meant: impl Fn(&Object) -> bool) -> bool {
+        self.cache.peek(key).is_some_and(|variants| variants.iter().any(|object| is_meant(object)))
     }
 
     /// Marks the beginning of a fill.

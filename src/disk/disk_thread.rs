@@ -192,7 +192,7 @@ impl DiskThread<'_> {
         let name = FileName::of(tier::hash(key), object);
         match file::write(&self.settings.path, name, key, object) {
             Ok(Some(len)) => {
-                self.index.insert(name, object, len);
+                self.insert(name, object, len);
                 self.tier.set_known(name.key, true);
                 self.tier.counts.written.fetch_add(1, Relaxed);
                 self.make_room();
@@ -210,6 +210,15 @@ impl DiskThread<'_> {
         }
     }
 
+    /// Records a file. A key has as many variants as in memory: a further one replaces the oldest.
+    fn insert(&mut self, name: FileName, object: &Object, len: u64) {
+        self.index.insert(name, object, len);
+        while let Some(oldest) = self.index.surplus(name.key) {
+            self.remove(oldest);
+            self.tier.counts.evicted.fetch_add(1, Relaxed);
+        }
+    }
+
     fn make_room(&mut self) {
         while self.index.bytes() > self.settings.bytes || self.index.memory() > INDEX_BYTES {
             let Some((key, files)) = self.index.pop_oldest() else { return };
@@ -222,6 +231,10 @@ impl DiskThread<'_> {
     /// Puts the objects of a key into the store.
     fn load(&mut self, key: &Arc<[u8]>, settling: Settling) {
         for name in self.index.of_use(tier::hash(key)) {
+            // Requests for one key may wait together: what an earlier load brought is not read again.
+            if self.store.has(key, |object| FileName::of(name.key, object) == name) {
+                continue;
+            }
             match file::read(&name.path(&self.settings.path), key, self.store) {
                 Ok(object) => {
                     let ticket = Ticket::at(self.epoch);
@@ -322,7 +335,7 @@ impl DiskThread<'_> {
             |key: &[u8], object| self.waiting.as_ref().is_some_and(|waiting| waiting.takes(key, object));
         match file::read_head(path) {
             Ok((object, len)) if !is_taken_away(&object.key, object.head()) => {
-                self.index.insert(name, object.head(), len);
+                self.insert(name, object.head(), len);
                 self.tier.set_known(name.key, true);
                 self.make_room();
             }

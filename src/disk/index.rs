@@ -4,6 +4,7 @@
 use super::file::{FileName, taken};
 use crate::cache::object::{Object, Origin};
 use crate::cache::purge::Selector;
+use crate::cache::store::MOST_VARIANTS;
 use lru::LruCache;
 
 /// Approximate memory of a file besides its texts, in bytes.
@@ -72,6 +73,12 @@ impl Index {
         self.files += 1;
         self.memory += entry.memory();
         self.keys.get_or_insert_mut(name.key, Vec::new).push(entry);
+    }
+
+    /// The oldest file of a key that has more than an object may have variants.
+    pub(super) fn surplus(&self, key: u128) -> Option<FileName> {
+        let entries = self.keys.peek(&key).filter(|entries| entries.len() > MOST_VARIANTS)?;
+        entries.first().map(|entry| FileName { key, variant: entry.variant })
     }
 
     /// The files of a key, oldest first. The key becomes the most recently used one.

@@ -325,6 +325,34 @@ fn the_folder_keeps_to_its_size_and_the_oldest_go_first() {
     assert_eq!((count(&smaller, "files"), folder.files().len()), (4, 4));
 }
 
+#[test]
+fn a_key_has_as_many_files_as_variants_in_memory() {
+    let folder = Folder::new("variants");
+    let store = folder.open(64 << 20);
+    put(&store, "other", "en", b"other");
+    (0..100).for_each(|number| put(&store, "h", &format!("l{number}"), b"text"));
+    settle(&store);
+    assert_eq!((count(&store, "files"), folder.files().len()), (33, 33));
+    let new = restart(&folder, &store, 64 << 20);
+    assert_eq!(load(&new, "h", "l99").as_deref(), Some(&b"text"[..]), "the newest");
+    assert_eq!(load(&new, "h", "l0"), None, "the oldest");
+    assert!(load(&new, "other", "en").is_some(), "another key is not evicted");
+}
+
+#[test]
+fn what_an_earlier_load_brought_is_not_read_again() {
+    let folder = Folder::new("together");
+    let old = folder.open(64 << 20);
+    put(&old, "a", "en", b"text");
+    settle(&old);
+    let new = restart(&folder, &old, 64 << 20);
+    assert!(load(&new, "a", "en").is_some());
+    // Read again it would be found out.
+    fs::write(&folder.files()[0], b"other").expect("a file");
+    assert_eq!(load(&new, "a", "en").as_deref(), Some(&b"text"[..]));
+    assert_eq!((count(&new, "hits"), count(&new, "corrupt")), (1, 0));
+}
+
 /// A disk that refuses files: objects are served from memory, and the failure is logged once.
 #[test]
 fn a_disk_that_refuses_a_file_is_left_alone() {

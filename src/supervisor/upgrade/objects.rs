@@ -78,9 +78,10 @@ impl ObjectSender {
     /// Starts the thread once the successor serves.
     pub(super) fn start(self) -> Option<Sending> {
         let Self { store, stream } = self;
-        // What the disk has is the successor's, and what is taken away here is told to it.
-        store.tier().into_iter().for_each(|tier| tier.end());
+        // What the disk has is the successor's, and what is taken away here is told to it: from before this process lets go
+        // of the folder, so that no change falls in between.
         let changes = store.changes();
+        store.tier().into_iter().for_each(|tier| tier.end());
         let own = Arc::clone(&store);
         let run = move || {
             let mut count = 0;
