@@ -66,7 +66,7 @@ fn the_socket_outlives_upgrades_and_is_made_anew_after_a_crash() {
     until("the service is the successor's", || pid_of(&path) == u64::from(successor));
     proxy.signal(Signal::SIGKILL);
     until("nobody listens any more", || {
-        UnixStream::connect(&path).is_err() && TcpStream::connect(proxy.address).is_err()
+        UnixStream::connect(&path).is_err() && TcpStream::connect(proxy.address()).is_err()
     });
     assert!(path.exists());
     proxy.restart();
