@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The reasons that hardly any scenario leads to: their faults are the table's of `tests/wire`, or those of who owns the
 /// exchange; their limits are those of `tests/exchange.rs` and of `limits.rs`, `clients.rs`, `clusters.rs`, `loops.rs`, `tls`,
 /// `haproxy` and `admin` in `tests/e2e`.
-const ELSEWHERE: [FailureReason; 30] = [
+const ELSEWHERE: [FailureReason; 32] = [
     FailureReason::PlainToTls,
     FailureReason::AmbiguousLength,
     FailureReason::UnexpectedBody,
