@@ -4,7 +4,7 @@
 //!
 //! One process owns a folder at a time. At an upgrade the new process waits until the old one has completed its writes.
 //!
-//! * [`file`] – an object as a file, with its checksum.
+//! * [`mod@file`] – an object as a file, with its checksum.
 //! * [`index`] – the index of the files, their order of use, and their selection by purges. Pure.
 //! * [`disk_thread`] – the thread.
 
