@@ -271,6 +271,13 @@ impl BodyBuilder {
         Ok(Self { part: None, chunks, tail, tail_lease, dropped: 0, len: 0, limit, stated, budget: None })
     }
 
+    /// Collects a body of this length, at most `limit` bytes of a budget.
+    pub fn within(len: u64, limit: u64, budget: &Arc<BodyBudget>) -> Result<Self, BodyFault> {
+        let mut builder = Self::new(0, Some(len))?;
+        builder.limit_to(limit, budget)?;
+        Ok(builder)
+    }
+
     /// Collects nothing.
     pub(super) fn empty() -> Self {
         let (chunks, tail, tail_lease) = (VecDeque::new(), Vec::new(), BodyLease::default());

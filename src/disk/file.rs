@@ -134,10 +134,7 @@ pub(super) fn read(path: &Path, key: &[u8], store: &Store) -> Result<Object, Fau
         return Err(Fault::Corrupt);
     }
     let len = object.len;
-    let mut builder = BodyBuilder::new(0, Some(len)).and_then(|mut builder| {
-        builder.limit_to(store.largest(), store.budget())?;
-        Ok(builder)
-    })?;
+    let mut builder = BodyBuilder::within(len, store.largest(), store.budget())?;
     let mut room = vec![0; ROOM];
     let mut left = len;
     while left > 0 {

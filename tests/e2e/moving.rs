@@ -7,7 +7,8 @@ use crate::support::client::{Client, connect_with_window};
 use crate::support::message::How;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::tls::Authority;
-use crate::support::{HOST, PATIENCE, canned, until};
+use crate::support::{HOST, canned, until};
+use crate::upgrade::{open_web_socket, web_socket_echo};
 use serde_json::Value;
 use std::fs;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -88,27 +89,6 @@ fn source(ticks: &Arc<Ticks>) -> Backend {
     })
 }
 
-/// Echoes the messages of WebSocket, in the host `ws`.
-fn echo() -> Backend {
-    Backend::raw(|conn| {
-        let stream = conn.socket().try_clone().expect("a second handle");
-        let Ok(mut socket) = tungstenite::accept(stream) else { return };
-        while let Ok(message) = socket.read() {
-            if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
-                return;
-            }
-        }
-    })
-}
-
-fn web_socket(proxy: &Proxy) -> WebSocket<std::net::TcpStream> {
-    let stream = crate::support::client::connect(proxy.address(), None);
-    stream.set_read_timeout(Some(PATIENCE)).expect("setting the read timeout");
-    let (socket, response) = tungstenite::client("ws://ws/chat", stream).expect("the WebSocket handshake");
-    assert_eq!(response.status().as_u16(), 101);
-    socket
-}
-
 /// A client that has read the head of its response.
 fn begun(mut client: Client, path: &str, version: &str) -> Client {
     client.send(canned::get(HOST, path).replace("HTTP/1.1", version));
@@ -125,10 +105,10 @@ fn has_ended(pid: u32) -> bool {
 #[test]
 fn upgrades_end_no_tunnel_and_no_response() {
     let ticks = Arc::new(Ticks::default());
-    let (source, echo) = (source(&ticks), echo());
+    let (source, echo) = (source(&ticks), web_socket_echo());
     let setup = Setup::for_backends([source.url()]).route("ws", [echo.url()]);
     let mut proxy = replaceable(setup).with_access_log().set("accessLogFormat", "json").start();
-    let mut sockets: Vec<_> = (0..60).map(|_| web_socket(&proxy)).collect();
+    let mut sockets: Vec<_> = (0..60).map(|_| open_web_socket(&proxy, "ws")).collect();
     let mut streams: Vec<_> =
         STREAMS.iter().cycle().take(30).map(|(path, version)| begun(proxy.client(), path, version)).collect();
     let slow = || Client::over(Box::new(connect_with_window(proxy.address(), 8192)));
@@ -205,10 +185,10 @@ fn expect_log(proxy: &Proxy, [source, echo]: &[String; 2]) {
 /// A process that does not take them leaves them where they are, until the end of the time for that.
 #[test]
 fn tunnels_stay_where_the_next_process_does_not_take_them() {
-    let echo = echo();
+    let echo = web_socket_echo();
     let setup = Setup::for_backends([echo.url()]).route("ws", [echo.url()]);
     let mut proxy = replaceable(setup).set("drainTimeout", 3).start();
-    let mut socket = web_socket(&proxy);
+    let mut socket = open_web_socket(&proxy, "ws");
     let script = format!("#!/bin/sh\nunset SLUICE_EXCHANGES\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_sluice"));
     write_program(&proxy.path("sluice"), &script);
     upgrade(&mut proxy);
@@ -221,7 +201,7 @@ fn tunnels_stay_where_the_next_process_does_not_take_them() {
 /// An encrypted tunnel cannot move: its client is told to come again.
 #[test]
 fn encrypted_tunnels_are_told_to_come_again() {
-    let echo = echo();
+    let echo = web_socket_echo();
     let authority = Authority::new();
     let setup = Setup::for_backends([echo.url()]).with_https().certificate(HOST, &authority.issue(&[HOST]));
     let mut proxy = replaceable(setup).set("drainTimeout", 1).start();

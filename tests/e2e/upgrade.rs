@@ -16,7 +16,7 @@ const ASKING: &str = "GET /tunnel HTTP/1.1\r\nHost: www.example.com\r\nConnectio
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n";
 
 /// A backend that switches to WebSocket and echoes every message.
-fn web_socket_echo() -> Backend {
+pub(crate) fn web_socket_echo() -> Backend {
     Backend::raw(|conn| {
         let stream = conn.socket().try_clone().expect("a second handle");
         let Ok(mut socket) = tungstenite::accept(stream) else { return };
@@ -28,10 +28,11 @@ fn web_socket_echo() -> Backend {
     })
 }
 
-fn open_web_socket(proxy: &Proxy) -> WebSocket<TcpStream> {
+/// A WebSocket over the proxy to this host.
+pub(crate) fn open_web_socket(proxy: &Proxy, host: &str) -> WebSocket<TcpStream> {
     let stream = connect(proxy.address(), None);
     stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("setting the read timeout");
-    let (socket, response) = tungstenite::client(format!("ws://{HOST}/chat"), stream).expect("the WebSocket handshake");
+    let (socket, response) = tungstenite::client(format!("ws://{host}/chat"), stream).expect("the WebSocket handshake");
     assert_eq!(response.status().as_u16(), 101);
     socket
 }
@@ -77,7 +78,7 @@ fn open_tunnel(proxy: &Proxy) -> Client {
 fn web_socket_messages_pass_both_ways() {
     let backend = web_socket_echo();
     let proxy = Setup::for_backends([backend.url()]).start();
-    let mut socket = open_web_socket(&proxy);
+    let mut socket = open_web_socket(&proxy, HOST);
     for length in [0, 1, 125, 126, 65_535, 65_536, 1 << 20] {
         expect_echo(&mut socket, Message::binary(vec![7; length]));
     }
@@ -92,7 +93,7 @@ fn web_socket_messages_pass_both_ways() {
 fn many_tunnels_live_side_by_side() {
     let backend = web_socket_echo();
     let proxy = Setup::for_backends([backend.url()]).set("maxSockets", 2).start();
-    let mut sockets: Vec<_> = (0..100).map(|_| open_web_socket(&proxy)).collect();
+    let mut sockets: Vec<_> = (0..100).map(|_| open_web_socket(&proxy, HOST)).collect();
     for round in 0..3 {
         for (number, socket) in sockets.iter_mut().enumerate() {
             expect_echo(socket, Message::text(format!("{round}/{number}")));

@@ -388,15 +388,19 @@ mod tests {
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    #[test]
-    fn a_port_that_is_late_costs_no_other_cluster_its_own() {
+    fn directory_without_source() -> Directory {
         let settings = Settings {
             source: Source::Nothing,
             dns_refresh: Duration::from_secs(60),
             dns_servers: None,
             state_dir: None,
         };
-        let directory = directory::start(&settings, Clock::new()).expect("a directory");
+        directory::start(&settings, Clock::new()).expect("a directory")
+    }
+
+    #[test]
+    fn a_port_that_is_late_costs_no_other_cluster_its_own() {
+        let directory = directory_without_source();
         let ports = Arc::<FakePorts>::default();
         directory.set_ports(Arc::clone(&ports) as Arc<dyn Ports>);
         let put = |name: &str, text: &str| directory.put_cluster(name, &arguments(text));
@@ -424,13 +428,7 @@ mod tests {
 
     #[test]
     fn buckets_that_find_no_room_beside_those_that_are_leaving_are_refused_and_nothing_changes() {
-        let settings = Settings {
-            source: Source::Nothing,
-            dns_refresh: Duration::from_secs(60),
-            dns_servers: None,
-            state_dir: None,
-        };
-        let directory = directory::start(&settings, Clock::new()).expect("a directory");
+        let directory = directory_without_source();
         let rules = r#"hostname=a.test&classify=[{"bucketFrom": "X-Director-Bucket"}]"#;
         directory.put_cluster("a", &arguments(rules)).expect("a cluster");
         let backend = arguments("hostname=127.0.0.1&port=1&capacity=500");

@@ -227,10 +227,7 @@ fn receive_object(
     room: &mut [u8],
 ) -> io::Result<bool> {
     let len = object.len;
-    let mut builder = BodyBuilder::new(0, Some(len)).and_then(|mut builder| {
-        builder.limit_to(store.largest(), store.budget())?;
-        Ok(builder)
-    });
+    let mut builder = BodyBuilder::within(len, store.largest(), store.budget());
     let mut left = len;
     while left > 0 {
         let part = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
