@@ -3,7 +3,7 @@
 use super::node::{Index, MAX_NODES};
 use crate::base::clock::Moment;
 use crate::base::gen_slab::{GenSlab, SlotKey};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// The flow that a waiter belongs to. Without flows of their own, all requests of a bucket are one.
 pub trait Flow {
@@ -21,7 +21,7 @@ pub trait Flow {
 /// A waiter that is a number is of the one flow.
 impl Flow for u32 {}
 
-/// So many flows, the next ones in turn, are compared by the tokens that they hold.
+/// As many flows at most, the next ones in turn, are compared by the tokens that they hold.
 const COMPARED: usize = 16;
 
 /// The place of a waiter in its queue.
@@ -51,8 +51,28 @@ struct Queue {
 /// The queues of a leaf, the one whose turn it is first.
 #[derive(Debug, Default)]
 struct Leaf {
+    /// Queues that are gone may stand here too, though not at the front: taking each out at once would take a search.
     turns: VecDeque<SlotKey>,
+    of_flow: HashMap<u32, SlotKey>,
     len: u32,
+}
+
+impl Leaf {
+    /// The queues that are compared, with their places.
+    fn compared<'l>(&'l self, queues: &'l GenSlab<Queue>) -> impl Iterator<Item = (usize, SlotKey)> + 'l {
+        let places = self.turns.iter().copied().enumerate().take(COMPARED);
+        places.filter(|(_, queue)| queues.get(*queue).is_some())
+    }
+
+    /// Takes the queues out that are gone: those at the front, and all if they are the greater part.
+    fn tidy(&mut self, queues: &GenSlab<Queue>) {
+        while self.turns.front().is_some_and(|queue| queues.get(*queue).is_none()) {
+            self.turns.pop_front();
+        }
+        if self.turns.len() > 2 * self.of_flow.len() + COMPARED {
+            self.turns.retain(|queue| queues.get(*queue).is_some());
+        }
+    }
 }
 
 /// The waiters of a tree, with a queue for each leaf.
@@ -83,14 +103,15 @@ impl<W: Flow> Waiters<W> {
     /// Puts a waiter at the end of the queue of its flow.
     pub(super) fn push(&mut self, leaf: Index, waiter: W, since: Moment) -> WaiterKey {
         let (flow, queues) = (waiter.flow(), &mut self.queues);
-        let turns = &mut self.leaves[usize::from(leaf)].turns;
-        let known = turns.iter().copied().find(|queue| queues.get(*queue).is_some_and(|queue| queue.flow == flow));
+        let Leaf { turns, of_flow, .. } = &mut self.leaves[usize::from(leaf)];
+        let known = of_flow.get(&flow).copied();
         let previous = known.and_then(|queue| queues.get(queue)).map(|queue| queue.last);
         let slots = &mut self.slots;
         let key = slots.insert_with(|key| {
             let queue = known.unwrap_or_else(|| {
                 let queue = queues.insert(Queue { flow, first: key, last: key, len: 0 });
                 turns.push_back(queue);
+                of_flow.insert(flow, queue);
                 queue
             });
             if let Some(queue) = queues.get_mut(queue) {
@@ -107,9 +128,9 @@ impl<W: Flow> Waiters<W> {
 
     /// The waiter of a leaf that is next.
     pub(super) fn first(&self, leaf: Index) -> Option<WaiterKey> {
-        let turns = &self.leaves[usize::from(leaf)].turns;
-        let mut firsts = turns.iter().take(COMPARED).filter_map(|queue| Some(self.queues.get(*queue)?.first));
-        let first = match turns.len() {
+        let leaf = &self.leaves[usize::from(leaf)];
+        let mut firsts = leaf.compared(&self.queues).filter_map(|(_, queue)| Some(self.queues.get(queue)?.first));
+        let first = match leaf.of_flow.len() {
             0 | 1 => firsts.next(),
             _ => firsts.min_by_key(|first| self.slots.get(*first).map(|waiting| waiting.waiter.held())),
         };
@@ -119,10 +140,12 @@ impl<W: Flow> Waiters<W> {
     /// Takes a waiter out that has got its token: its flow has had its turn.
     pub(super) fn serve(&mut self, key: WaiterKey) -> Option<Waiting<W>> {
         let waiting = self.remove(key)?;
-        let turns = &mut self.leaves[usize::from(waiting.leaf)].turns;
-        if let Some(place) = turns.iter().take(COMPARED).position(|queue| *queue == waiting.queue) {
-            turns.remove(place);
-            turns.push_back(waiting.queue);
+        let leaf = &mut self.leaves[usize::from(waiting.leaf)];
+        let place = leaf.compared(&self.queues).find(|(_, queue)| *queue == waiting.queue).map(|(place, _)| place);
+        if let Some(place) = place {
+            leaf.turns.remove(place);
+            leaf.turns.push_back(waiting.queue);
+            leaf.tidy(&self.queues);
         }
         Some(waiting)
     }
@@ -143,10 +166,50 @@ impl<W: Flow> Waiters<W> {
             queue.first = waiting.previous.map_or(waiting.next.unwrap_or(queue.first), |_| queue.first);
             queue.last = waiting.next.map_or(waiting.previous.unwrap_or(queue.last), |_| queue.last);
             if queue.len == 0 {
+                leaf.of_flow.remove(&queue.flow);
                 self.queues.remove(waiting.queue);
-                leaf.turns.retain(|queue| *queue != waiting.queue);
+                leaf.tidy(&self.queues);
             }
         }
         Some(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Of(u32);
+
+    impl Flow for Of {
+        fn flow(&self) -> u32 {
+            self.0
+        }
+    }
+
+    /// Flows come and go in any order: those that are there keep their turns, and those that are gone take no room.
+    #[test]
+    fn flows_that_are_gone_stand_in_nobodys_way() {
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut waiters = Waiters::new();
+            let mut there: Vec<(u32, WaiterKey)> = Vec::new();
+            for flow in 0..4000 {
+                there.push((flow, waiters.push(0, Of(flow), Moment::ZERO)));
+                while there.len() > 5 && random.u8(..4) != 0 {
+                    let (_, key) = there.swap_remove(random.usize(..there.len()));
+                    waiters.remove(key).expect("a waiter");
+                }
+                let leaf = &waiters.leaves[0];
+                assert_eq!((leaf.len as usize, leaf.of_flow.len()), (there.len(), there.len()), "seed {seed}");
+                assert!(leaf.turns.len() <= 2 * there.len() + COMPARED, "seed {seed}: {} places", leaf.turns.len());
+            }
+            there.sort_by_key(|(flow, _)| *flow);
+            for (flow, _) in there {
+                let first = waiters.first(0).expect("a waiter");
+                assert_eq!(waiters.serve(first).map(|waiting| waiting.waiter.0), Some(flow), "seed {seed}");
+            }
+            assert!(waiters.first(0).is_none() && waiters.leaves[0].turns.is_empty(), "seed {seed}");
+        }
     }
 }

@@ -233,7 +233,7 @@ pub(super) struct ActiveExchange {
 }
 
 /// Owner of a socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Client(SlotKey),
     Upstream(SlotKey),

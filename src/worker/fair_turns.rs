@@ -5,25 +5,29 @@
 //! the tenant that was served last: it gets no credit for its idle time, and waits for one turn of others at most. Nothing is
 //! held back while a core is idle.
 
-use crate::cluster::TenantKey;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::Hash;
 
 /// The time on a tenant's clock of one nanosecond of work at a weight of 1.
 const SCALE: u64 = 1024;
 
-/// Tenants without work that are remembered beside each one with work, before those are forgotten that owe nothing.
-const SPARE: usize = 64;
+/// So many tenants are remembered in any case: only beyond them are those forgotten that owe nothing.
+const REMEMBERED: usize = 64;
 
 /// Work of several tenants.
 #[derive(Debug)]
-pub(super) struct FairTurns<T> {
-    tenants: HashMap<TenantKey, Tenant<T>>,
+pub(super) struct FairTurns<K, T> {
+    tenants: HashMap<K, Tenant<T>>,
     /// The clocks of those with work.
-    ready: BTreeSet<(u64, TenantKey)>,
+    ready: BTreeSet<(u64, K)>,
     /// Where the clock of the tenant stood that was served last.
     now: u64,
     /// The tenant that has its turn.
-    in_turn: Option<TenantKey>,
+    in_turn: Option<K>,
+    counts: fn(K) -> bool,
+    counted: usize,
+    /// With more tenants than this, it is looked for those that owe nothing.
+    forget_beyond: usize,
 }
 
 #[derive(Debug)]
@@ -32,22 +36,32 @@ struct Tenant<T> {
     clock: u64,
 }
 
-impl<T> Default for FairTurns<T> {
-    fn default() -> Self {
-        Self { tenants: HashMap::new(), ready: BTreeSet::new(), now: 0, in_turn: None }
+impl<K: Copy + Ord + Hash, T> FairTurns<K, T> {
+    /// No work. `counts` says which tenants [`FairTurns::counted`] is about.
+    pub(super) fn new(counts: fn(K) -> bool) -> Self {
+        Self {
+            tenants: HashMap::new(),
+            ready: BTreeSet::new(),
+            now: 0,
+            in_turn: None,
+            counts,
+            counted: 0,
+            forget_beyond: REMEMBERED,
+        }
     }
-}
 
-impl<T> FairTurns<T> {
     /// Whether no tenant has work.
     pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty()
     }
 
     /// Adds work of a tenant, behind what it has.
-    pub(super) fn push(&mut self, key: TenantKey, work: T) {
-        let now = self.now;
-        let tenant = self.tenants.entry(key).or_insert_with(|| Tenant { work: VecDeque::new(), clock: now });
+    pub(super) fn push(&mut self, key: K, work: T) {
+        let (now, counts, counted) = (self.now, self.counts, &mut self.counted);
+        let tenant = self.tenants.entry(key).or_insert_with(|| {
+            *counted += usize::from(counts(key));
+            Tenant { work: VecDeque::new(), clock: now }
+        });
         if tenant.work.is_empty() && self.in_turn != Some(key) {
             tenant.clock = tenant.clock.max(now);
             self.ready.insert((tenant.clock, key));
@@ -56,19 +70,19 @@ impl<T> FairTurns<T> {
     }
 
     /// The tenant whose turn it is. [`FairTurns::end_turn`] has to follow.
-    pub(super) fn begin_turn(&mut self) -> Option<TenantKey> {
+    pub(super) fn begin_turn(&mut self) -> Option<K> {
         let (clock, key) = self.ready.pop_first()?;
         (self.now, self.in_turn) = (clock, Some(key));
         Some(key)
     }
 
     /// The next work of a tenant that has its turn.
-    pub(super) fn take(&mut self, key: TenantKey) -> Option<T> {
+    pub(super) fn take(&mut self, key: K) -> Option<T> {
         self.tenants.get_mut(&key)?.work.pop_front()
     }
 
     /// Ends the turn of a tenant, in which it was served for so many nanoseconds.
-    pub(super) fn end_turn(&mut self, key: TenantKey, nanos: u64, weight: u32) {
+    pub(super) fn end_turn(&mut self, key: K, nanos: u64, weight: u32) {
         self.in_turn = None;
         let Some(tenant) = self.tenants.get_mut(&key) else { return };
         // A turn is never free: otherwise one that is shorter than the clock's step would go on and on.
@@ -80,16 +94,25 @@ impl<T> FairTurns<T> {
         if self.ready.is_empty() {
             // The core is idle: what a tenant has used beyond its share was nobody's.
             self.tenants.clear();
-            self.now = 0;
-        } else if self.tenants.len() > 2 * self.ready.len() + SPARE {
-            let now = self.now;
-            self.tenants.retain(|_, tenant| !tenant.work.is_empty() || tenant.clock > now);
+            (self.now, self.counted, self.forget_beyond) = (0, 0, REMEMBERED);
+        } else if self.tenants.len() > self.forget_beyond {
+            self.forget();
         }
     }
 
-    /// Tenants that are remembered and fulfil a condition.
-    pub(super) fn count(&self, is_meant: impl Fn(TenantKey) -> bool) -> usize {
-        self.tenants.keys().filter(|key| is_meant(**key)).count()
+    /// Forgets the tenants that have no work and owe nothing. The next time is when there are twice as many as are left, so it
+    /// costs each turn the same, however many tenants there are.
+    #[cold]
+    fn forget(&mut self) {
+        let (now, counts) = (self.now, self.counts);
+        self.tenants.retain(|_, tenant| !tenant.work.is_empty() || tenant.clock > now);
+        self.counted = self.tenants.keys().filter(|key| counts(**key)).count();
+        self.forget_beyond = REMEMBERED.max(2 * self.tenants.len());
+    }
+
+    /// The number of remembered tenants that count.
+    pub(super) fn counted(&self) -> usize {
+        self.counted
     }
 }
 
@@ -103,7 +126,11 @@ mod tests {
     }
 
     /// Gives a turn of up to `most` items, each of which takes so long; returns whose turn it was.
-    fn turn(turns: &mut FairTurns<u64>, most: usize, weight: impl Fn(TenantKey) -> u32) -> Option<(TenantKey, u64)> {
+    fn turn(
+        turns: &mut FairTurns<TenantKey, u64>,
+        most: usize,
+        weight: impl Fn(TenantKey) -> u32,
+    ) -> Option<(TenantKey, u64)> {
         let tenant = turns.begin_turn()?;
         let nanos = (0..most).map_while(|_| turns.take(tenant)).sum();
         turns.end_turn(tenant, nanos, weight(tenant));
@@ -112,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_thousand_of_one_tenant_stand_before_no_other() {
-        let mut turns = FairTurns::default();
+        let mut turns = FairTurns::new(|_| true);
         (0..1000).for_each(|_| turns.push(key(1), 10));
         let first = turn(&mut turns, 4, |_| 1);
         assert_eq!(first, Some((key(1), 40)));
@@ -126,7 +153,7 @@ mod tests {
 
     #[test]
     fn idle_time_is_no_credit() {
-        let mut turns = FairTurns::default();
+        let mut turns = FairTurns::new(|_| true);
         (0..1000).for_each(|_| turns.push(key(1), 10));
         (0..100).for_each(|_| _ = turn(&mut turns, 1, |_| 1));
         (0..100).for_each(|_| turns.push(key(2), 10));
@@ -136,7 +163,7 @@ mod tests {
 
     #[test]
     fn an_idle_core_remembers_nothing_and_work_in_a_turn_is_kept() {
-        let mut turns = FairTurns::default();
+        let mut turns = FairTurns::new(|_| true);
         turns.push(key(1), 1_000_000);
         let tenant = turns.begin_turn().expect("a tenant");
         turns.take(tenant);
@@ -148,12 +175,12 @@ mod tests {
 
     #[test]
     fn tenants_that_owe_nothing_are_forgotten_while_others_work() {
-        let mut turns = FairTurns::default();
+        let mut turns = FairTurns::new(|_| true);
         (0..100_000).for_each(|_| turns.push(key(0), 1));
         for tenant in 1..20_000 {
             turns.push(key(tenant), 1);
             (0..2).for_each(|_| _ = turn(&mut turns, 1, |_| 1));
-            assert!(turns.tenants.len() <= 2 * 3 + SPARE, "{} tenants are remembered", turns.tenants.len());
+            assert!(turns.tenants.len() <= REMEMBERED + 1, "{} tenants are remembered", turns.tenants.len());
         }
     }
 
@@ -165,7 +192,7 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let weights: Vec<u32> = (0..random.usize(2..6)).map(|_| random.u32(1..20)).collect();
             let costs: Vec<u64> = weights.iter().map(|_| random.u64(1_000..100_000)).collect();
-            let mut turns = FairTurns::default();
+            let mut turns = FairTurns::new(|_| true);
             let mut used = vec![0_u64; weights.len()];
             for _ in 0..20_000 {
                 for (place, cost) in costs.iter().enumerate() {

@@ -450,6 +450,12 @@ impl Worker {
         let mut owners = TimerOwners { clients: &mut self.clients, upstreams: &mut self.upstreams };
         self.timers.advance(self.core.now, &mut due, &mut owners);
         for owner in due.drain(..) {
+            self.serve_before_deadline(owner);
+            let mut owners = TimerOwners { clients: &mut self.clients, upstreams: &mut self.upstreams };
+            // The wheel has cleared the deadline. If there is one again, it came from what was handled since.
+            if owners.timer_of(owner).is_none_or(|timer| timer.deadline() != Moment::NEVER) {
+                continue;
+            }
             match owner {
                 Owner::Client(key) => self.client_due(key),
                 Owner::Upstream(key) => self.upstream_due(key),

@@ -31,8 +31,10 @@ impl Worker {
     /// A connection was in the pool for long enough, or an address was tried alone for long enough.
     #[cold]
     pub(super) fn upstream_due(&mut self, key: SlotKey) {
-        match self.upstreams.get(key).map(|upstream| upstream.dial.is_some()) {
-            Some(true) => self.dial_beside(key),
+        match self.upstreams.get(key) {
+            Some(upstream) if upstream.dial.is_some() => self.dial_beside(key),
+            // An exchange has got it since the deadline passed.
+            Some(upstream) if upstream.job.is_some() => {}
             _ => self.close_upstream(key),
         }
     }

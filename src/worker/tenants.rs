@@ -6,12 +6,15 @@
 
 use super::connection::Endpoint;
 use super::fair_turns::FairTurns;
-use super::{Deferred, Worker};
+use super::{Deferred, Owner, Worker};
 use crate::base::clock::Moment;
 use crate::base::gen_slab::SlotKey;
 use crate::cluster::{TenantKey, Tenants};
+use crate::exchange::Side;
+use crate::net::connection_limiter::network_of;
 use mio::Events;
 use mio::event::Event;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +28,10 @@ const LOOK_AFTER: Duration = Duration::from_micros(50);
 #[derive(Debug)]
 pub(super) struct TenantTurns {
     tenants: Arc<Tenants>,
-    turns: FairTurns<Endpoint>,
+    turns: FairTurns<TenantKey, Endpoint>,
+    /// The connections that wait for a turn of [`TenantKey::UNKNOWN`], by their clients' networks: many new connections from
+    /// one network do not stand before that of another.
+    newcomers: FairTurns<Option<IpAddr>, Endpoint>,
     /// What is known of connections, by their slots. It is no part of them, as most nodes have no use for it.
     clients: Vec<Known>,
     upstreams: Vec<Known>,
@@ -60,7 +66,33 @@ impl Known {
 
 impl TenantTurns {
     pub(super) fn new(tenants: Arc<Tenants>) -> Self {
-        Self { tenants, turns: FairTurns::default(), clients: Vec::new(), upstreams: Vec::new() }
+        let (turns, newcomers) = (FairTurns::new(|key: TenantKey| !key.is_named()), FairTurns::new(|_| false));
+        Self { tenants, turns, newcomers, clients: Vec::new(), upstreams: Vec::new() }
+    }
+
+    /// Adds a connection of a tenant that is ready. `address` is that of its client.
+    pub(super) fn push(&mut self, tenant: TenantKey, source: Endpoint, address: Option<IpAddr>) {
+        self.turns.push(tenant, source);
+        if tenant == TenantKey::UNKNOWN {
+            self.newcomers.push(address.map(network_of), source);
+        }
+    }
+
+    /// The next connection of a tenant that has its turn.
+    pub(super) fn take(&mut self, tenant: TenantKey) -> Option<Endpoint> {
+        let next = self.turns.take(tenant)?;
+        if tenant != TenantKey::UNKNOWN {
+            return Some(next);
+        }
+        let address = self.newcomers.begin_turn()?;
+        let source = self.newcomers.take(address);
+        self.newcomers.end_turn(address, 1, 1);
+        source
+    }
+
+    /// Whether a connection waits for a turn, which it then no longer does.
+    fn take_wait(&mut self, source: Endpoint) -> WaitsForTurn {
+        self.known(source).map(|known| std::mem::take(&mut known.waits)).unwrap_or_default()
     }
 
     fn known(&mut self, source: Endpoint) -> Option<&mut Known> {
@@ -88,7 +120,7 @@ impl TenantTurns {
     }
 
     fn weight(&self, key: TenantKey) -> u32 {
-        self.tenants.weight(key, |is_meant| self.turns.count(is_meant))
+        self.tenants.weight(key, self.turns.counted())
     }
 }
 
@@ -120,7 +152,7 @@ impl Worker {
         self.give_turns();
     }
 
-    fn queue_event(&mut self, source: Endpoint, event: &Event) {
+    pub(super) fn queue_event(&mut self, source: Endpoint, event: &Event) {
         self.note_event(source, event);
         self.queue_ready(source, event.is_writable());
     }
@@ -128,6 +160,10 @@ impl Worker {
     /// Has a connection that is ready wait for the turn of its tenant. It waits once, whatever becomes of it meanwhile.
     fn queue_ready(&mut self, source: Endpoint, is_writable: bool) {
         let tenant = self.tenant_of(source);
+        let address = match source {
+            Endpoint::Client(key) => self.clients.get(key).map(|client| client.peer.address),
+            Endpoint::Upstream(_) => None,
+        };
         let Some(tenants) = &mut self.tenants else { return };
         let Some(known) = tenants.known(source) else { return };
         let waited = known.waits != WaitsForTurn::No;
@@ -135,7 +171,7 @@ impl Worker {
             known.waits = if is_writable { WaitsForTurn::Writable } else { WaitsForTurn::Yes };
         }
         if !waited {
-            tenants.turns.push(tenant, source);
+            tenants.push(tenant, source, address);
         }
     }
 
@@ -182,16 +218,8 @@ impl Worker {
         let Some(key) = self.tenants.as_mut().and_then(|tenants| tenants.turns.begin_turn()) else { return false };
         for _ in 0..CONNECTIONS {
             let Some(tenants) = &mut self.tenants else { break };
-            let Some(source) = tenants.turns.take(key) else { break };
-            // The slot of a connection that was closed meanwhile may be another one's.
-            let is_there = match source {
-                Endpoint::Client(key) => self.clients.get(key).is_some(),
-                Endpoint::Upstream(key) => self.upstreams.get(key).is_some(),
-            };
-            if is_there {
-                let waited = tenants.known(source).map(|known| std::mem::take(&mut known.waits)).unwrap_or_default();
-                self.take_ready(source, waited == WaitsForTurn::Writable);
-            }
+            let Some(source) = tenants.take(key) else { break };
+            self.serve_waiting(source);
         }
         self.finish_batch();
         let ended = self.clock.now();
@@ -202,6 +230,38 @@ impl Worker {
         }
         *now = ended;
         true
+    }
+
+    /// Serves a connection that waits for a turn, if it still does; a call of [`Worker::finish_batch`] has to follow.
+    fn serve_waiting(&mut self, source: Endpoint) {
+        // The slot of a connection that was closed meanwhile may be another one's.
+        let is_there = match source {
+            Endpoint::Client(key) => self.clients.get(key).is_some(),
+            Endpoint::Upstream(key) => self.upstreams.get(key).is_some(),
+        };
+        let waits = self.tenants.as_mut().filter(|_| is_there).map(|tenants| tenants.take_wait(source));
+        if let Some(waits @ (WaitsForTurn::Yes | WaitsForTurn::Writable)) = waits {
+            self.take_ready(source, waits == WaitsForTurn::Writable);
+        }
+    }
+
+    /// Serves the connections of an owner whose deadline has passed, if they wait for a turn: their bytes have come in time.
+    pub(super) fn serve_before_deadline(&mut self, owner: Owner) {
+        if !self.has_turns() {
+            return;
+        }
+        let (own, other) = match owner {
+            Owner::Client(key) => {
+                let job = self.clients.get(key).and_then(|client| client.job).and_then(|job| self.jobs.get(job));
+                (Endpoint::Client(key), job.and_then(|job| job.endpoint(Side::Upstream)))
+            }
+            Owner::Upstream(key) => (Endpoint::Upstream(key), None),
+        };
+        self.serve_waiting(own);
+        if let Some(other) = other {
+            self.serve_waiting(other);
+        }
+        self.finish_batch();
     }
 
     /// Notes the tenant of a client whose request is over.

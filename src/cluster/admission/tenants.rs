@@ -49,7 +49,8 @@ impl TenantKey {
         self.0
     }
 
-    fn is_named(self) -> bool {
+    /// Whether it is a key of a tenant that `server.tenants` names.
+    pub fn is_named(self) -> bool {
         (1..FIRST_UNNAMED).contains(&self.0)
     }
 }
@@ -146,13 +147,13 @@ impl Tenants {
         })
     }
 
-    /// The weight of a tenant, in ten-thousandths of all. `count` says how many tenants there are now of a kind.
-    pub fn weight(&self, key: TenantKey, count: impl FnOnce(fn(TenantKey) -> bool) -> usize) -> u32 {
+    /// The weight of a tenant, in ten-thousandths of all. `unnamed` is the present number of tenants without a name.
+    pub fn weight(&self, key: TenantKey, unnamed: usize) -> u32 {
         match self.named.get(usize::from(key.0).wrapping_sub(1)).filter(|_| key.is_named()) {
             Some(named) => named.weight,
             None => {
-                let others = u32::try_from(count(|key| !key.is_named())).unwrap_or(u32::MAX);
-                (self.rest / others.max(1)).max(1)
+                let unnamed = u32::try_from(unnamed).unwrap_or(u32::MAX);
+                (self.rest / unnamed.max(1)).max(1)
             }
         }
     }
