@@ -37,7 +37,7 @@ pub use named::{NamedCluster, NamedClusters};
 pub use ondemand::{
     Arguments, BackendDefinition, ClusterDefinition, ClusterView, OnDemandEdit, OnDemandRoute, Ports, Refusal, State,
 };
-pub use parse::{Fault, Faults, pattern_problem};
+pub use parse::{Fault, Faults, KeyPattern, key_pattern};
 pub use status::Status;
 pub use subscribers::SubscriberId;
 

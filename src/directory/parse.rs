@@ -340,18 +340,28 @@ fn pattern(name: &str) -> Result<String, &'static str> {
     }
 }
 
-/// The fault of a pattern, of a list or of a certificate, under which no host is looked up.
-pub fn pattern_problem(written: &str) -> Option<String> {
+/// A pattern of a key, of a list or of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPattern {
+    /// Hosts are looked up under it.
+    AsLookedUp,
+    /// It is another spelling of this pattern: hosts are in lower case, and without a dot at the end.
+    Spelling(String),
+    /// No host can match it, for this reason.
+    Never(String),
+}
+
+/// Judges the pattern of a key.
+pub fn key_pattern(written: &str) -> KeyPattern {
     let looked_up = match pattern(written) {
-        Err(problem) => return Some(problem.to_owned()),
+        Err(problem) => return KeyPattern::Never(problem.to_owned()),
         Ok(looked_up) => looked_up,
     };
-    if looked_up != written {
-        return Some(format!("hosts are in small letters and without a dot at the end; rename it to {looked_up}"));
+    if looked_up.starts_with("*.") && looked_up.bytes().filter(|byte| *byte == b'.').count() > MAX_SUFFIX_LABELS {
+        let problem = format!("no host is looked up under a star and more than {MAX_SUFFIX_LABELS} labels");
+        return KeyPattern::Never(problem);
     }
-    let is_too_deep =
-        looked_up.starts_with("*.") && looked_up.bytes().filter(|byte| *byte == b'.').count() > MAX_SUFFIX_LABELS;
-    is_too_deep.then(|| format!("no host is looked up under a star and more than {MAX_SUFFIX_LABELS} labels"))
+    if looked_up == written { KeyPattern::AsLookedUp } else { KeyPattern::Spelling(looked_up) }
 }
 
 /// The text of a JSON string; `None` for any other value, and for escapes that are not valid Unicode.

@@ -5,7 +5,7 @@ use crate::base::printable::printable;
 use crate::base::secret::{redact_identifier, redact_url};
 use crate::cluster::BackendUrl;
 use crate::directory::redis::{Target, connect};
-use crate::directory::{Entry, Source, pattern_problem, read_routes};
+use crate::directory::{Entry, KeyPattern, Source, key_pattern, read_routes};
 use crate::route;
 use crate::wire::host;
 use redis::{Connection, RedisResult, cmd};
@@ -78,16 +78,32 @@ fn explain_redis(target: &Target, host: &str) -> Result<Explained, Error> {
     };
     let ttl = cmd("PTTL").arg(target.dead_key(host)).query(connection).unwrap_or(-1);
     // The first pattern with a list decides, valid or not.
-    let mut decided = None;
+    let (mut decided, mut spellings) = (None, None);
     for pattern in route::patterns(host) {
         let key = target.frontend_key(&pattern);
         if decided.is_some() {
             let _ = writeln!(text, "  {key}  not asked for");
             continue;
         }
-        let list: RedisResult<Vec<String>> = cmd("LRANGE").arg(&key).arg(0).arg(-1).query(connection);
+        let (mut key, mut written) = (key, None);
+        let mut list = read_list(connection, &key)?;
+        if list.as_ref().is_ok_and(Vec::is_empty) {
+            let spellings = match &spellings {
+                Some(spellings) => spellings,
+                None => spellings.insert(spellings_of(&patterns(connection, &target.frontend_key(""))?)),
+            };
+            let others = spellings.get(&*pattern).map(Vec::as_slice).unwrap_or_default();
+            let _ = match others {
+                [] => writeln!(text, "  {key}  nothing"),
+                [_] => writeln!(text, "  {key}  nothing; another spelling of it serves"),
+                _ => writeln!(text, "  {key}  nothing, and more than one other spelling: none is used"),
+            };
+            let [other] = others else { continue };
+            key = target.frontend_key(other);
+            list = read_list(connection, &key)?;
+            written = Some(other.clone());
+        }
         let list = match list {
-            Err(error) if error.is_io_error() => return Err(Error::redis(format!("reading {key}"))(error)),
             Err(error) => {
                 let _ = writeln!(text, "  {key}  cannot be used: {error}; requests get a 502");
                 decided = Some(false);
@@ -95,10 +111,7 @@ fn explain_redis(target: &Target, host: &str) -> Result<Explained, Error> {
             }
             Ok(list) => list,
         };
-        let Some((id, backends)) = list.split_first() else {
-            let _ = writeln!(text, "  {key}  nothing");
-            continue;
-        };
+        let Some((id, backends)) = list.split_first() else { continue };
         let is_good = backends.is_empty() || backends.iter().any(|url| BackendUrl::parse(url).is_ok());
         let verdict = if is_good { "serves" } else { "cannot be used, requests get a 502" };
         let id = printable(&redact_identifier(id)).into_owned();
@@ -107,13 +120,32 @@ fn explain_redis(target: &Target, host: &str) -> Result<Explained, Error> {
             text.push_str("    item 0 is a URL, but item 0 of a list is an identifier and no backend\n");
         }
         put_backends(&mut text, backends, &dead, ttl);
-        put_options(&mut text, &target.options_key(&pattern), connection)?;
+        put_options(&mut text, &target.options_key(written.as_deref().unwrap_or(&pattern)), connection)?;
         decided = Some(is_good);
     }
     if decided.is_none() {
         put_end(&mut text, false);
     }
     Ok(Explained { text, is_served: decided == Some(true) })
+}
+
+/// A list; the inner error is that of a key of another type.
+fn read_list(connection: &mut Connection, key: &str) -> Result<RedisResult<Vec<String>>, Error> {
+    match cmd("LRANGE").arg(key).arg(0).arg(-1).query(connection) {
+        Err(error) if error.is_io_error() => Err(Error::redis(format!("reading {key}"))(error)),
+        list => Ok(list),
+    }
+}
+
+/// The other spellings of patterns among those of keys.
+fn spellings_of(patterns: &BTreeSet<String>) -> BTreeMap<String, Vec<String>> {
+    let mut spellings = BTreeMap::<_, Vec<_>>::new();
+    for written in patterns {
+        if let KeyPattern::Spelling(pattern) = key_pattern(written) {
+            spellings.entry(pattern).or_default().push(written.clone());
+        }
+    }
+    spellings
 }
 
 fn put_backends(text: &mut String, backends: &[String], dead: &BTreeSet<usize>, ttl: i64) {
@@ -160,10 +192,20 @@ pub fn list(source: &Source) -> Result<String, Error> {
         }
     };
     let connection = &mut connect(target).map_err(Error::redis(format!("connecting to {target}")))?;
-    for pattern in patterns(connection, &target.frontend_key(""))? {
-        let note = pattern_problem(&pattern).map(|problem| format!("  never matches: {problem}")).unwrap_or_default();
-        let shown = printable(&pattern);
-        match cmd("LRANGE").arg(target.frontend_key(&pattern)).arg(0).arg(-1).query::<Vec<String>>(connection) {
+    let all = patterns(connection, &target.frontend_key(""))?;
+    let spellings = spellings_of(&all);
+    for pattern in &all {
+        let note = match key_pattern(pattern) {
+            KeyPattern::AsLookedUp => String::new(),
+            KeyPattern::Never(problem) => format!("  never matches: {problem}"),
+            KeyPattern::Spelling(other) if all.contains(&other) => format!("  is not used: there is {other}"),
+            KeyPattern::Spelling(other) => match spellings.get(&other).map(Vec::len) {
+                Some(1) => format!("  serves {other}; rename it to that"),
+                _ => format!("  is not used: there is another spelling of {other}"),
+            },
+        };
+        let shown = printable(pattern);
+        match cmd("LRANGE").arg(target.frontend_key(pattern)).arg(0).arg(-1).query::<Vec<String>>(connection) {
             Ok(list) => {
                 let id = list.first().map_or_else(Default::default, |id| redact_identifier(id));
                 let _ = writeln!(text, "{shown}  {id:?}  {} backends{note}", list.len().saturating_sub(1));

@@ -19,6 +19,7 @@ mod secrets;
 mod sentinel;
 mod server;
 mod shared_probes;
+mod spellings;
 #[allow(dead_code, reason = "the support of the end-to-end tests has more than these need")]
 #[path = "../e2e/support/mod.rs"]
 mod support;

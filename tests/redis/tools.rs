@@ -185,12 +185,12 @@ fn redis_is_kept_in_step_with_a_file_that_changes() {
 #[test]
 fn keys_that_never_match_are_named_in_the_log() {
     let redis = Server::start();
-    for line in ["RPUSH frontend:Shop.Test x http://10.0.0.1", "HSET tls:shop.test. certificate x key y"] {
+    for line in ["RPUSH frontend:shop:81 x http://10.0.0.1", "HSET tls:shop.test:443 certificate x key y"] {
         redis.run::<()>(line);
     }
     let proxy = Setup::new().driver(redis.url()).start();
     let named = |key: &str| format!("redis: the key {key} never matches a request: ");
-    for key in ["frontend:Shop.Test", "tls:shop.test."] {
+    for key in ["frontend:shop:81", "tls:shop.test:443"] {
         until("a key that is there is named", || proxy.stderr().contains(&named(key)));
     }
     redis.run::<()>("RPUSH frontend:shop.test:80 x http://10.0.0.1");

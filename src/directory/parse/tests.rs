@@ -123,18 +123,20 @@ fn every_fault_of_meaning_is_found_in_one_go() {
 #[test]
 fn patterns_that_no_host_is_looked_up_under_are_named() {
     for good in ["a.example", "*.example", "*", "[::1]", "under_score.x", "localhost"] {
-        assert_eq!(pattern_problem(good), None, "{good}");
+        assert_eq!(key_pattern(good), KeyPattern::AsLookedUp, "{good}");
+    }
+    for (other, expected) in [("Shop.Example", "shop.example"), ("shop.example.", "shop.example"), ("*.A", "*.a")] {
+        assert_eq!(key_pattern(other), KeyPattern::Spelling(expected.to_owned()), "{other}");
     }
     for (bad, expected) in [
-        ("Shop.Example", "rename it to shop.example"),
-        ("shop.example.", "rename it to shop.example"),
         ("shop.example:80", "no port"),
         ("http://shop.example", "no port"),
         ("*shop.example", "a star stands alone"),
         ("*.a.b.c.d.e.f", "more than 5 labels"),
+        ("*.A.b.c.d.e.f", "more than 5 labels"),
         ("", "expected a host name"),
     ] {
-        let problem = pattern_problem(bad).unwrap_or_default();
+        let KeyPattern::Never(problem) = key_pattern(bad) else { panic!("{bad} is none") };
         assert!(problem.contains(expected), "{bad}: {problem}");
     }
 }

@@ -10,6 +10,7 @@ use super::super::certificates::{CertificateChannels, CertificateCommand, Certif
 use super::super::{Error, RouteEvent, Subscribers, snapshot};
 use super::connection::Connection;
 use super::key_pairs::{Bad, KeyPairPem, KeyPairStore, Learned, read_pair};
+use super::odd_keys::Spellings;
 use super::target::Target;
 use super::{Settings, connect, resp};
 use crate::base::clock::{Clock, Moment};
@@ -48,7 +49,10 @@ const MAX_CHANGED: usize = 4096;
 
 /// Patterns written to since the thread last looked. Adding one never waits.
 #[derive(Debug, Default)]
-pub(in crate::directory) struct ChangedCertificates(Mutex<ChangedPatterns>);
+pub(in crate::directory) struct ChangedCertificates {
+    changed: Mutex<ChangedPatterns>,
+    spellings: Spellings,
+}
 
 #[derive(Debug, Default)]
 struct ChangedPatterns {
@@ -57,6 +61,11 @@ struct ChangedPatterns {
 }
 
 impl ChangedCertificates {
+    /// The keys of other spellings.
+    pub(super) fn spellings(&self) -> &Spellings {
+        &self.spellings
+    }
+
     pub(super) fn add(&self, pattern: &str) {
         let mut changed = self.lock();
         if changed.patterns.len() >= MAX_CHANGED {
@@ -78,7 +87,7 @@ impl ChangedCertificates {
     }
 
     fn lock(&self) -> MutexGuard<'_, ChangedPatterns> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -221,16 +230,34 @@ impl RedisCertificateService {
         }
     }
 
-    /// The hashes of all candidate patterns of all names; `None` if Redis does not reply.
+    /// The hashes of all candidate patterns of all names; `None` if Redis does not reply. A pattern without a hash has that of
+    /// its other spelling.
     fn ask_for(&mut self, batch: &[CertificateLookup]) -> Option<Vec<Value>> {
-        let mut packed = Vec::new();
+        let (mut packed, mut others) = (Vec::new(), Vec::new());
+        let mut ask_for = |pattern: &str| {
+            let fields = ["certificate", "key", "ocsp", "passphrase"];
+            cmd("HMGET").arg(key_of(pattern)).arg(&fields).write_packed_command(&mut packed);
+        };
         let mut count = 0;
         for pattern in batch.iter().flat_map(|question| route::patterns(&question.name)) {
-            let fields = ["certificate", "key", "ocsp", "passphrase"];
-            cmd("HMGET").arg(key_of(&pattern)).arg(&fields).write_packed_command(&mut packed);
+            ask_for(&pattern);
+            let spellings = self.changed_certificates.spellings.of(&pattern);
+            others.extend(spellings.into_iter().map(|written| (count, written)));
             count += 1;
         }
-        let replies = self.ask(&packed, count);
+        others.iter().for_each(|(_, written)| ask_for(written));
+        let mut replies = self.ask(&packed, count + others.len());
+        if let Some(replies) = &mut replies {
+            let of_others = replies.split_off(count);
+            let is_there = |reply: &Value| !matches!(read_reply(reply), Ok(None));
+            let there = || others.iter().map(|(place, _)| *place).zip(&of_others).filter(|(_, reply)| is_there(reply));
+            for (place, reply) in there() {
+                let is_only = there().filter(|(other, _)| *other == place).count() == 1;
+                if is_only && !is_there(&replies[place]) {
+                    replies[place] = reply.clone();
+                }
+            }
+        }
         if self.was_too_long
             && let [CertificateLookup { name, .. }] = batch
         {

@@ -82,6 +82,7 @@ impl Coordinator {
                 }
             }
             Event::ChangedKey(changed) => self.changed(&changed, now),
+            Event::Scanned => self.state.note_scan(),
             Event::Replies(replies) => {
                 if let (Some(identity), Some(offset)) = (&mut self.identity, replies.offset) {
                     identity.offset = Some(offset);

@@ -130,6 +130,8 @@ enum Event {
         problem: String,
     },
     Replies(Replies),
+    /// The keys of other spellings are known.
+    Scanned,
 }
 
 /// Starts the certificate service.
@@ -173,9 +175,11 @@ pub(super) fn start(
         uses_last: false,
         is_stale: Cell::default(),
     };
+    let odd_keys = OddKeys::new(&settings.read, changed_certificates.spellings(), &events_out);
     let reader = RouteReader {
         target: settings.read.clone(),
         sources: sources.clone(),
+        spellings: odd_keys.frontends.clone(),
         jobs: jobs_in,
         events: events_out,
         stop: stop.clone(),
@@ -191,8 +195,10 @@ pub(super) fn start(
     }
     let limits =
         Limits { unknown_rate: settings.unknown_rate, resync_hold: settings.resync_hold, mark_life: settings.dead_ttl };
+    let mut state = RouteState::new(&limits, known.routes, clusters);
+    state.await_scan();
     let server = Server {
-        coordinator: Coordinator::new(RouteState::new(&limits, known.routes, clusters), known.identity, settings.ttl),
+        coordinator: Coordinator::new(state, known.identity, settings.ttl),
         subscribers,
         resolver,
         clock,
@@ -200,10 +206,9 @@ pub(super) fn start(
         marks,
         sources,
         saver,
-        settings: settings.clone(),
         status,
         changed_certificates,
-        odd_keys: OddKeys::default(),
+        odd_keys,
         confirmations: Vec::new(),
         certificate_service: channels.certificates.clone(),
         _guard: guard,
@@ -225,7 +230,6 @@ struct Server {
     marks: Sender<OwnMark>,
     sources: Sources,
     saver: Option<Saver<Routes>>,
-    settings: Settings,
     status: Arc<Status>,
     /// Changed certificates, and the means to wake the certificate service.
     changed_certificates: Arc<ChangedCertificates>,
@@ -293,17 +297,10 @@ impl Server {
         }
     }
 
-    fn hear(&mut self, event: Event) {
-        if let Event::ChangedKey(changed) = &event {
-            for changed in changed {
-                match changed {
-                    ChangedKey::Route(pattern) => {
-                        self.odd_keys.written(&self.settings.read.frontend_key(""), pattern);
-                    }
-                    ChangedKey::Certificate(pattern) => self.odd_keys.written("tls:", pattern),
-                    _ => {}
-                }
-            }
+    fn hear(&mut self, mut event: Event) {
+        if let Event::ChangedKey(changed) = &mut event {
+            // A spelling is known before its pattern is read again.
+            *changed = std::mem::take(changed).into_iter().map(|changed| self.odd_keys.written(changed)).collect();
             self.touch_certificates(changed);
         }
         let now = self.clock.now();
@@ -316,7 +313,10 @@ impl Server {
             Action::Connect(watch) => self.jobs.connect(watch),
             Action::Connected(mode) => {
                 self.status.connected(mode.number());
-                self.odd_keys.scan(&self.settings.read);
+                if !self.odd_keys.scan() {
+                    // Without the thread fewer keys are known.
+                    self.coordinator.state.note_scan();
+                }
             }
             Action::Lost { is_new, problem } => {
                 if is_new {

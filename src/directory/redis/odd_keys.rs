@@ -1,90 +1,227 @@
-//! Keys that no request can match, such as `frontend:Shop.Example`: hosts are looked up in lower case, without a
-//! trailing dot and without a port. Redis is queried for exact keys, so such a key is never found; the log names it.
+//! Keys that are not written as hosts are looked up: in lower case, without a trailing dot and without a port. Redis is queried
+//! for exact keys, so they have to be known before.
+//!
+//! A key of another spelling, such as `frontend:Shop.Example`, serves `shop.example` if that has no key of its own and no
+//! further spelling ([`Spellings`]). A key that no request can match, such as one with a port, is named in the log.
 
 use super::connect;
+use super::route_state::ChangedKey;
 use super::target::Target;
+use super::{Event, spawn};
 use crate::base::printable::printable;
-use crate::directory::pattern_problem;
+use crate::directory::{KeyPattern, key_pattern};
+use crossbeam_channel::Sender;
 use redis::{Connection, RedisResult, cmd};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The greatest number of keys that are logged; the scan counts further ones, and later writes of others are ignored.
 const MAX_NAMED: usize = 100;
+/// The greatest number of patterns whose spellings are known.
+const MAX_SPELLINGS: usize = 10_000;
+/// The greatest number of spellings of one pattern: further ones do not count.
+const MAX_OF_PATTERN: usize = 4;
 /// Number of keys that Redis examines in one round trip of the scan.
 const SCAN_COUNT: usize = 1000;
+/// Number of changed keys in one event.
+const MAX_CHANGED: usize = 1000;
 
-/// The keys logged so far.
+/// The patterns of keys of other spellings, by the pattern as it is looked up. Copies share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spellings(Arc<Shared>);
+
 #[derive(Debug, Default)]
+struct Shared {
+    is_any: AtomicBool,
+    written: Mutex<HashMap<Box<str>, Vec<Box<str>>>>,
+}
+
+impl Spellings {
+    /// Adds a spelling of a pattern. Returns an earlier one, with which it is ambiguous.
+    fn add(&self, pattern: &str, written: &str) -> Option<Box<str>> {
+        let mut all = self.lock();
+        if all.len() >= MAX_SPELLINGS && !all.contains_key(pattern) {
+            return None;
+        }
+        let known = all.entry(pattern.into()).or_default();
+        let other = known.iter().find(|known| ***known != *written).cloned();
+        if known.len() < MAX_OF_PATTERN && !known.iter().any(|known| **known == *written) {
+            known.push(written.into());
+        }
+        self.0.is_any.store(true, Ordering::Release);
+        other
+    }
+
+    /// The other spellings of a pattern, of which keys may have been removed: one serves if it alone has a key.
+    pub(super) fn of(&self, pattern: &str) -> Vec<Box<str>> {
+        if !self.0.is_any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.lock().get(pattern).cloned().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Vec<Box<str>>>> {
+        self.0.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keys found so far.
+#[derive(Clone, Debug)]
 pub(super) struct OddKeys {
-    named: HashSet<Box<str>>,
+    pub(super) frontends: Spellings,
+    pub(super) certificates: Spellings,
+    named: Arc<Mutex<HashSet<Box<str>>>>,
     is_scanned: bool,
+    target: Target,
+    events: Sender<Event>,
 }
 
 impl OddKeys {
-    /// Checks a key that was written to: `start` is `frontend:` or `tls:`, with the prefix.
-    pub(super) fn written(&mut self, start: &str, pattern: &str) {
-        let Some(problem) = pattern_problem(pattern) else { return };
-        if self.named.len() < MAX_NAMED && self.named.insert(format!("{start}{pattern}").into()) {
-            warn(start, pattern, &problem);
+    pub(super) fn new(target: &Target, certificates: &Spellings, events: &Sender<Event>) -> Self {
+        Self {
+            frontends: Spellings::default(),
+            certificates: certificates.clone(),
+            named: Arc::default(),
+            is_scanned: false,
+            target: target.clone(),
+            events: events.clone(),
         }
     }
 
-    /// Scans all existing keys once, with its own connection and thread.
-    pub(super) fn scan(&mut self, target: &Target) {
-        if std::mem::replace(&mut self.is_scanned, true) {
-            return;
+    /// Notes a key that was written to, and returns its change as one of the pattern that is looked up.
+    pub(super) fn written(&self, changed: ChangedKey) -> ChangedKey {
+        match changed {
+            ChangedKey::Route(written) => ChangedKey::Route(self.note_frontend(&written).unwrap_or(written)),
+            ChangedKey::Certificate(written) => {
+                let pattern = self.note("tls:", &written, &self.certificates);
+                ChangedKey::Certificate(pattern.unwrap_or(written))
+            }
+            // The list of this pattern tells whether it is odd.
+            ChangedKey::Options(written) => match key_pattern(&written) {
+                KeyPattern::Spelling(pattern) => ChangedKey::Options(pattern.into()),
+                KeyPattern::AsLookedUp | KeyPattern::Never(_) => ChangedKey::Options(written),
+            },
+            other => other,
         }
-        let target = target.clone();
-        let scan = move || {
-            if let Err(error) = scan(&target) {
-                log::debug!("redis: looking for keys that never match: {error}");
+    }
+
+    fn note_frontend(&self, written: &str) -> Option<Box<str>> {
+        self.note(&self.target.frontend_key(""), written, &self.frontends)
+    }
+
+    /// Notes the key of this start and pattern. Returns the pattern that is looked up, if it is another one.
+    fn note(&self, start: &str, written: &str, spellings: &Spellings) -> Option<Box<str>> {
+        let key = || format!("{start}{}", printable(written));
+        let (pattern, text) = match key_pattern(written) {
+            KeyPattern::AsLookedUp => return None,
+            KeyPattern::Never(problem) => {
+                (None, format!("the key {} never matches a request: {}", key(), printable(&problem)))
+            }
+            KeyPattern::Spelling(pattern) => {
+                let other = spellings.add(&pattern, written);
+                let text = match other {
+                    Some(other) => format!(
+                        "the keys {} and {start}{} are spellings of {start}{pattern}: neither is used; remove one",
+                        key(),
+                        printable(&other)
+                    ),
+                    None => format!(
+                        "the key {} serves {pattern} as long as there is no {start}{pattern}; rename it to that",
+                        key()
+                    ),
+                };
+                (Some(pattern.into()), text)
             }
         };
-        // Without the thread fewer keys are logged.
-        drop(super::spawn("odd keys", scan));
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.len() < MAX_NAMED && named.insert(text.as_str().into()) {
+            log::warn!("redis: {text}");
+        }
+        pattern
     }
-}
 
-fn warn(start: &str, pattern: &str, problem: &str) {
-    let problem = printable(problem);
-    log::warn!("redis: the key {start}{} never matches a request: {problem}", printable(pattern));
-}
-
-fn scan(target: &Target) -> RedisResult<()> {
-    let mut connection = connect(target)?;
-    let mut odd = 0;
-    for start in [target.frontend_key(""), "tls:".to_owned()] {
-        scan_start(&mut connection, &start, &mut odd)?;
+    /// Scans all existing keys once, with its own connection and thread. Its events say which patterns have other spellings,
+    /// and the last one that it has ended. Returns whether the scan was started, now or before.
+    pub(super) fn scan(&mut self) -> bool {
+        if std::mem::replace(&mut self.is_scanned, true) {
+            return true;
+        }
+        let keys = self.clone();
+        let scan = move || {
+            if let Err(error) = keys.scan_all() {
+                log::debug!("redis: looking for keys that never match: {error}");
+            }
+            // It fails only after the directory has ended.
+            let _ = keys.events.send(Event::Scanned);
+        };
+        spawn("odd keys", scan).is_ok()
     }
-    if odd > MAX_NAMED {
-        log::warn!(
-            "redis: {} more keys never match a request; `sluice routes` lists those of frontends",
-            odd - MAX_NAMED
-        );
-    }
-    Ok(())
-}
 
-fn scan_start(connection: &mut Connection, start: &str, odd: &mut usize) -> RedisResult<()> {
-    let pattern = format!("{}*", super::watcher::escape(start));
-    let mut cursor = 0_u64;
-    loop {
-        let mut command = cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_COUNT);
-        let (next, keys): (u64, Vec<Vec<u8>>) = command.query(connection)?;
-        for key in keys {
-            let key = String::from_utf8_lossy(&key);
-            let Some(pattern) = key.strip_prefix(start) else { continue };
-            if let Some(problem) = pattern_problem(pattern) {
-                *odd += 1;
-                if *odd <= MAX_NAMED {
-                    warn(start, pattern, &problem);
-                }
+    fn scan_all(&self) -> RedisResult<()> {
+        let mut connection = connect(&self.target)?;
+        let frontends = |written: &str| self.note_frontend(written).map(ChangedKey::Route);
+        let certificates = |written: &str| self.note("tls:", written, &self.certificates).map(ChangedKey::Certificate);
+        let odd = self.scan_start(&mut connection, &self.target.frontend_key(""), frontends)?
+            + self.scan_start(&mut connection, "tls:", certificates)?;
+        if odd > MAX_NAMED {
+            log::warn!(
+                "redis: {} more keys are not written as hosts are looked up; `sluice routes` lists those of frontends",
+                odd - MAX_NAMED
+            );
+        }
+        Ok(())
+    }
+
+    /// Scans the keys of this start. Returns the number of odd ones.
+    fn scan_start(
+        &self,
+        connection: &mut Connection,
+        start: &str,
+        note: impl Fn(&str) -> Option<ChangedKey>,
+    ) -> RedisResult<usize> {
+        let pattern = format!("{}*", super::watcher::escape(start));
+        let (mut cursor, mut odd, mut changed) = (0_u64, 0, Vec::new());
+        loop {
+            let mut command = cmd("SCAN");
+            command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_COUNT);
+            let (next, keys): (u64, Vec<Vec<u8>>) = command.query(connection)?;
+            for key in keys {
+                let key = String::from_utf8_lossy(&key);
+                let Some(written) = key.strip_prefix(start) else { continue };
+                odd += usize::from(key_pattern(written) != KeyPattern::AsLookedUp);
+                changed.extend(note(written));
+            }
+            cursor = next;
+            if changed.len() >= MAX_CHANGED || (cursor == 0 && !changed.is_empty()) {
+                // It fails only after the directory has ended.
+                let _ = self.events.send(Event::ChangedKey(std::mem::take(&mut changed)));
+            }
+            if cursor == 0 {
+                return Ok(odd);
             }
         }
-        cursor = next;
-        if cursor == 0 {
-            return Ok(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_are_known_by_their_pattern() {
+        let spellings = Spellings::default();
+        assert!(spellings.of("a.test").is_empty());
+        assert_eq!(spellings.add("a.test", "A.test"), None);
+        assert_eq!(spellings.add("a.test", "A.test"), None);
+        assert_eq!(spellings.clone().of("a.test"), [Box::from("A.test")]);
+        assert_eq!(spellings.add("a.test", "a.Test"), Some("A.test".into()));
+        assert_eq!(spellings.of("a.test"), [Box::from("A.test"), Box::from("a.Test")]);
+        (0..9).for_each(|number| drop(spellings.add("a.test", &format!("A.TEST{number}"))));
+        assert_eq!(spellings.of("a.test").len(), MAX_OF_PATTERN);
+        for number in 0..2 * MAX_SPELLINGS {
+            spellings.add(&format!("{number}.test"), "x");
         }
+        assert_eq!(spellings.lock().len(), MAX_SPELLINGS);
     }
 }

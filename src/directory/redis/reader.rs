@@ -6,6 +6,7 @@
 use super::connect::{self, Identity, Role, Server};
 use super::connection::{Connection, DEADLINE, MAX_REPLY};
 use super::jobs::{Job, Jobs};
+use super::odd_keys::Spellings;
 use super::reading::{self, MAX_FIELDS, MAX_ITEMS, Reading};
 use super::resp;
 use super::route_state::{Batch, Replies};
@@ -31,10 +32,35 @@ pub(super) struct RouteReader {
     /// The driver that is read from.
     pub(super) target: Target,
     pub(super) sources: Sources,
+    pub(super) spellings: Spellings,
     pub(super) jobs: Jobs,
     pub(super) events: Sender<Event>,
     pub(super) stop: Stop,
     pub(super) clock: Clock,
+}
+
+/// The commands that were sent for a host.
+struct Asked {
+    /// The number of commands for its patterns and itself.
+    count: usize,
+    /// The places of patterns with other spellings, and those, for which two further commands each were sent.
+    others: Vec<(usize, Box<str>)>,
+}
+
+impl Asked {
+    /// Puts the replies about the only other spelling that has a list in the place of a pattern without one.
+    fn take_others(&self, own: &mut [Value], others: &[[Value; 2]]) {
+        let listed = || self.others.iter().zip(others).filter(|(_, [list, _])| !reading::is_no_list(list));
+        for ((place, _), [list, options]) in listed() {
+            let is_only = listed().filter(|((other, _), _)| other == place).count() == 1;
+            if is_only && reading::is_no_list(&own[2 * place]) {
+                own[2 * place] = list.clone();
+                if !reading::has_no_fields(options) {
+                    own[2 * place + 1] = options.clone();
+                }
+            }
+        }
+    }
 }
 
 struct ReadConnection {
@@ -194,9 +220,9 @@ impl RouteReader {
     fn try_read(&self, line: &mut ReadConnection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
         let connection = &mut line.connection;
         let mut packed = Vec::new();
-        let mut counts = Vec::with_capacity(batch.hosts.len());
+        let mut asked = Vec::with_capacity(batch.hosts.len());
         for host in &batch.hosts {
-            counts.push(self.pack(host, too_long, &mut packed));
+            asked.push(self.pack(host, too_long, &mut packed));
         }
         if batch.checker {
             cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut packed);
@@ -209,12 +235,13 @@ impl RouteReader {
         let mut hosts = Vec::with_capacity(batch.hosts.len());
         let mut left = MAX_BATCH;
         let unread = Vec::new();
-        for (host, count) in batch.hosts.iter().zip(counts) {
+        for (host, asked) in batch.hosts.iter().zip(asked) {
             let mut budget = MAX_REPLY;
-            match self.read_host(connection, host, count, &mut budget) {
+            match self.read_host(connection, host, &asked, &mut budget) {
                 Ok(reading) => hosts.push((Arc::clone(host), reading)),
                 Err((error, place)) => {
-                    let Some(reading) = self.judge(&error, connection, host, place, too_long) else {
+                    let key = self.key(host, &asked, place);
+                    let Some(reading) = self.judge(&error, connection, host, key, too_long) else {
                         return Err(error);
                     };
                     hosts.push((Arc::clone(host), reading));
@@ -247,11 +274,12 @@ impl RouteReader {
         &self,
         connection: &mut Connection,
         host: &str,
-        count: usize,
+        asked: &Asked,
         budget: &mut usize,
     ) -> Result<Reading, (RedisError, usize)> {
+        let count = asked.count;
         let mut own = Vec::with_capacity(count);
-        for place in 0..count {
+        for place in 0..count + 2 * asked.others.len() {
             let reply = connection.reply(budget).map_err(|error| (error, place))?;
             if let Some(error) = refusal(&reply) {
                 return Err((error, place));
@@ -264,6 +292,8 @@ impl RouteReader {
         if let Some(error) = own[..count - 3].chunks_exact(2).last().and_then(|candidate| denial(&candidate[0])) {
             return Err((error, count - 5));
         }
+        let others = own.split_off(count);
+        asked.take_others(&mut own, others.as_chunks::<2>().0);
         let patterns: Vec<_> = route::patterns(host).collect();
         Ok(reading::read(patterns.iter().map(|pattern| &**pattern), &own))
     }
@@ -274,10 +304,9 @@ impl RouteReader {
         error: &RedisError,
         connection: &Connection,
         host: &str,
-        place: usize,
+        key: String,
         too_long: &mut TooLong,
     ) -> Option<Reading> {
-        let key = self.key(host, place);
         if resp::is_too_long(error) {
             let size = MAX_REPLY >> 20;
             log::error!(
@@ -299,7 +328,12 @@ impl RouteReader {
     }
 
     /// The key that the reply with this number belongs to, among the commands of [`Self::pack`].
-    fn key(&self, host: &str, place: usize) -> String {
+    fn key(&self, host: &str, asked: &Asked, place: usize) -> String {
+        if let Some(place) = place.checked_sub(asked.count)
+            && let Some((_, written)) = asked.others.get(place / 2)
+        {
+            return if place % 2 == 0 { self.target.frontend_key(written) } else { self.target.options_key(written) };
+        }
         let patterns = route::patterns(host).count();
         match (route::patterns(host).nth(place / 2), place % 2) {
             (Some(pattern), 0) => self.target.frontend_key(&pattern),
@@ -309,21 +343,25 @@ impl RouteReader {
         }
     }
 
-    /// Appends the commands for a host. Returns their number.
-    fn pack(&self, host: &str, too_long: &TooLong, packed: &mut Vec<u8>) -> usize {
+    /// Appends the commands for a host.
+    fn pack(&self, host: &str, too_long: &TooLong, packed: &mut Vec<u8>) -> Asked {
         // For a key that is too long only the length is queried: a deleted key has none.
         let length_of = |key: &str| {
             let mut command = cmd("LLEN");
             command.arg(key);
             too_long.contains(key).then_some(command)
         };
-        let mut count = 3;
-        for pattern in route::patterns(host) {
-            let (list, options) = (self.target.frontend_key(&pattern), self.target.options_key(&pattern));
+        let pack_pattern = |pattern: &str, packed: &mut Vec<u8>| {
+            let (list, options) = (self.target.frontend_key(pattern), self.target.options_key(pattern));
             let ask_for_list = || cmd("LRANGE").arg(&list).arg(0).arg(MAX_ITEMS).clone();
             length_of(&list).unwrap_or_else(ask_for_list).write_packed_command(packed);
-            length_of(&options).unwrap_or_else(|| self.ask_for_options(&pattern)).write_packed_command(packed);
-            count += 2;
+            length_of(&options).unwrap_or_else(|| self.ask_for_options(pattern)).write_packed_command(packed);
+        };
+        let mut asked = Asked { count: 3, others: Vec::new() };
+        for (place, pattern) in route::patterns(host).enumerate() {
+            pack_pattern(&pattern, packed);
+            asked.others.extend(self.spellings.of(&pattern).into_iter().map(|written| (place, written)));
+            asked.count += 2;
         }
         let dead = self.target.dead_key(host);
         // The whole set is queried, with a limit: a larger set cannot consist of marks, and reading it would delay all
@@ -334,7 +372,8 @@ impl RouteReader {
         let health = health_key(host);
         let ask_for_health = || cmd("HMGET").arg(&health).arg("path").arg("body").arg("status").clone();
         length_of(&health).unwrap_or_else(ask_for_health).write_packed_command(packed);
-        count
+        asked.others.iter().for_each(|(_, written)| pack_pattern(written, packed));
+        asked
     }
 
     /// The command for the options of a pattern: all of them, up to a limit beyond which they are not options.

@@ -121,6 +121,16 @@ pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value
     Reading::Unknown
 }
 
+/// Whether a reply to `LRANGE`, or to `LLEN` of a list that is too long, says that there is no list.
+pub(super) fn is_no_list(reply: &Value) -> bool {
+    matches!(reply, Value::Nil | Value::Int(0)) || matches!(reply, Value::Array(items) if items.is_empty())
+}
+
+/// Whether a reply to `HSCAN` has no field.
+pub(super) fn has_no_fields(reply: &Value) -> bool {
+    read_fields(reply).is_ok_and(|fields| fields.is_empty())
+}
+
 fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
     let items = match reply {
         Value::Array(items) if items.is_empty() => return Ok(None),

@@ -106,6 +106,8 @@ pub(super) struct RouteState {
     guard: ResyncGuard,
     unread: Unread,
     restored: Restored,
+    /// Hosts that had no key while keys of other spellings were not known yet; `None` once they are.
+    unscanned: Option<Vec<Arc<str>>>,
     outputs: Vec<Output>,
     /// Number of changes of the known data.
     version: u64,
@@ -131,6 +133,7 @@ impl RouteState {
             guard: ResyncGuard::new(limits.resync_hold),
             unread: Unread::default(),
             restored: Restored::new(routes),
+            unscanned: None,
             outputs: Vec::new(),
             version: 0,
         }
@@ -165,6 +168,18 @@ impl RouteState {
         match standing {
             Standing::Good => self.urgent.push_back(host),
             Standing::Suspect => self.suspect.push_back(host),
+        }
+    }
+
+    /// Keys of other spellings are not known until [`RouteState::note_scan`]: known hosts without a key keep their routes.
+    pub(super) fn await_scan(&mut self) {
+        self.unscanned = Some(Vec::new());
+    }
+
+    /// The keys of other spellings are known.
+    pub(super) fn note_scan(&mut self) {
+        for host in self.unscanned.take().unwrap_or_default() {
+            self.read_again(host);
         }
     }
 
@@ -251,6 +266,17 @@ impl RouteState {
     fn settle(&mut self, host: Arc<str>, reading: Reading, pending: Pending, now: Moment) {
         let keep = !pending.tainted;
         self.note_end(&host, &reading, &pending, now);
+        if reading == Reading::Unknown
+            && self.is_known(&host)
+            && let Some(unscanned) = &mut self.unscanned
+        {
+            // Its key may have another spelling, so its route stays for that long.
+            unscanned.push(Arc::clone(&host));
+            for core in pending.askers.iter().chain(&pending.later) {
+                self.reply_unavailable(*core, Arc::clone(&host), now);
+            }
+            return;
+        }
         if pending.askers.is_empty() && !self.catalog.contains(&host) {
             self.verify(&host, reading, now);
             return self.settle_again(host, pending);
