@@ -4,14 +4,15 @@ use crate::succession::{fail_to_upgrade, is_zombie, open_logs, order, replaceabl
 use crate::support::backend::Backend;
 use crate::support::client::Client;
 use crate::support::proxy::{Proxy, Setup};
-use crate::support::{Gate, HOST, canned, holds_within, until, unused_address};
+use crate::support::{Gate, HOST, canned, until, unused_address};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A backend that answers "/slow" once the gate is open, and everything else at once.
 fn slow_backend() -> (Arc<Gate>, Backend) {
@@ -161,17 +162,39 @@ fn a_successor_that_hangs_does_not_keep_the_old_process() {
     proxy.while_stopped(|| {
         gate.open();
         late.iter_mut().for_each(|client| client.response_to("GET").expect_ok("ok"));
-        // It would wait ten seconds for the first client that does not fit. Orders that come at once are one.
-        let has_gone = || {
+        // An order before that would end those that have yet to go.
+        until("the first hundred have gone", || open_clients(&proxy, first) <= CLIENTS - 100);
+        // Orders that come at once are one.
+        until("the old process ends", || {
             let _ = kill(first, Signal::SIGTERM);
             proxy_has_ended(first)
-        };
-        assert!(holds_within(Duration::from_secs(5), has_gone), "the old process stays");
+        });
+        // It would wait ten seconds for the first client that does not fit, and say so.
+        let said = proxy.stderr();
+        assert!(said.contains("does not accept clients; the wait ends") && !said.contains("upgrade: only "), "{said}");
     });
     let is_served =
         |client: &mut Client| client.try_send(canned::get(HOST, "/")) && client.try_response_to("GET").is_ok();
     let served = late.iter_mut().map(is_served).filter(|served| *served).count();
     assert!(served >= 100, "{served} clients had gone over before the line was full");
+}
+
+/// How many connections of clients a process has open.
+fn open_clients(proxy: &Proxy, pid: Pid) -> usize {
+    let IpAddr::V4(ip) = proxy.address().ip() else { panic!("the address of {proxy}") };
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), proxy.address().port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("the connections of the system");
+    let sockets: BTreeSet<String> = table.lines().filter_map(|line| established(line, &local)).collect();
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process");
+    let targets = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+    targets.filter(|target| target.to_str().is_some_and(|target| sockets.contains(target))).count()
+}
+
+/// The name of the socket of a line of `/proc/net/tcp`, if it is an established connection at this local address.
+fn established(line: &str, local: &str) -> Option<String> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let is_meant = fields.get(1) == Some(&local) && fields.get(3) == Some(&"01");
+    is_meant.then(|| fields.get(9).map(|inode| format!("socket:[{inode}]"))).flatten()
 }
 
 fn proxy_has_ended(pid: Pid) -> bool {
