@@ -48,11 +48,16 @@ impl ForwardingResponse {
         Self { context, course, is_for_readers: false }
     }
 
+    /// Whether another worker could continue it.
+    pub(super) fn is_movable(&self) -> bool {
+        let RequestContext { upload, download, caching, .. } = &*self.context;
+        let fills = caching.as_ref().is_some_and(|caching| caching.is_filling());
+        upload.is_done() && !download.is_done() && !fills && !self.is_for_readers
+    }
+
     /// Whether another process could continue it.
     pub(super) fn is_portable(&self) -> bool {
-        let RequestContext { upload, download, caching, compressor, .. } = &*self.context;
-        let fills = caching.as_ref().is_some_and(|caching| caching.is_filling());
-        upload.is_done() && !download.is_done() && !fills && compressor.is_none() && !self.is_for_readers
+        self.is_movable() && self.context.compressor.is_none()
     }
 
     /// Forwards bytes that belong to the response.

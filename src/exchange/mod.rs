@@ -438,9 +438,10 @@ impl Exchange {
         matches!(&self.state, State::Queued(state) if state.waits_with(ticket))
     }
 
-    /// The buffers of its core that a tunnel holds: it has no request any more.
+    /// The buffers of its core that a tunnel or a response under way holds.
     pub fn buffer_usage(&self) -> BufferUsage {
-        self.common.to_client.lent().and(self.common.to_upstream.lent())
+        let of_request = self.request().map_or_else(BufferUsage::default, Request::lent);
+        self.common.to_client.lent().and(self.common.to_upstream.lent()).and(of_request)
     }
 
     /// Bytes kept because a side is slow, or sends much at once.

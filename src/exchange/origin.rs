@@ -38,6 +38,11 @@ fn yes() -> bool {
 }
 
 impl Origin {
+    /// The host of the request.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The key of the frontend.
     pub fn pattern(&self) -> &str {
         &self.pattern

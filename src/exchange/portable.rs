@@ -76,6 +76,17 @@ impl Exchange {
         matches!(self.state, State::Tunnel(_))
     }
 
+    /// Whether another worker of this process can continue it. It is called between two steps.
+    pub fn is_movable(&self) -> bool {
+        match &self.state {
+            State::Tunnel(_) => true,
+            State::ForwardingResponse(state) => {
+                !self.common.is_for_service && !self.common.client_left && state.is_movable()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether another process can continue it. It is called between two steps.
     pub fn is_portable(&self) -> bool {
         let common = &self.common;
@@ -192,26 +203,30 @@ impl Exchange {
         self.origin().map_or(Duration::ZERO, Origin::elapsed)
     }
 
-    /// Counts the exchange of another process at its member, beyond any limit. Returns whether the route still contains the
-    /// member.
+    /// Counts the exchange of another process at its member, beyond any limit. Returns whether it is counted, or over: if the
+    /// route lacks the member, a later one may contain it.
     pub fn rejoin(&mut self, route: &Arc<Route>, now: Moment) -> bool {
-        let Some(origin) = &mut self.common.origin else { return true };
-        if !std::mem::take(&mut origin.awaits_route) {
+        let is_tunnel = self.is_tunnel();
+        let is_under_way = is_tunnel || matches!(self.state, State::ForwardingResponse(_));
+        let Some(origin) = self.common.origin.as_mut().filter(|origin| origin.awaits_route) else { return true };
+        if !is_under_way {
+            origin.awaits_route = false;
             return true;
         }
         let counted_client = origin.counted_client;
         let url = BackendUrl::parse(&origin.endpoint).ok();
         let place = url.and_then(|url| route.place_at(url.endpoint()));
-        let is_tunnel = self.is_tunnel();
-        self.common.permit = place.and_then(|place| Permit::of_moved(Arc::clone(route), place, is_tunnel));
-        if self.common.permit.is_none() {
-            self.common.held_route = Some(Arc::clone(route));
-        }
-        if let Some(client) = counted_client {
+        let permit = place.and_then(|place| Permit::of_moved(Arc::clone(route), place, is_tunnel));
+        origin.awaits_route = permit.is_none();
+        self.common.held_route = permit.is_none().then(|| Arc::clone(route));
+        self.common.permit = permit;
+        if let Some(client) = counted_client
+            && self.common.client_slot.is_none()
+        {
             let slot = route.cluster.admission.take_client(client, NonZeroU32::MAX);
             self.common.client_slot = slot.map(Box::new);
         }
-        if route.cluster.options.has_byte_rates() {
+        if self.common.pacing.is_none() && route.cluster.options.has_byte_rates() {
             self.common.start_pacing(0, now);
         }
         self.common.permit.is_some()
@@ -230,20 +245,32 @@ impl Exchange {
 }
 
 #[cfg(test)]
+impl PortableExchange {
+    /// A tunnel.
+    pub fn sample() -> Self {
+        serde_json::from_str(&tests::text(tests::TUNNEL)).expect("the form")
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     const VERSION: u16 = 1;
     const STATS: &str = r#""stats":{"status":200,"cache":null,"bytes_to_client":7,"has_backend":true,"queue_micros":4294967295,"connect_micros":5,"first_byte_micros":6}"#;
     const ORIGIN: &str = r#""origin":{"host":"a.test","pattern":"*.test","frontend_id":"site","backend_url":"http://10.0.0.1:80","endpoint":"http://10.0.0.1:80","bucket":null,"counted_client":"10.0.0.9","elapsed":{"secs":9,"nanos":1},"timeouts":{"connect":null,"response":null,"body":null,"tunnel":{"secs":60,"nanos":0},"stream":null}}"#;
-    const TUNNEL: &str = r#"{"tunnel":{"client_ended":true,"upstream_ended":false,"upstream_write_closed":false,"frames":{"payload":70000,"start":[130,127],"header_len":4,"is_lost":false,"is_closed":false}}}"#;
+    pub(super) const TUNNEL: &str = r#"{"tunnel":{"client_ended":true,"upstream_ended":false,"upstream_write_closed":false,"frames":{"payload":70000,"start":[130,127],"header_len":4,"is_lost":false,"is_closed":false}}}"#;
     const RESPONSE: &str = r#"{"response":{"body":{"reader":{"Chunked":{"at":{"Data":12},"spare":16384,"extension_bytes":16384,"trailer_bytes":8192}},"chunked":true,"received":99},"course":{"client_stays":true,"ends_with_connection":false,"has_no_length":true,"upstream_stays":true,"upload_irrelevant":false,"upload_is_optional":false},"is_http11":true,"keep_alive":true,"received_bytes":50,"connections":1}}"#;
+
+    pub(super) fn text(progress: &str) -> String {
+        format!(r#"{{"progress":{progress},{STATS},{ORIGIN},"due_in_micros":1000}}"#)
+    }
 
     /// Another process reads this format. Each change of it needs a new version, here too.
     #[test]
     fn the_form_has_a_version() {
         for progress in [TUNNEL, RESPONSE] {
-            let text = format!(r#"{{"progress":{progress},{STATS},{ORIGIN},"due_in_micros":1000}}"#);
+            let text = text(progress);
             let read: PortableExchange =
                 serde_json::from_str(&text).expect("the form has changed: raise PORTABLE_VERSION");
             assert_eq!(serde_json::to_string(&read).expect("text"), text);

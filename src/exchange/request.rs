@@ -2,7 +2,7 @@
 
 use super::{Settings, head_field};
 use crate::access_log::TEXT_LIMIT_BYTES;
-use crate::base::buffer::{BufferPool, FRESH_CAPACITY};
+use crate::base::buffer::{BufferPool, BufferUsage, FRESH_CAPACITY};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::cache::conditional::OwnConditions;
@@ -387,6 +387,11 @@ impl Request {
         let texts = [host, method, target, referer, agent, self.forwarded_for(), id];
         let texts = texts.map(|text| text.prefix(beginning(text)));
         LogFields(texts.join(&b'\n').into())
+    }
+
+    /// The buffer of its core that it holds.
+    pub(super) fn lent(&self) -> BufferUsage {
+        BufferUsage::of(&self.buffer)
     }
 
     /// Returns the buffer.

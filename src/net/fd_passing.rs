@@ -111,6 +111,12 @@ impl Channel {
         SockRef::from(&self.socket).set_read_timeout(patience)
     }
 
+    /// The limit of each send from now on, by any handle of this end.
+    pub fn set_send_patience(&self, patience: Duration) -> io::Result<()> {
+        // The system reads zero as no limit.
+        SockRef::from(&self.socket).set_write_timeout(Some(patience.max(Duration::from_micros(1))))
+    }
+
     /// Sends a message, with up to [`MAX_FILES`] files, of which the other process gets its own descriptors.
     pub fn send(&self, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];

@@ -3,10 +3,14 @@
 //! An idle client is gone once it is sent. Clients with an exchange leave in batches, and belong to their worker until the
 //! other process confirms them: a batch that is dropped before that returns to the worker.
 
+#[cfg(test)]
+use super::handoff::PlainClient;
 use super::handoff::{HandoffQueue, MigratingConnection, RunningClient};
+use crate::base::clock::{Clock, Moment};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Clients for another process.
 #[derive(Debug)]
@@ -25,6 +29,7 @@ pub enum Departure {
 pub struct DepartingBatch {
     clients: Vec<MigratingConnection>,
     home: Home,
+    left: Moment,
 }
 
 /// The worker of a batch.
@@ -32,6 +37,8 @@ pub(super) struct Home {
     pub(super) handoff: HandoffQueue,
     /// Until the batch is confirmed or dropped, its worker sends no other batch and does not end.
     pub(super) in_transit: Arc<AtomicBool>,
+    /// The clock of the worker.
+    pub(super) clock: Clock,
     /// Makes the worker read its queue.
     pub(super) wake: Box<dyn Fn() + Send>,
 }
@@ -45,7 +52,21 @@ impl fmt::Debug for Home {
 impl DepartingBatch {
     /// A batch of these clients.
     pub(super) fn new(clients: Vec<MigratingConnection>, home: Home) -> Self {
-        Self { clients, home }
+        let left = home.clock.now();
+        Self { clients, home, left }
+    }
+
+    /// The time since they left their worker.
+    pub fn age(&self) -> Duration {
+        self.home.clock.now().since(self.left)
+    }
+
+    /// A batch that returns to this queue.
+    #[cfg(test)]
+    pub fn of(clients: Vec<PlainClient>, handoff: &HandoffQueue) -> Self {
+        let (handoff, wake) = (handoff.clone(), Box::new(|| ()));
+        let home = Home { handoff, in_transit: Arc::new(AtomicBool::new(true)), clock: Clock::new(), wake };
+        Self::new(clients.into_iter().map(Into::into).collect(), home)
     }
 
     /// The clients, each at its place.

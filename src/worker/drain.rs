@@ -35,6 +35,8 @@ pub(super) struct RunningDepartures {
     pub(super) refused: BTreeSet<SlotKey>,
     /// A batch is in transit, and may return.
     pub(super) in_transit: Arc<AtomicBool>,
+    /// A batch was sent, and it is not known here whether it has arrived.
+    pub(super) is_away: bool,
 }
 
 impl Drain {
@@ -150,6 +152,14 @@ impl Worker {
     /// last, so that clients that can move are not closed, even with a drain time of zero.
     #[cold]
     pub(super) fn continue_drain(&mut self) {
+        if let Some(drain) = &mut self.drain
+            && drain.running.is_away
+            && !drain.running.in_transit.load(Ordering::Acquire)
+        {
+            // Its clients may be back, however late the message about them is.
+            drain.running.is_away = false;
+            self.receive_arrivals();
+        }
         self.send_migrating();
         if self.drain.as_ref().is_some_and(|drain| drain.by <= self.core.now) {
             self.abort_all();

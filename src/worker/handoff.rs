@@ -55,6 +55,12 @@ impl HandoffQueue {
         })
     }
 
+    /// The number of clients in the queue, which are taken.
+    #[cfg(test)]
+    pub fn take_all(&self) -> usize {
+        self.waiting.try_iter().map(|clients| clients.len()).sum()
+    }
+
     /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

@@ -1,8 +1,9 @@
-//! Clients that move between cores: idle clients and tunnels go from a worker that ends to its successor.
+//! Clients that move between cores: those that are idle, with a tunnel, or with a response under way go from a worker that
+//! ends to its successor.
 //!
 //! Closing an idle connection would race with its client's next request, so it moves: the socket, its TLS session, and
-//! a few words of state travel by mail. Within a process requests do not move while they are under way: they end here, and
-//! then their clients move. To another process a response under way moves too, where neither side is encrypted.
+//! a few words of state travel by mail. Tunnels and responses under way move too, to another process only where neither side
+//! is encrypted. A request whose response has not begun ends here, or moves once it has.
 
 use super::commands::DrainTarget;
 use super::connection::{ActiveExchange, Admitted, BufferedConnection, Client, ClosingSides, Upstream, UpstreamState};
@@ -63,11 +64,15 @@ impl Worker {
         matches!(drain_target, Some(DrainTarget::Outside(_))) && is_ahead()
     }
 
-    /// Called after a step of an exchange: its client may be ready to leave for another process.
+    /// Called after a step of an exchange: its client may be ready to leave.
     #[cold]
     pub(super) fn note_running(&mut self, job_key: SlotKey) {
         let (Some(job), Some(drain)) = (self.jobs.get(job_key), &mut self.drain) else { return };
-        if drain.takes_running() && job.exchange.is_portable() && !drain.running.refused.contains(&job.client) {
+        if let Some(DrainTarget::Worker(..)) = drain.drain_target {
+            if job.exchange.is_movable() {
+                drain.movers.push(job.client);
+            }
+        } else if drain.takes_running() && job.exchange.is_portable() && !drain.running.refused.contains(&job.client) {
             drain.running.waiting.insert(job.client);
         }
     }
@@ -91,12 +96,13 @@ impl Worker {
         if clients.is_empty() {
             return;
         }
-        let Some(drain) = &self.drain else { return };
+        let Some(drain) = &mut self.drain else { return };
+        drain.running.is_away = true;
         let in_transit = Arc::clone(&drain.running.in_transit);
         in_transit.store(true, Ordering::Release);
         let commands = self.own_commands.clone();
         let wake = Box::new(move || _ = commands.send(WorkerCommand::Arrivals));
-        let home = Home { handoff: self.handoff.clone(), in_transit, wake };
+        let home = Home { handoff: self.handoff.clone(), in_transit, clock: self.clock, wake };
         // If the channel is closed, the batch is dropped, and returns.
         drop(outside.sender.send(Departure::Running(DepartingBatch::new(clients, home))));
     }
@@ -139,19 +145,17 @@ impl Worker {
         Some(migrating)
     }
 
-    /// Removes an exchange that can move now, with its connection to the backend: a tunnel within the process, and any portable
-    /// exchange to another process.
+    /// Removes an exchange that can move now, with its connection to the backend.
     fn export_exchange(&mut self, job_key: SlotKey, drain_target: &DrainTarget) -> Option<MigratingExchange> {
         let job = self.jobs.get(job_key)?;
         let UpstreamState::Upstream(key) = job.upstream_state else { return None };
         let upstream = self.upstreams.get(key).filter(|upstream| upstream.dial.is_none())?;
-        let is_outside = matches!(drain_target, DrainTarget::Outside(_));
-        let portable = match is_outside {
-            true => {
+        let portable = match drain_target {
+            DrainTarget::Outside(_) => {
                 Some(job.exchange.to_portable(self.core.now).filter(|_| !upstream.stream.transport.is_encrypted())?)
             }
-            false if job.exchange.is_tunnel() => None,
-            false => return None,
+            DrainTarget::Worker(..) if job.exchange.is_movable() => None,
+            DrainTarget::Worker(..) => return None,
         };
         self.end_upload(job_key);
         let Upstream { mut stream, backend, mut timer, is_uncounted, .. } = self.upstreams.remove(key)?;
@@ -161,8 +165,7 @@ impl Worker {
         }
         self.unwatch(&mut stream);
         let ActiveExchange { exchange, closing, .. } = self.jobs.remove(job_key)?;
-        // An exchange that leaves does not end with this process.
-        let retire_at = self.tunnel_drain.forget(job_key).filter(|_| !is_outside);
+        let retire_at = self.tunnel_drain.forget(job_key);
         Some(MigratingExchange::Own(Box::new(OwnExchange {
             exchange,
             closing,

@@ -35,6 +35,7 @@ mod proxy_protocol;
 mod pump;
 mod race;
 mod read_size;
+mod rejoin;
 mod request_log;
 mod request_mail;
 mod routes;
@@ -247,6 +248,7 @@ pub struct Worker {
     stats: Arc<WorkerStats>,
     turns: stats::Turns,
     tunnel_drain: tunnel_drain::TunnelDrain,
+    rejoining: rejoin::Rejoining,
     tenants: Option<tenants::TenantTurns>,
     /// Set by the order to end.
     drain: Option<drain::Drain>,
@@ -357,6 +359,7 @@ impl Worker {
             stats: config.stats,
             turns: stats::Turns::default(),
             tunnel_drain: tunnel_drain::TunnelDrain::default(),
+            rejoining: rejoin::Rejoining::default(),
             tenants: config.tenants.clone().map(tenants::TenantTurns::new),
             drain: None,
         };
@@ -416,6 +419,7 @@ impl Worker {
             self.timers.next_visit(),
             self.next_resume(),
             self.tunnel_drain.next(),
+            self.rejoining.next(),
             self.pending_registration.next(),
             self.lingering.next_look(),
             self.log.flush_at(),
@@ -429,6 +433,7 @@ impl Worker {
         self.expire();
         self.resume_listeners();
         self.retire_tunnels();
+        self.look_up_missing();
         self.register_late();
         self.look_at_lingering();
         self.log.flush(self.core.now);

@@ -114,7 +114,7 @@ impl Worker {
         if self.on_demand.ports.is_empty() { None } else { self.on_demand.claimed(self.local_port(job)) }
     }
 
-    fn local_port(&self, job: SlotKey) -> Option<u16> {
+    pub(super) fn local_port(&self, job: SlotKey) -> Option<u16> {
         let client = self.clients.get(self.jobs.get(job)?.client)?;
         Some(client.peer.local_port)
     }
@@ -190,7 +190,7 @@ impl Worker {
                     if unknowns {
                         self.routes.clear_unknown();
                     }
-                    self.schedule_tunnel_scan();
+                    self.note_changed_routes();
                 }
                 RouteEvent::Addresses { backend } => self.on_dns_result(backend),
                 RouteEvent::OnDemand(edit) => self.note_on_demand_edit(edit),
@@ -229,7 +229,12 @@ impl Worker {
             self.routes.evict_all(|key| of_port(key).is_some_and(|port| edit.ports.contains(&port)));
         }
         (self.on_demand.ports, self.on_demand.version) = (edit.claimed, edit.version);
+        self.note_changed_routes();
+    }
+
+    fn note_changed_routes(&mut self) {
         self.schedule_tunnel_scan();
+        self.rejoining.note_change(self.core.now);
     }
 
     fn take_lookup_result(&mut self, host: Arc<str>, result: &LookupResult, keep: bool) {
@@ -249,11 +254,10 @@ impl Worker {
         }
         for job in jobs {
             let route = self.route_at_port(job, &host, result, keep);
-            if self.jobs.get(job).is_some_and(|job| job.exchange.host_to_rejoin().is_some()) {
-                route.iter().for_each(|route| self.rejoin(job, route));
-                continue;
+            match self.jobs.get(job).is_some_and(|job| job.exchange.host_to_rejoin().is_some()) {
+                true => self.rejoin(job, route),
+                false => self.dispatch(job, Input::Route(route)),
             }
-            self.dispatch(job, Input::Route(route));
         }
     }
 
@@ -271,37 +275,6 @@ impl Worker {
         route_of(result)
     }
 
-    /// Looks up the route of an exchange that another process has begun. The exchange does not wait for it.
-    pub(super) fn look_up_moved(&mut self, job_key: SlotKey) {
-        let Some(host) = self.jobs.get(job_key).and_then(|job| job.exchange.host_to_rejoin()) else { return };
-        let host: Arc<str> = host.into();
-        let port =
-            self.jobs.get(job_key).and_then(|job| self.clients.get(job.client)).map(|client| client.peer.local_port);
-        if let Some(route) = self.on_demand_route(&host, port) {
-            return self.rejoin(job_key, &route);
-        }
-        match self.routes.get(&host) {
-            Some(Cached::Found(route)) if !route.is_stale() => self.rejoin(job_key, &route),
-            Some(Cached::Unknown) => {}
-            _ => {
-                if let Some(waiting) = self.lookups.get_mut(&host) {
-                    waiting.push(job_key);
-                } else if self.directory.lookup(self.id, Arc::clone(&host), None) {
-                    self.lookups.insert(host, vec![job_key]);
-                } else {
-                    log::debug!("{host}: no look-up for a connection that came from another process: too many");
-                }
-            }
-        }
-    }
-
-    /// Counts an exchange of another process at its member.
-    pub(super) fn rejoin(&mut self, job_key: SlotKey, route: &Arc<Route>) {
-        let Some(job) = self.jobs.get_mut(job_key) else { return };
-        if !job.exchange.rejoin(route, self.core.now) && job.exchange.is_tunnel() {
-            self.expect_departed(job_key);
-        }
-    }
     fn keep_result(&mut self, key: Arc<str>, result: &LookupResult) {
         match result {
             LookupResult::Found(route) if route.cluster.key.starts_with('*') => {

@@ -108,17 +108,7 @@ impl Worker {
         tunnels.into_iter().for_each(|job| self.tunnel_drain.expect(job, now + within(limit)));
     }
 
-    /// The same for a tunnel that came from another process when its backend had left the list.
-    fn has_no_member(&mut self, job: SlotKey) -> bool {
-        let Some(exchange) = self.jobs.get(job).map(|job| &job.exchange) else { return false };
-        let Some(route) = exchange.route() else { return false };
-        match self.routes.get(&route.host) {
-            Some(Cached::Found(now)) => !exchange.is_led_to_by(&now),
-            _ => true,
-        }
-    }
-
-    /// A tunnel came from another process, and the route of its host no longer contains its backend.
+    /// A tunnel came from another process, and its host has no route any more, or one without its backend.
     pub(super) fn expect_departed(&mut self, job: SlotKey) {
         if let Some(drain) = self.settings.tunnel_drain {
             self.tunnel_drain.expect(job, self.core.now + within(drain));
@@ -128,7 +118,7 @@ impl Worker {
     /// Whether the backend of a tunnel is still out of its list: one that came back keeps its tunnels.
     fn has_departed(&mut self, job: SlotKey) -> bool {
         let Some(exchange) = self.jobs.get(job).map(|job| &job.exchange) else { return false };
-        let Some(permit) = exchange.permit() else { return self.has_no_member(job) };
+        let Some(permit) = exchange.permit() else { return !self.is_led_to(job) };
         let Some(route) = exchange.route() else { return false };
         let backend = permit.member().backend.id();
         if self.directory.is_on_demand(permit.cluster()) {

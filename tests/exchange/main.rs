@@ -2,6 +2,7 @@
 //! `tests/sim`.
 
 mod cache;
+mod moving;
 mod pacing;
 mod phases;
 mod service;

@@ -58,6 +58,11 @@ impl HandoffChannel {
         self.channel.send(&message.encode(), files)
     }
 
+    /// The limit of each send from now on.
+    pub(super) fn set_send_patience(&self, patience: Duration) -> io::Result<()> {
+        self.channel.set_send_patience(patience)
+    }
+
     /// Sends bytes of the last message, in as many messages as they need.
     pub(super) fn pass_bytes<'b>(&self, parts: impl Iterator<Item = &'b [u8]>) -> io::Result<()> {
         for piece in parts.flat_map(|part| part.chunks(MOST_BYTES)) {

@@ -27,6 +27,7 @@ mod channel;
 mod known;
 mod message;
 mod objects;
+mod passing;
 mod predecessor;
 mod report;
 mod running;

@@ -3,8 +3,9 @@
 use super::PREDECESSOR;
 use super::channel::{HandoffChannel, Heard};
 use super::known::Known;
-use super::message::{Client, Message, Running};
+use super::message::Message;
 use super::objects::{self, ObjectSender};
+use super::passing::{Passing, Reply};
 use super::running::VARIABLE;
 use crate::base::clock::Clock;
 use crate::base::node_mark::{self, node_mark};
@@ -12,9 +13,7 @@ use crate::cache::store::Store;
 use crate::directory::Directory;
 use crate::exchange::PORTABLE_VERSION;
 use crate::net::listener::Listener;
-use crate::wire::forwarded::Peer;
-use crate::wire::proxy_protocol::ProxyAddresses;
-use crate::worker::{DepartingBatch, Departure, DrainTarget, MigratingConnection, OutsideTarget};
+use crate::worker::{Departure, DrainTarget, OutsideTarget};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::convert::Infallible;
 use std::env;
@@ -30,8 +29,8 @@ use std::time::Duration;
 /// The limit from the permission to serve until the successor reports that it serves.
 const SERVING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The time limit of the reply with the accepted clients of a batch. They are paused meanwhile.
-const TAKEN_PATIENCE: Duration = Duration::from_secs(10);
+/// The number of errors after which the channel is not read any more.
+const MOST_ERRORS: u32 = 3;
 
 /// Events of a successor.
 #[derive(Debug)]
@@ -184,14 +183,15 @@ impl UpgradeTask {
         // The process has its own handles.
         self.sockets.clear();
         self.known = Known::default();
+        let (begin, replies) = self.listen(tell.clone());
         tell(SuccessorEvent::Serves { pid: self.child.id() });
-        let taken = self.listen(tell.clone());
+        drop(begin);
         let sending = self.objects.take().and_then(ObjectSender::start);
-        if self.pass_clients(&taken).is_err() {
-            // So the new process closes its descriptors of an unconfirmed batch.
-            self.channel.hang_up();
+        if Passing::new(&self.channel, replies).run(&self.clients).is_err() {
             // The event precedes the close of the workers' channel: they hand over clients while it is open.
             tell(SuccessorEvent::Gone);
+            // What waits there returns to its workers.
+            self.clients = crossbeam_channel::never();
         }
         if let Some(sending) = sending {
             sending.finish();
@@ -254,118 +254,52 @@ impl UpgradeTask {
         }
     }
 
-    /// Receives the later messages of the successor, in its own thread. The result has the number of each batch and the
-    /// places of the clients taken; it disconnects at the end of the channel.
-    fn listen(&self, tell: impl Fn(SuccessorEvent) + Send + 'static) -> Receiver<(u64, Vec<u32>)> {
-        let (out, taken) = crossbeam_channel::unbounded();
-        let channel = match self.channel.try_clone() {
-            Ok(channel) => channel,
-            Err(error) => {
-                log::warn!("upgrade: listening to the new process: {error}");
-                return taken;
-            }
-        };
-        let listen = move || {
-            loop {
-                match channel.hear(None) {
-                    Ok(Heard::Message(Message::ReopenLog, _)) => tell(SuccessorEvent::ReopenLog),
-                    // It fails if no more clients are handed over.
-                    Ok(Heard::Message(Message::Taken { batch, places }, _)) => drop(out.send((batch, places))),
-                    Ok(Heard::Message(..) | Heard::Bytes(_) | Heard::Spoilt(_)) => {}
-                    Ok(Heard::End) | Err(_) => break,
-                }
-            }
-            drop(out);
-            tell(SuccessorEvent::Gone);
-        };
-        if let Err(error) = thread::Builder::new().name("successor".into()).spawn(listen) {
-            log::warn!("upgrade: listening to the new process: {error}");
-        }
-        taken
-    }
-
-    /// Hands clients over until the end is announced, or a hand-over fails: the next one would fail too.
-    fn pass_clients(&self, taken: &Receiver<(u64, Vec<u32>)>) -> io::Result<()> {
-        let (mut idle, mut running, mut refused, mut batches) = (0_u64, 0, 0, 0);
-        for departure in &self.clients {
-            let passed = match departure {
-                Departure::End => break,
-                Departure::Idle(clients) => self.pass_idle(clients, &mut idle),
-                Departure::Running(batch) => {
-                    batches += 1;
-                    let count = batch.clients().count();
-                    self.pass_running(batch, batches, taken).map(|taken| {
-                        running += taken;
-                        refused += count - taken;
-                    })
-                }
+    /// Makes the thread that receives the later messages of the successor, once the result is dropped. Without it no client
+    /// with an exchange is handed over, since nobody would learn what was taken.
+    fn listen(&self, tell: impl Fn(SuccessorEvent) + Send + 'static) -> (Option<Sender<Infallible>>, Receiver<Reply>) {
+        let (out, replies) = crossbeam_channel::unbounded();
+        let (begin, begins) = crossbeam_channel::bounded(0);
+        let started = self.channel.try_clone().and_then(|channel| {
+            let listen = move || {
+                // It disconnects.
+                let _ = begins.recv();
+                hear_all(&channel, &out, &tell);
+                drop(out);
+                tell(SuccessorEvent::Gone);
             };
-            passed.inspect_err(|error| {
-                log::warn!(
-                    "upgrade: only {idle} idle connections and {running} with a tunnel or a response in progress were handed \
-                     over: {error}; idle ones in transit are closed"
-                );
-            })?;
-        }
-        if self.channel.say(&Message::End { clients: idle }).is_ok() {
-            log::info!(
-                "upgrade: only {idle} idle connections and {running} with a tunnel or a response in progress were handed over; \
-                 {refused} of the latter were not accepted"
-            );
-        }
-        Ok(())
-    }
-
-    fn pass_idle(&self, clients: Vec<MigratingConnection>, passed: &mut u64) -> io::Result<()> {
-        for client in clients.into_iter().filter_map(MigratingConnection::into_plain) {
-            let message = client_message(&client.peer, client.served, client.told.as_ref());
-            self.channel.pass(&Message::Client(message), &[client.stream.as_fd()])?;
-            *passed += 1;
-        }
-        Ok(())
-    }
-
-    /// Hands over clients with an exchange, and drops those that the other process has taken. Returns their number. The
-    /// others continue here, also after an error.
-    fn pass_running(&self, batch: DepartingBatch, number: u64, taken: &Receiver<(u64, Vec<u32>)>) -> io::Result<usize> {
-        for (place, client) in (0..).zip(batch.clients()) {
-            let message = Message::Running(Box::new(Running {
-                place,
-                client: client_message(client.peer, client.served, client.told),
-                closing: client.closing,
-                lengths: client.bytes.parts().map(|part| part.len()),
-                state: client.state.clone(),
-            }));
-            self.channel.pass(&message, &client.sockets)?;
-            self.channel.pass_bytes(client.bytes.parts().into_iter().copied())?;
-        }
-        self.channel.say(&Message::Confirm { batch: number })?;
-        let clock = Clock::new();
-        let deadline = clock.now() + TAKEN_PATIENCE;
-        loop {
-            match taken.recv_timeout(deadline.since(clock.now())) {
-                Ok((batch_number, places)) if batch_number == number => {
-                    batch.settle(&places);
-                    return Ok(places.len());
-                }
-                Ok(_) => {}
-                // It may still take them until the channel has ended and its earlier messages were received.
-                Err(RecvTimeoutError::Timeout) => {
-                    self.channel.hang_up();
-                    let last_words = taken.iter().find(|(batch_number, _)| *batch_number == number);
-                    batch.settle(&last_words.map_or_else(Vec::new, |(_, places)| places));
-                    return Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        "the new process does not say what it has taken",
-                    ));
-                }
-                Err(RecvTimeoutError::Disconnected) => return Err(io::ErrorKind::BrokenPipe.into()),
+            thread::Builder::new().name("successor".into()).spawn(listen)
+        });
+        match started {
+            Ok(_) => (Some(begin), replies),
+            Err(error) => {
+                self.takes_running.store(false, Ordering::Relaxed);
+                log::warn!("upgrade: listening to the new process: {error}; tunnels and responses under way stay here");
+                (None, replies)
             }
         }
     }
 }
 
-fn client_message(peer: &Peer, served: u32, told: Option<&ProxyAddresses>) -> Client {
-    let told = told.map(|ends| (ends.source, ends.destination));
-    Client { address: peer.address, local_port: peer.local_port, served, told }
+/// Receives messages until the channel ends, so that nothing follows the last reply.
+pub(super) fn hear_all(channel: &HandoffChannel, out: &Sender<Reply>, tell: &impl Fn(SuccessorEvent)) {
+    let mut errors = 0;
+    loop {
+        match channel.hear(None) {
+            Ok(Heard::Message(Message::ReopenLog, _)) => tell(SuccessorEvent::ReopenLog),
+            // It fails if no more clients are handed over.
+            Ok(Heard::Message(Message::Taken { batch, places }, _)) => drop(out.send(Reply::Taken(batch, places))),
+            Ok(Heard::Message(..) | Heard::Bytes(_) | Heard::Spoilt(_)) => {}
+            Ok(Heard::End) => return,
+            Err(why) => {
+                log::warn!("upgrade: listening to the new process: {why}");
+                // The new process can take no more, and what it has said before can still be received.
+                channel.hang_up();
+                errors += 1;
+                if errors == MOST_ERRORS {
+                    let _ = out.send(Reply::Lost);
+                    return;
+                }
+            }
+        }
+    }
 }
