@@ -16,6 +16,7 @@ mod changes;
 mod marks;
 mod messages;
 mod resync_guard;
+mod scan;
 mod snapshot_routes;
 mod token_bucket;
 mod unread;
@@ -171,18 +172,6 @@ impl RouteState {
         }
     }
 
-    /// Keys of other spellings are not known until [`RouteState::note_scan`]: known hosts without a key keep their routes.
-    pub(super) fn await_scan(&mut self) {
-        self.unscanned = Some(Vec::new());
-    }
-
-    /// The keys of other spellings are known.
-    pub(super) fn note_scan(&mut self) {
-        for host in self.unscanned.take().unwrap_or_default() {
-            self.read_again(host);
-        }
-    }
-
     fn is_known(&self, host: &str) -> bool {
         self.catalog.contains(host) || self.restored.routes.contains_key(host)
     }
@@ -266,15 +255,7 @@ impl RouteState {
     fn settle(&mut self, host: Arc<str>, reading: Reading, pending: Pending, now: Moment) {
         let keep = !pending.tainted;
         self.note_end(&host, &reading, &pending, now);
-        if reading == Reading::Unknown
-            && self.is_known(&host)
-            && let Some(unscanned) = &mut self.unscanned
-        {
-            // Its key may have another spelling, so its route stays for that long.
-            unscanned.push(Arc::clone(&host));
-            for core in pending.askers.iter().chain(&pending.later) {
-                self.reply_unavailable(*core, Arc::clone(&host), now);
-            }
+        if self.keeps_for_scan(&host, &reading, &pending, now) {
             return;
         }
         if pending.askers.is_empty() && !self.catalog.contains(&host) {
@@ -464,16 +445,6 @@ impl RouteState {
                 );
             }
             unconfirmed.into_iter().for_each(|host| self.read_again(host));
-        }
-    }
-
-    /// If the source cannot report changes: all hosts in use are read again, and unknown hosts are forgotten.
-    pub(super) fn refresh(&mut self) {
-        if self.connection == ConnectionState::Up {
-            self.changed([], true);
-            self.bad.clear();
-            self.checker_wanted = true;
-            self.read_all_again();
         }
     }
 

@@ -41,6 +41,16 @@ impl RouteState {
         }
     }
 
+    /// If the source cannot report changes: all hosts in use are read again, and unknown hosts are forgotten.
+    pub(in crate::directory::redis) fn refresh(&mut self) {
+        if self.connection == ConnectionState::Up {
+            self.changed([], true);
+            self.bad.clear();
+            self.checker_wanted = true;
+            self.read_all_again();
+        }
+    }
+
     fn touch_wildcard(&mut self, pattern: &str) {
         // A wildcard can change the route of a host only if it is the serving pattern, or precedes it among the
         // candidates.

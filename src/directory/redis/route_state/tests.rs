@@ -3,6 +3,7 @@
 mod dice;
 mod inspection;
 mod resync;
+mod scan;
 
 use super::super::super::catalog::FrontendRecord;
 use super::*;
