@@ -255,7 +255,7 @@ impl UpgradeTask {
     }
 
     /// Makes the thread that receives the later messages of the successor, once the result is dropped. Without it no client
-    /// with an exchange is handed over, since nobody would learn what was taken.
+    /// with an exchange is handed over, since the outcome would stay unknown.
     fn listen(&self, tell: impl Fn(SuccessorEvent) + Send + 'static) -> (Option<Sender<Infallible>>, Receiver<Reply>) {
         let (out, replies) = crossbeam_channel::unbounded();
         let (begin, begins) = crossbeam_channel::bounded(0);
