@@ -28,10 +28,10 @@ pub(super) fn summary(sources: &Sources) -> Value {
 }
 
 fn disk(counts: &TierCounts) -> Value {
-    let TierCounts { bytes, files, hits, written, skipped, evicted, corrupt, failed } = counts;
+    let TierCounts { bytes, files, hits, written, skipped, evicted, corrupt, failed, leftovers } = counts;
     json!({
         "bytes": bytes, "files": files, "hits": hits, "written": written, "skipped": skipped, "evicted": evicted,
-        "corrupt": corrupt, "failed": failed.load(Relaxed) > 0,
+        "corrupt": corrupt, "failed": failed.load(Relaxed) > 0, "leftovers": leftovers,
     })
 }
 
@@ -92,7 +92,7 @@ fn purge_here(selector: &Selector, mode: PurgeMode, store: &Store) -> Result<usi
     match store.settle(DISK_TIMEOUT) {
         true => Ok(purged),
         false => Err(format!(
-            "{purged} objects were purged in memory; the disk tier has not followed within {DISK_TIMEOUT:?}"
+            "{purged} objects were purged in memory; the disk tier has not removed all of its files within {DISK_TIMEOUT:?}"
         )),
     }
 }

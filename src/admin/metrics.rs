@@ -276,6 +276,8 @@ fn put_tier(counts: &TierCounts, out: &mut Out<'_>) -> Result<(), Error> {
     out.gauge("cache_disk_files", "Files of the object cache.", files)?;
     let help = "1 once the disk has refused a file of the object cache: nothing more is written.";
     out.gauge("cache_disk_failed", help, signed(counts.failed.load(Relaxed)))?;
+    let help = "Files of removed objects that could not be removed.";
+    out.gauge("cache_disk_leftovers", help, signed(counts.leftovers.load(Relaxed)))?;
     for (name, help, count) in [
         ("cache_disk_hits", "Objects read from files.", &counts.hits),
         ("cache_disk_written", "Objects written to files.", &counts.written),

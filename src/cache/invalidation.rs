@@ -1,7 +1,7 @@
 //! Invalidation by unsafe methods (RFC 9111 section 4.4).
 
 use super::fields::Fields;
-use super::key::CacheRequest;
+use super::request::CacheRequest;
 use crate::base::slice_ext::SliceExt;
 use crate::wire::host::split_port;
 

@@ -2,9 +2,9 @@
 
 use super::directives::RequestDirectives;
 use super::freshness::LifetimeSource;
-use super::key::CacheRequest;
 use super::object::Object;
 use super::options::Options;
+use super::request::CacheRequest;
 use super::unkeyed;
 use std::time::{Duration, SystemTime};
 

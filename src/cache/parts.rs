@@ -7,9 +7,9 @@
 use super::body::BodyBudget;
 use super::conditional::{self, Outcome, OwnConditions, Representation, STRONG_AFTER};
 use super::fields::{Fields, seconds, split_at_byte};
-use super::key::CacheRequest;
 use super::object::Object;
 use super::options::Options;
+use super::request::CacheRequest;
 use crate::base::slice_ext::SliceExt;
 use crate::wire::{put, put_number};
 use std::ops::Range;

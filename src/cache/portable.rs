@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 
 /// The first bytes of a transfer: the format and its version.
-pub const MAGIC: &[u8; 16] = b"sluice cache 2\r\n";
+pub const MAGIC: &[u8; 16] = b"sluice cache 3\r\n";
 
 /// The bytes in front of a message.
 pub const PREFIX: usize = 4;
@@ -42,6 +42,8 @@ pub enum Message {
     Change(Change),
     /// All objects stored at the beginning of the transfer were sent; changes may follow.
     End,
+    /// All changes were sent. A transfer that ends without it may lack some.
+    Closed,
 }
 
 /// An object without its body.
@@ -60,6 +62,7 @@ enum Written<'a> {
     Object(WrittenObject<'a>),
     Change(&'a Change),
     End,
+    Closed,
 }
 
 #[derive(Serialize)]
@@ -108,6 +111,11 @@ pub fn encode_change(change: &Change) -> Option<Vec<u8>> {
 /// The message behind all objects.
 pub fn encode_end() -> Option<Vec<u8>> {
     encode(&Written::End)
+}
+
+/// The last message.
+pub fn encode_closed() -> Option<Vec<u8>> {
+    encode(&Written::Closed)
 }
 
 fn encode(message: &Written<'_>) -> Option<Vec<u8>> {

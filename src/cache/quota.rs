@@ -1,6 +1,5 @@
 //! The limit of the cache's bytes for one frontend.
 
-use super::object::Object;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -95,14 +94,4 @@ impl Quota {
     fn order(&self) -> MutexGuard<'_, VecDeque<Entry>> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Charges the objects of a list that is about to be stored.
-pub(super) fn enter_all(variants: &[Arc<Object>]) {
-    variants.iter().filter_map(|object| object.charge.as_ref()).for_each(|charge| charge.enter());
-}
-
-/// Returns the charges of a list that has left the store.
-pub(super) fn leave_all(variants: &[Arc<Object>]) {
-    variants.iter().filter_map(|object| object.charge.as_ref()).for_each(|charge| charge.leave());
 }

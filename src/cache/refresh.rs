@@ -3,9 +3,9 @@
 use super::conditional::CONDITIONS;
 use super::directives::RequestDirectives;
 use super::fields::Fields;
-use super::key::CacheRequest;
 use super::object::Object;
 use super::options::Options;
+use super::request::CacheRequest;
 use super::storability::{CacheResponse, Refusal, admit_to_eligible};
 use crate::wire::body::BodyLength;
 use httparse::Header;

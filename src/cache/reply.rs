@@ -1,8 +1,8 @@
 //! The response made from a stored object: status line, fields, and the part of the body.
 
 use super::conditional::{self, Outcome, Representation};
-use super::key::CacheRequest;
 use super::object::{self, Object};
+use super::request::CacheRequest;
 use super::status::Served;
 use crate::wire::put_number;
 use std::ops::Range;

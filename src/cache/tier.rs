@@ -1,9 +1,10 @@
 //! The tier behind the store: objects on a disk. A thread of its own writes and reads them (the room `disk`); this is
 //! the interface for the store and for requests, and the data that they can read without a wait.
 //!
-//! Orders are performed one after the other. Removals are ordered under the lock of the store's writes, so they are in
-//! the order of the store's epochs: from the last applied change the thread knows the fills and purges that an object
-//! of the disk may precede.
+//! Orders are performed one after the other. Objects that are stored or removed are ordered under the lock of the store's
+//! writes, so they are in the order of the store's epochs: from the last performed order the thread knows what an object of
+//! the disk may precede. A file is that of the newest object of its variant, or absent: an object that is not written
+//! removes the file of its predecessor.
 
 use super::fill::{FillEnd, FillWaiter};
 use super::object::Object;
@@ -13,7 +14,7 @@ use crate::base::hash::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Limit of the bytes of objects that wait to be written. Further objects are not written.
 const MOST_WAITING_BYTES: u64 = 64 << 20;
@@ -29,13 +30,29 @@ pub fn hash(key: &[u8]) -> u128 {
     xxh3_128(key)
 }
 
+/// The name of an object on the disk: the hashes of its key and of its variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileName {
+    /// The hash of its key.
+    pub key: u128,
+    /// The hash of its variant.
+    pub variant: u64,
+}
+
+impl FileName {
+    /// The name of an object with this key.
+    pub fn of(key: &[u8], object: &Object) -> Self {
+        Self { key: hash(key), variant: xxh3_64(&object.variant.to_bytes()) }
+    }
+}
+
 /// The tier, as all threads see it.
 #[derive(Debug)]
 pub struct Tier {
     orders: Sender<Order>,
     /// The hashes of the keys on the disk.
     known: RwLock<HashSet<u128>>,
-    /// Whether `keys` is complete.
+    /// Whether `known` is complete.
     is_read: AtomicBool,
     waiting_bytes: AtomicU64,
     waiting: AtomicU64,
@@ -64,13 +81,17 @@ pub struct TierCounts {
     pub corrupt: AtomicU64,
     /// 1 once a write has failed: no further writes follow.
     pub failed: AtomicU64,
+    /// Files of removed objects that could not be removed. A later process would serve them.
+    pub leftovers: AtomicU64,
 }
 
 /// An order for the thread.
 #[derive(Debug)]
 pub enum Order {
-    /// An object was stored.
+    /// An object was stored, at this epoch.
     Keep {
+        /// The epoch.
+        epoch: u64,
         /// Its key.
         key: Arc<[u8]>,
         /// The object.
@@ -78,10 +99,14 @@ pub enum Order {
         /// The start of its fill.
         ticket: Ticket,
     },
+    /// An object was stored at this epoch that is not written: the file of its predecessor is removed.
+    Forget(u64, FileName),
     /// A request needs the objects of a key. [`FillEnd::Loaded`] is sent to it once they are in the store.
     Load {
         /// The key.
         key: Arc<[u8]>,
+        /// The quota of its frontend in bytes; 0 for no limit.
+        max_bytes: u64,
         /// The request.
         settling: Settling,
     },
@@ -150,27 +175,37 @@ impl Tier {
         };
     }
 
-    /// Orders the write of an object, if it is complete and the queue has room.
-    pub(super) fn keep(&self, key: &Arc<[u8]>, object: &Arc<Object>, ticket: Ticket) {
-        if !object.body.is_whole() || self.counts.failed.load(Relaxed) > 0 {
-            return;
+    /// An object was stored at this epoch: its write is ordered, if it is complete and the queue has room, and the removal of its
+    /// predecessor otherwise. The writes of the store are locked.
+    pub(super) fn stored(&self, epoch: u64, key: &Arc<[u8]>, object: &Arc<Object>, ticket: Ticket) {
+        match self.takes(object) {
+            true => self.order(Order::Keep { epoch, key: Arc::clone(key), object: Arc::clone(object), ticket }),
+            false => self.order_removal(Order::Forget(epoch, FileName::of(key, object))),
         }
-        let size = object.size();
-        if self.waiting_bytes.fetch_add(size, Relaxed).saturating_add(size) > MOST_WAITING_BYTES {
-            self.waiting_bytes.fetch_sub(size, Relaxed);
-            self.counts.skipped.fetch_add(1, Relaxed);
-            return;
-        }
-        self.order(Order::Keep { key: Arc::clone(key), object: Arc::clone(object), ticket });
     }
 
-    /// Orders the load of a key into the store. Returns whether the request gets a notice at the end.
-    pub fn load(&self, key: Arc<[u8]>, waiter: FillWaiter) -> bool {
+    /// Whether an object is to be written. Its bytes are counted then.
+    fn takes(&self, object: &Object) -> bool {
+        if !object.body.is_whole() || self.counts.failed.load(Relaxed) > 0 {
+            return false;
+        }
+        let size = object.size();
+        let has_room = self.waiting_bytes.fetch_add(size, Relaxed).saturating_add(size) <= MOST_WAITING_BYTES;
+        if !has_room {
+            self.waiting_bytes.fetch_sub(size, Relaxed);
+            self.counts.skipped.fetch_add(1, Relaxed);
+        }
+        has_room
+    }
+
+    /// Orders the load of a key into the store, with a frontend's quota of this many bytes. Returns whether the request gets a
+    /// notice at the end.
+    pub fn load(&self, key: Arc<[u8]>, max_bytes: u64, waiter: FillWaiter) -> bool {
         if self.waiting.fetch_add(1, Relaxed) >= MOST_WAITING {
             self.waiting.fetch_sub(1, Relaxed);
             return false;
         }
-        self.order(Order::Load { key, settling: Settling(Waiting::Request(waiter)) });
+        self.order(Order::Load { key, max_bytes, settling: Settling(Waiting::Request(waiter)) });
         true
     }
 
@@ -189,11 +224,20 @@ impl Tier {
 
     /// Objects were removed. The writes of the store are locked.
     pub(super) fn change(&self, epoch: u64, change: Change) {
+        self.order_removal(Order::Change(epoch, change));
+    }
+
+    fn order_removal(&self, order: Order) {
         if self.queued.load(Relaxed) < MOST_ORDERS {
-            self.order(Order::Change(epoch, change));
+            self.order(order);
         } else {
             self.is_lost.store(true, Relaxed);
         }
+    }
+
+    /// Whether files of removed objects are left, because they could not be removed.
+    pub fn has_leftovers(&self) -> bool {
+        self.counts.leftovers.load(Relaxed) > 0
     }
 
     /// Another process takes over the disk, once all earlier orders are done.
@@ -213,7 +257,7 @@ impl Tier {
         match order {
             Order::Keep { object, .. } => drop(self.waiting_bytes.fetch_sub(object.size(), Relaxed)),
             Order::Load { .. } => drop(self.waiting.fetch_sub(1, Relaxed)),
-            Order::Change(..) | Order::Settle(_) | Order::End => {}
+            Order::Forget(..) | Order::Change(..) | Order::Settle(_) | Order::End => {}
         }
     }
 

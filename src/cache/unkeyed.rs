@@ -5,7 +5,7 @@
 //! of the key if they add something.
 
 use super::fields::split_at_byte;
-use super::key::CacheRequest;
+use super::request::CacheRequest;
 use crate::wire::is_read_as;
 
 /// The meaning of a field.

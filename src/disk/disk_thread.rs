@@ -1,17 +1,19 @@
 //! The thread of the disk tier. No other thread touches the files.
 
 use super::Settings;
-use super::file::{self, Fault, FileName};
+use super::file::{self, Fault};
 use super::index::Index;
+use super::waiting::{self, Waiting};
+use crate::base::hash::HashSet;
 use crate::cache::object::Object;
 use crate::cache::portable::Change;
 use crate::cache::purge::{PurgeMode, Selector, Ticket};
-use crate::cache::store::Store;
-use crate::cache::tier::{self, Order, Settling, Tier};
+use crate::cache::store::{InsertError, Store};
+use crate::cache::tier::{self, FileName, Order, Settling, Tier};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -23,16 +25,12 @@ const INDEX_BYTES: usize = 64 << 20;
 /// The interval in which a folder of another process is checked.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// The greatest number of changes that are stored until the folder belongs to this process and was read. Beyond it,
-/// nothing in the folder is kept.
-const MOST_REMEMBERED: usize = 4096;
-
 /// The file whose lock marks the owner of the folder.
 const LOCK: &str = "sluice-cache.lock";
 
 /// Serves the tier until another process takes over.
 pub(super) fn run(settings: &Settings, store: &Store, tier: &Tier, orders: &Receiver<Order>) {
-    let mut waiting = Waiting::default();
+    let mut waiting = Waiting::new(&settings.path);
     let lock = match open(settings, tier, orders, &mut waiting) {
         Ok(Some(lock)) => lock,
         Ok(None) => return,
@@ -53,37 +51,22 @@ pub(super) fn run(settings: &Settings, store: &Store, tier: &Tier, orders: &Rece
         tier,
         index: Index::default(),
         epoch: waiting.epoch.max(1),
-        waiting: Some(waiting),
+        leftovers: HashSet::default(),
+        waiting: None,
     };
+    waiting.take_superseded().for_each(|name| thread.unlink(name));
+    // Another process had changes for the folder that it has not applied.
+    let marks = waiting::marks(&settings.path);
+    if marks.iter().any(|mark| !waiting.is_own(mark)) {
+        log::warn!("server.cacheDisk: purges of an earlier process were not applied; all files are dropped");
+        waiting.remember(Change::Purge(Selector::All, PurgeMode::Hard));
+    }
+    thread.waiting = Some(waiting);
     if thread.scan(orders) {
+        marks.iter().for_each(|mark| drop(fs::remove_file(mark)));
         thread.work(orders);
     }
     drop(lock);
-}
-
-/// Orders that wait until the folder belongs to this process and was read.
-#[derive(Default)]
-struct Waiting {
-    changes: Vec<Change>,
-    settling: Vec<Settling>,
-    /// The epoch of the last change.
-    epoch: u64,
-}
-
-impl Waiting {
-    fn remember(&mut self, change: Change) {
-        if self.changes.len() == MOST_REMEMBERED {
-            self.changes = vec![Change::Purge(Selector::All, PurgeMode::Hard)];
-        }
-        self.changes.push(change);
-    }
-
-    fn takes(&self, key: &[u8], object: &Object) -> bool {
-        self.changes.iter().any(|change| match change {
-            Change::Drop(dropped) | Change::Stale(dropped) => **dropped == *key,
-            Change::Purge(selector, _) => selector.has(object),
-        })
-    }
 }
 
 /// Takes the folder as soon as no other process owns it. `None` if it is no longer wanted.
@@ -93,8 +76,8 @@ fn open(
     orders: &Receiver<Order>,
     waiting: &mut Waiting,
 ) -> io::Result<Option<Flock<File>>> {
-    fs::create_dir_all(&settings.path)?;
-    let mut file = File::options().create(true).truncate(false).write(true).open(settings.path.join(LOCK))?;
+    file::create_folder(&settings.path)?;
+    let mut file = file::open_lock(&settings.path.join(LOCK))?;
     loop {
         file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Some(lock)),
@@ -103,16 +86,8 @@ fn open(
         };
         match orders.recv_timeout(RETRY) {
             Ok(order) => {
-                tier.taken(&order);
-                match order {
-                    Order::Load { settling, .. } => drop(settling),
-                    Order::Keep { .. } => drop(tier.counts.skipped.fetch_add(1, Relaxed)),
-                    Order::Change(epoch, change) => {
-                        waiting.remember(change);
-                        waiting.epoch = epoch;
-                    }
-                    Order::Settle(settling) => waiting.settling.push(settling),
-                    Order::End => return Ok(None),
+                if !waiting.perform(order, tier) {
+                    return Ok(None);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -136,8 +111,10 @@ struct DiskThread<'a> {
     store: &'a Store,
     tier: &'a Tier,
     index: Index,
-    /// The epoch of the last applied change. Objects that were removed later are in no file that is read.
+    /// The epoch of the last performed order. Objects that were stored or removed later are newer than any file.
     epoch: u64,
+    /// Removed objects whose files could not be removed.
+    leftovers: HashSet<FileName>,
     /// The folder was not read yet.
     waiting: Option<Waiting>,
 }
@@ -162,51 +139,75 @@ impl DiskThread<'_> {
             self.epoch = epoch;
         }
         match order {
-            Order::Keep { key, object, ticket } => self.keep(&key, &object, ticket),
-            Order::Load { key, settling } => self.load(&key, settling),
+            Order::Keep { epoch, key, object, ticket } => {
+                self.keep(&key, &object, ticket);
+                self.epoch = self.epoch.max(epoch);
+            }
+            Order::Forget(epoch, name) => {
+                self.forget(name);
+                self.epoch = self.epoch.max(epoch);
+            }
+            Order::Load { key, max_bytes, settling } => self.load(&key, max_bytes, settling),
             Order::Change(epoch, change) => {
                 self.change(change);
                 self.epoch = self.epoch.max(epoch);
             }
-            Order::Settle(settling) => match &mut self.waiting {
-                Some(waiting) => waiting.settling.push(settling),
-                None => drop(settling),
-            },
+            Order::Settle(settling) => self.settle(settling),
             Order::End => return false,
         }
         self.count();
         true
     }
 
+    /// Notifies a waiter, once the folder was read. Files that could not be removed are tried again first.
+    fn settle(&mut self, settling: Settling) {
+        match &mut self.waiting {
+            Some(waiting) => waiting.settle(settling),
+            None => {
+                std::mem::take(&mut self.leftovers).into_iter().for_each(|name| self.unlink(name));
+                self.count();
+                drop(settling);
+            }
+        }
+    }
+
     fn count(&self) {
         self.tier.counts.bytes.store(self.index.bytes(), Relaxed);
         self.tier.counts.files.store(self.index.files(), Relaxed);
+        self.tier.counts.leftovers.store(self.leftovers.len() as u64, Relaxed);
     }
 
     fn keep(&mut self, key: &Arc<[u8]>, object: &Arc<Object>, ticket: Ticket) {
+        let name = FileName::of(key, object);
         let has_failed = self.tier.counts.failed.load(Relaxed) > 0;
         // An object that was purged while it waited is not written.
         if has_failed || object.size() > self.settings.bytes / 4 || self.store.is_outdated(key, object, ticket) {
-            return;
+            return self.forget(name);
         }
-        let name = FileName::of(tier::hash(key), object);
         match file::write(&self.settings.path, name, key, object) {
             Ok(Some(len)) => {
+                self.leftovers.remove(&name);
                 self.insert(name, object, len);
                 self.tier.set_known(name.key, true);
                 self.tier.counts.written.fetch_add(1, Relaxed);
                 self.make_room();
             }
-            Ok(None) => {}
+            Ok(None) => self.forget(name),
             Err(error) => {
                 self.tier.counts.failed.store(1, Relaxed);
-                // Otherwise the file of an older object would be served in its place.
-                self.remove(name);
+                self.forget(name);
                 log::error!(
                     "server.cacheDisk: writing to {}: {error}; nothing more is written until the next start",
                     self.settings.path.display()
                 );
             }
+        }
+    }
+
+    /// An object is not written: the file of an older one would be served in its place.
+    fn forget(&mut self, name: FileName) {
+        if self.waiting.is_some() || self.index.has_file(name) {
+            self.remove(name);
         }
     }
 
@@ -224,34 +225,43 @@ impl DiskThread<'_> {
             let Some((key, files)) = self.index.pop_oldest() else { return };
             self.tier.set_known(key, false);
             self.tier.counts.evicted.fetch_add(files.len() as u64, Relaxed);
-            files.iter().for_each(|name| self.unlink(*name));
+            for path in files.iter().map(|name| name.path(&self.settings.path)) {
+                if let Err(error) = file::remove(&path) {
+                    log::error!("server.cacheDisk: removing {}: {error}; please remove it", path.display());
+                }
+            }
         }
     }
 
-    /// Puts the objects of a key into the store.
-    fn load(&mut self, key: &Arc<[u8]>, settling: Settling) {
+    /// Puts the objects of a key into the store, the newest one last.
+    fn load(&mut self, key: &Arc<[u8]>, max_bytes: u64, settling: Settling) {
         for name in self.index.of_use(tier::hash(key)) {
-            // Requests for one key may wait together: what an earlier load brought is not read again.
-            if self.store.has(key, |object| FileName::of(name.key, object) == name) {
+            // Requests for one key may wait together: an object that an earlier load has brought is not read again.
+            if self.store.has(key, |object| FileName::of(key, object) == name) {
                 continue;
             }
-            match file::read(&name.path(&self.settings.path), key, self.store) {
-                Ok(object) => {
-                    let ticket = Ticket::at(self.epoch);
-                    let is_there = self.store.take_over(key, object, ticket).is_ok();
-                    self.tier.counts.hits.fetch_add(u64::from(is_there), Relaxed);
+            let loaded = file::read(&name.path(&self.settings.path), key, self.store).and_then(|object| {
+                match self.store.load(key, object, Ticket::at(self.epoch), max_bytes) {
+                    Ok(_) => Ok(true),
+                    Err(refused) if refused.reason == InsertError::TooLarge => Err(Fault::TooLarge),
+                    Err(_) => Ok(false),
                 }
+            });
+            let path = || name.path(&self.settings.path);
+            match loaded {
+                Ok(is_there) => drop(self.tier.counts.hits.fetch_add(u64::from(is_there), Relaxed)),
                 Err(Fault::NoRoom) => {}
+                Err(Fault::TooLarge) => {
+                    self.tier.counts.evicted.fetch_add(1, Relaxed);
+                    self.remove(name);
+                }
                 Err(Fault::Corrupt) => {
                     self.tier.counts.corrupt.fetch_add(1, Relaxed);
-                    log::warn!(
-                        "server.cacheDisk: {}: it is not what was written; removed",
-                        name.path(&self.settings.path).display()
-                    );
+                    log::warn!("server.cacheDisk: {}: it is not what was written; removed", path().display());
                     self.remove(name);
                 }
                 Err(Fault::Io(error)) => {
-                    log::warn!("server.cacheDisk: reading {}: {error}", name.path(&self.settings.path).display());
+                    log::warn!("server.cacheDisk: reading {}: {error}", path().display());
                     self.remove(name);
                 }
             }
@@ -278,13 +288,15 @@ impl DiskThread<'_> {
         self.unlink(name);
     }
 
-    fn unlink(&self, name: FileName) {
+    /// Removes the file of a removed object. One that stays is tried again, and reported to all who purge.
+    fn unlink(&mut self, name: FileName) {
         let path = name.path(&self.settings.path);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::error!("server.cacheDisk: removing {}: {error}; please remove it", path.display());
-            }
-            _ => {}
+        if let Err(error) = file::remove(&path) {
+            log::error!(
+                "server.cacheDisk: removing {}: {error}; please remove it: the next process would serve it",
+                path.display()
+            );
+            self.leftovers.insert(name);
         }
     }
 
@@ -292,7 +304,7 @@ impl DiskThread<'_> {
     fn scan(&mut self, orders: &Receiver<Order>) -> bool {
         for number in 0..=u8::MAX {
             let folder = self.settings.path.join(format!("{number:02x}"));
-            for path in files_of(&folder) {
+            for path in file::paths_in(&folder) {
                 while let Ok(order) = orders.try_recv() {
                     if !self.perform(order) {
                         return false;
@@ -301,10 +313,10 @@ impl DiskThread<'_> {
                 self.scan_file(&path);
             }
         }
-        self.count();
         self.tier.set_read();
-        // Waiters are notified.
-        self.waiting = None;
+        let settling = self.waiting.take().map(Waiting::end);
+        settling.into_iter().flatten().for_each(|settling| self.settle(settling));
+        self.count();
         log::info!(
             "server.cacheDisk: {} files of {} bytes in {}",
             self.index.files(),
@@ -328,27 +340,28 @@ impl DiskThread<'_> {
             return;
         }
         // A file that was written meanwhile is in the index.
-        if self.index.of_use(name.key).contains(&name) {
+        if self.index.has_file(name) || self.leftovers.contains(&name) {
             return;
         }
         let is_taken_away =
             |key: &[u8], object| self.waiting.as_ref().is_some_and(|waiting| waiting.takes(key, object));
         match file::read_head(path) {
+            // A file under the name of another object.
+            Ok((object, _)) if FileName::of(&object.key, object.head()) != name => {
+                self.tier.counts.corrupt.fetch_add(1, Relaxed);
+                self.unlink(name);
+            }
             Ok((object, len)) if !is_taken_away(&object.key, object.head()) => {
                 self.insert(name, object.head(), len);
                 self.tier.set_known(name.key, true);
                 self.make_room();
             }
             Ok(_) => self.unlink(name),
-            Err(Fault::Corrupt | Fault::NoRoom) => {
+            Err(Fault::Corrupt | Fault::NoRoom | Fault::TooLarge) => {
                 self.tier.counts.corrupt.fetch_add(1, Relaxed);
                 self.unlink(name);
             }
             Err(Fault::Io(error)) => log::warn!("server.cacheDisk: reading {}: {error}", path.display()),
         }
     }
-}
-
-fn files_of(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }

@@ -1,14 +1,16 @@
 //! An object as a file: a mark of the format, the checksum of the rest, the head in the form of [`portable`], and the
-//! body.
+//! body. Only the account of this process can read it. Links, pipes and devices are not followed.
 
 use crate::cache::body::{BodyBuilder, BodyFault};
 use crate::cache::object::Object;
 use crate::cache::portable::{self, Message, PREFIX, PortableObject};
 use crate::cache::store::Store;
-use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use crate::cache::tier::FileName;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: &[u8; 16] = b"sluice object 1\n";
 
@@ -24,18 +26,10 @@ const ROOM: usize = 256 * 1024;
 /// The ending of a file that is being written.
 const UNFINISHED: &str = ".tmp";
 
-/// The name of a file: the hashes of its key and of its variant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct FileName {
-    pub(super) key: u128,
-    pub(super) variant: u64,
-}
+/// Flags of every open: a link is an error, and a pipe is not waited for.
+const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 impl FileName {
-    pub(super) fn of(key: u128, object: &Object) -> Self {
-        Self { key, variant: xxh3_64(&object.variant.to_bytes()) }
-    }
-
     /// Its path. Files are spread over 256 folders.
     pub(super) fn path(&self, folder: &Path) -> PathBuf {
         folder.join(format!("{:02x}", self.key >> 120)).join(format!("{:032x}-{:016x}", self.key, self.variant))
@@ -88,15 +82,62 @@ pub(super) fn write(folder: &Path, name: FileName, key: &[u8], object: &Object) 
     }
 }
 
+/// Makes an empty file in place of an unfinished one.
 fn create(path: &Path) -> io::Result<File> {
-    match File::create(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            File::create(path)
+    let new = || File::options().write(true).create_new(true).mode(0o600).custom_flags(FLAGS).open(path);
+    let parent = path.parent().unwrap_or(path);
+    if fs::symlink_metadata(parent).is_ok_and(|metadata| !metadata.is_dir()) {
+        return Err(io::Error::new(ErrorKind::NotADirectory, format!("{} is not a folder", parent.display())));
+    }
+    match new() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create_folder(parent)?;
+            new()
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            new()
         }
         created => created,
+    }
+}
+
+/// Makes a folder, and those that it is in, if they are missing.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Opens the file whose lock marks the owner of the folder.
+pub(super) fn open_lock(path: &Path) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).custom_flags(FLAGS).open(path)?;
+    ordinary(file, path)
+}
+
+/// The paths in one of the 256 folders; none where a link is in its place.
+pub(super) fn paths_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let is_folder = fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir());
+    let entries = is_folder.then(|| fs::read_dir(folder).ok()).flatten();
+    entries.into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+/// Removes a file, or empties it if it cannot be removed: an empty file is no object.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    let Err(error) = fs::remove_file(path) else { return Ok(()) };
+    if error.kind() == ErrorKind::NotFound {
+        return Ok(());
+    }
+    let emptied = File::options().write(true).custom_flags(FLAGS).open(path).and_then(|file| file.set_len(0));
+    emptied.map_err(|_| error)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    ordinary(File::options().read(true).custom_flags(FLAGS).open(path)?, path)
+}
+
+fn ordinary(file: File, path: &Path) -> io::Result<File> {
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(ErrorKind::InvalidInput, format!("{} is not an ordinary file", path.display()))),
     }
 }
 
@@ -107,19 +148,21 @@ pub(super) enum Fault {
     Io(io::Error),
     /// It is corrupt.
     Corrupt,
-    /// There is no room for the object in memory.
+    /// There is no room for the object in memory now.
     NoRoom,
+    /// The object is larger than memory takes one.
+    TooLarge,
 }
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Corrupt } else { Self::Io(error) }
+        if error.kind() == ErrorKind::UnexpectedEof { Self::Corrupt } else { Self::Io(error) }
     }
 }
 
 /// Reads the head of a file, and its length. The checksum is not verified, because it covers the whole file.
 pub(super) fn read_head(path: &Path) -> Result<(PortableObject, u64), Fault> {
-    let file = File::open(path)?;
+    let file = open(path)?;
     let len = file.metadata()?.len();
     let (object, _, _) = read_start(&mut BufReader::with_capacity(BLOCK as usize, file))?;
     Ok((object, len))
@@ -127,7 +170,7 @@ pub(super) fn read_head(path: &Path) -> Result<(PortableObject, u64), Fault> {
 
 /// Reads an object of this key, with memory of the store's budget.
 pub(super) fn read(path: &Path, key: &[u8], store: &Store) -> Result<Object, Fault> {
-    let mut input = BufReader::with_capacity(ROOM, File::open(path)?);
+    let mut input = BufReader::with_capacity(ROOM, open(path)?);
     let (object, expected, mut checksum) = read_start(&mut input)?;
     // The key has the same hash, and may be another one nevertheless.
     if *object.key != *key {
@@ -155,7 +198,8 @@ pub(super) fn read(path: &Path, key: &[u8], store: &Store) -> Result<Object, Fau
 impl From<BodyFault> for Fault {
     fn from(fault: BodyFault) -> Self {
         match fault {
-            BodyFault::NoRoom | BodyFault::TooLarge => Self::NoRoom,
+            BodyFault::NoRoom => Self::NoRoom,
+            BodyFault::TooLarge => Self::TooLarge,
             BodyFault::Incomplete => Self::Corrupt,
         }
     }

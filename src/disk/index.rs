@@ -1,11 +1,13 @@
-//! The index of the files: the variants of each key, the properties by which a purge selects them, and the order of
-//! use.
+//! The index of the files: the variants of each key by their dates, the properties by which a purge selects them, and the
+//! order of use.
 
-use super::file::{FileName, taken};
+use super::file::taken;
 use crate::cache::object::{Object, Origin};
 use crate::cache::purge::Selector;
 use crate::cache::store::MOST_VARIANTS;
+use crate::cache::tier::FileName;
 use lru::LruCache;
+use std::time::SystemTime;
 
 /// Approximate memory of a file besides its texts, in bytes.
 const OVERHEAD: usize = 200;
@@ -16,6 +18,8 @@ struct Entry {
     variant: u64,
     /// Its disk space.
     bytes: u64,
+    /// `Date` of the response.
+    date: SystemTime,
     origin: Origin,
     tags: Box<[Box<[u8]>]>,
 }
@@ -64,15 +68,22 @@ impl Index {
         self.keys.contains(&key)
     }
 
+    /// Whether there is a file of this name.
+    pub(super) fn has_file(&self, name: FileName) -> bool {
+        self.keys.peek(&name.key).is_some_and(|entries| entries.iter().any(|entry| entry.variant == name.variant))
+    }
+
     /// Records a file of this length, in place of the file with its name. Its key is the most recently used one.
     pub(super) fn insert(&mut self, name: FileName, object: &Object, len: u64) {
         self.remove(name);
         let (origin, tags) = (object.origin.clone(), object.tags.clone());
-        let entry = Entry { variant: name.variant, bytes: taken(len), origin, tags };
+        let entry = Entry { variant: name.variant, bytes: taken(len), date: object.date, origin, tags };
         self.bytes += entry.bytes;
         self.files += 1;
         self.memory += entry.memory();
-        self.keys.get_or_insert_mut(name.key, Vec::new).push(entry);
+        let entries = self.keys.get_or_insert_mut(name.key, Vec::new);
+        let place = entries.partition_point(|known| known.date <= entry.date);
+        entries.insert(place, entry);
     }
 
     /// The oldest file of a key that has more than an object may have variants.

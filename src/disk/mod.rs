@@ -6,6 +6,7 @@
 //!
 //! * [`mod@file`] – an object as a file, with its checksum.
 //! * [`index`] – the index of the files, their order of use, and their selection by purges. Pure.
+//! * [`waiting`] – orders until the folder belongs to this process and was read.
 //! * [`disk_thread`] – the thread.
 
 mod disk_thread;
@@ -13,6 +14,7 @@ mod file;
 mod index;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use crate::cache::store::Store;
 use crate::cache::tier::Tier;

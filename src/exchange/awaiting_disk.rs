@@ -51,7 +51,13 @@ impl AwaitingDisk {
                 Ok(cache_lookup::start(context, route, cx)?.into())
             }
             DiskWish::Settle(status) => {
-                let status = if is_late { 504 } else { status };
+                let tier = cx.core.cache.as_ref().and_then(|store| store.tier());
+                let status = match is_late {
+                    true => 504,
+                    // A later process would serve the object.
+                    false if tier.is_some_and(|tier| tier.has_leftovers()) => 500,
+                    false => status,
+                };
                 Ok(cache_lookup::give(context, status, cx).into())
             }
         }
@@ -59,7 +65,10 @@ impl AwaitingDisk {
 
     pub(super) fn request(&self) -> StoreRequest {
         match &self.wish {
-            DiskWish::Load(key) => StoreRequest::Load(Arc::clone(key)),
+            DiskWish::Load(key) => {
+                let max_bytes = self.route.cluster.options.cache.max_bytes;
+                StoreRequest::Load { key: Arc::clone(key), max_bytes }
+            }
             DiskWish::Settle(_) => StoreRequest::Settle,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::request::Request;
 use crate::cache::fields::Fields;
-use crate::cache::key::CacheRequest;
+use crate::cache::request::CacheRequest;
 use crate::cluster::Route;
 use crate::wire::MAX_FIELDS;
 use crate::wire::body::BodyLength;

@@ -6,7 +6,7 @@ use crate::cache::body::BodyFault;
 use crate::cache::conditional::OwnConditions;
 use crate::cache::fill::FillLead;
 use crate::cache::invalidation;
-use crate::cache::key::{self, CacheRequest};
+use crate::cache::key;
 use crate::cache::live::{LiveFill, Sleeper};
 use crate::cache::lookup::{self, Cause, Decision, Failure};
 use crate::cache::object::Object;
@@ -14,6 +14,7 @@ use crate::cache::options::Options;
 use crate::cache::parts;
 use crate::cache::purge::Ticket;
 use crate::cache::refresh::{self, Refresh};
+use crate::cache::request::CacheRequest;
 use crate::cache::status::{self, Forwarded, Served};
 use crate::cache::storability::{CacheResponse, PendingObject, Refusal, admit_to_eligible};
 use crate::cache::store::{InsertError, NotStored, Store};
@@ -333,7 +334,7 @@ impl Caching {
             Refresh::Good(object) => drop(store.insert(Arc::clone(&self.key), object, self.ticket, options)),
             Refresh::GoodOnce(_, refusal) if !refusal.is_of_request() => store.drop_object(&self.key, stale),
             Refresh::GoodOnce(..) => {}
-            Refresh::Other => stale.soft_purge(),
+            Refresh::Other => store.make_object_stale(&self.key, stale),
         }
     }
 

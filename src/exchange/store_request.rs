@@ -15,8 +15,13 @@ pub enum StoreRequest {
         /// How long a fill is waited for.
         timeout: Duration,
     },
-    /// To be told once the disk tier has put what it has of a key into the store.
-    Load(Arc<[u8]>),
+    /// To be told once the disk tier has put its objects of a key into the store.
+    Load {
+        /// The key.
+        key: Arc<[u8]>,
+        /// The quota of the frontend in bytes; 0 for no limit.
+        max_bytes: u64,
+    },
     /// To be told once the disk tier has taken away what was purged.
     Settle,
 }

@@ -34,8 +34,8 @@ impl Worker {
                 let join = |store: &Arc<Store>| store.fills().join(&key, waiter, may_lead, timeout, self.core.now);
                 (Input::Fill(store.map_or(FillStart::Pass, join)), false)
             }
-            StoreRequest::Load(key) => {
-                (Input::FillEnded(FillEnd::Loaded), tier.is_some_and(|tier| tier.load(key, waiter)))
+            StoreRequest::Load { key, max_bytes } => {
+                (Input::FillEnded(FillEnd::Loaded), tier.is_some_and(|tier| tier.load(key, max_bytes, waiter)))
             }
             StoreRequest::Settle => {
                 (Input::FillEnded(FillEnd::Loaded), tier.map(|tier| tier.settle_request(waiter)).is_some())

@@ -12,9 +12,9 @@ mod store;
 
 use super::fields::Fields;
 use super::freshness::Times;
-use super::key::CacheRequest;
 use super::object::Object;
 use super::options::Options;
+use super::request::CacheRequest;
 use super::storability::{CacheResponse, Refusal, admit};
 use super::vary::RequestValues;
 use crate::base::clock::Moment;

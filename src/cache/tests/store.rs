@@ -1,6 +1,8 @@
 use super::*;
+use crate::cache::portable::Change;
 use crate::cache::purge::{PurgeMode, Selector};
 use crate::cache::store::{Found, InsertError, Store};
+use crate::cache::tier::{FileName, Order, Tier};
 use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
@@ -274,4 +276,78 @@ fn no_old_version_outlives_its_purge() {
         }
         stop.store(1, SeqCst);
     });
+}
+
+/// What the disk has is older than every object that was stored or dropped since the disk was told.
+#[test]
+fn nothing_older_is_loaded_than_what_was_stored_or_dropped() {
+    type Happens = fn(&Store, &Item<'_>);
+    let table: [(&str, Happens); 6] = [
+        ("stored", |store, item| drop(item.put(store, &options()))),
+        ("dropped", |store, item| store.drop_object(&item.key(), &find(store, item, "").object.expect("stored"))),
+        ("made stale", |store, item| {
+            store.make_object_stale(&item.key(), &find(store, item, "").object.expect("stored"))
+        }),
+        ("invalidated", |store, item| assert!(store.invalidate(&item.key()))),
+        ("purged", |store, item| assert!(store.make_stale(&item.key()))),
+        ("purged by its host", |store, _| {
+            assert_eq!(store.purge(&Selector::Host(b"h"[..].into()), PurgeMode::Hard), 1)
+        }),
+    ];
+    for (name, change) in table {
+        let (tier, orders) = Tier::new();
+        let store = Store::with_tier(16 * MIB, Some(tier));
+        let item = Item::default();
+        item.put(&store, &options()).expect("stored");
+        let load = |ticket| store.load(&item.key().into(), item.object(), ticket, 0).map_err(|refused| refused.reason);
+        let before = store.ticket();
+        assert_eq!(load(before).err(), Some(InsertError::Present), "{name}");
+        change(&store, &item);
+        // Memory has evicted what it had.
+        store.evict(&item.key());
+        assert_eq!(load(before).err(), Some(InsertError::Purged), "{name}");
+        // The disk was told.
+        assert!(load(store.ticket()).is_ok(), "{name}");
+        let told: Vec<_> = orders.try_iter().collect();
+        assert!(matches!(&told[..], [Order::Keep { .. }, Order::Keep { .. } | Order::Change(..)]), "{name}: {told:?}");
+    }
+}
+
+/// A new object that is not written has the file of its predecessor removed.
+#[test]
+fn the_disk_is_told_of_objects_that_it_does_not_get() {
+    let (tier, orders) = Tier::new();
+    let store = Store::with_tier(512 * MIB, Some(tier));
+    let item = Item { len: 3 << 20, ..Item::default() };
+    // Nothing takes the orders, so they wait.
+    for _ in 0..30 {
+        item.put(&store, &options()).expect("stored");
+    }
+    let told: Vec<_> = orders.try_iter().collect();
+    let kept = told.iter().filter(|order| matches!(order, Order::Keep { .. })).count();
+    assert_eq!((kept, told.len()), (21, 30), "64 MiB wait at most");
+    let name = FileName::of(&item.key(), &item.object());
+    assert!(told[kept..].iter().all(|order| matches!(order, Order::Forget(_, forgotten) if *forgotten == name)));
+}
+
+/// A part of another representation makes the stored whole stale, on the disk and in a successor too.
+#[test]
+fn what_a_part_contradicts_is_stale_everywhere() {
+    let (tier, orders) = Tier::new();
+    let store = Store::with_tier(16 * MIB, Some(tier));
+    let item = Item { lines: "Cache-Control: max-age=60\nETag: \"a\"", ..Item::default() };
+    item.put(&store, &options()).expect("stored");
+    let changes = store.changes();
+    let request = parse("Range: bytes=0-3");
+    let lines = parse("Cache-Control: max-age=60\nETag: \"b\"\nContent-Range: bytes 0-3/10");
+    let response = CacheResponse { status: 206, ..response(206, &lines, 4) };
+    let mut pending = admit(&get("/", &request), &response, &options()).expect("a part");
+    pending.push(b"0123", Moment::ZERO).expect("room");
+    let part = pending.finish().expect("whole");
+    let refused = store.insert_part(item.key(), part, store.ticket(), (&options(), false));
+    assert_eq!(refused.err().map(|refused| refused.reason), Some(InsertError::Present));
+    assert!(find(&store, &item, "").object.is_some_and(|object| object.is_purged()));
+    let stale = Change::Stale(item.key().into());
+    assert_eq!(changes.try_iter().collect::<Vec<_>>(), std::slice::from_ref(&stale));
+    assert!(orders.try_iter().any(|order| matches!(order, Order::Change(_, change) if change == stale)));
 }

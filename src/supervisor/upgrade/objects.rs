@@ -3,12 +3,12 @@
 //!
 //! The objects come first, within [`PATIENCE`]. Purges and invalidations by requests that the predecessor still
 //! finishes come between and behind them. The successor keeps objects that it has stored itself, and drops received
-//! objects that were purged in it.
+//! objects that were purged in it. If the transfer ends early, a purge may be missing: the successor drops all objects.
 
 use crate::base::clock::Clock;
 use crate::cache::body::{BodyBuilder, BodyFault};
 use crate::cache::portable::{self, Change, MAGIC, Message, PREFIX, PortableObject};
-use crate::cache::purge::Ticket;
+use crate::cache::purge::{PurgeMode, Selector, Ticket};
 use crate::cache::store::Store;
 use crate::net::fd_passing::{stream_of_parent, stream_to_child};
 use std::env;
@@ -42,7 +42,9 @@ pub(super) fn open(store: Option<&Arc<Store>>, command: &mut Command) -> Option<
     match opened {
         Ok((stream, far)) => {
             command.env(STREAM, far.as_raw_fd().to_string());
-            Some((ObjectSender { store, stream }, far))
+            // No change is missed, from before the successor serves.
+            let changes = store.changes();
+            Some((ObjectSender { store, stream, changes }, far))
         }
         Err(error) => {
             log::warn!(
@@ -53,19 +55,20 @@ pub(super) fn open(store: Option<&Arc<Store>>, command: &mut Command) -> Option<
     }
 }
 
-/// The inherited stream. To be taken once, at the start.
-pub(super) fn take() -> Option<UnixStream> {
+/// The inherited stream; `None` if the predecessor has none. To be taken once, at the start.
+pub(super) fn take() -> Option<io::Result<UnixStream>> {
     let number = env::var(STREAM).ok()?;
-    let number =
-        number.parse().map_err(|_| io::Error::new(ErrorKind::InvalidInput, format!("{number:?} is no number")));
-    let taken = number.and_then(stream_of_parent);
-    taken.inspect_err(|error| log::warn!("upgrade: {STREAM}: {error}; the object cache is empty at first")).ok()
+    let number = number
+        .parse()
+        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, format!("{STREAM} is {number:?}, which is no number")));
+    Some(number.and_then(stream_of_parent))
 }
 
 /// The sender of the objects.
 pub(super) struct ObjectSender {
     store: Arc<Store>,
     stream: UnixStream,
+    changes: Receiver<Change>,
 }
 
 /// The thread that sends them.
@@ -77,10 +80,8 @@ pub(super) struct Sending {
 impl ObjectSender {
     /// Starts the thread once the successor serves.
     pub(super) fn start(self) -> Option<Sending> {
-        let Self { store, stream } = self;
-        // What the disk has is the successor's, and what is taken away here is told to it: from before this process lets go
-        // of the folder, so that no change falls in between.
-        let changes = store.changes();
+        let Self { store, stream, changes } = self;
+        // The files are the successor's from now on, and changes are sent to it.
         store.tier().into_iter().for_each(|tier| tier.end());
         let own = Arc::clone(&store);
         let run = move || {
@@ -145,7 +146,8 @@ fn send(
         put(&mut out, portable::encode_change(&change))?;
         out.flush()?;
     }
-    Ok(())
+    put(&mut out, portable::encode_closed())?;
+    out.flush()
 }
 
 fn put(out: &mut impl Write, message: Option<Vec<u8>>) -> io::Result<()> {
@@ -157,21 +159,30 @@ fn put(out: &mut impl Write, message: Option<Vec<u8>>) -> io::Result<()> {
 }
 
 /// Stores received objects, in its own thread.
-pub(super) fn receive(stream: UnixStream, store: &Arc<Store>) {
-    let (store, ticket) = (Arc::clone(store), store.ticket());
+pub(super) fn receive(stream: io::Result<UnixStream>, store: &Arc<Store>) {
+    let (own, ticket) = (Arc::clone(store), store.ticket());
     let run = move || {
-        let mut received = Received::default();
-        match receive_all(&store, ticket, stream, &mut received) {
-            Ok(()) => {}
-            Err(error) => {
-                // A purge may be among the missing messages.
-                log::warn!("upgrade: only {} objects of the cache were taken over: {error}", received.stored);
-            }
-        }
+        receive_or_purge(&own, ticket, stream);
     };
     if let Err(error) = thread::Builder::new().name("objects".into()).spawn(run) {
-        log::warn!("upgrade: starting a thread for the object cache: {error}");
+        log::warn!("upgrade: starting a thread for the object cache: {error}; all its objects are dropped");
+        store.purge(&Selector::All, PurgeMode::Hard);
     }
+}
+
+/// Receives all objects and changes. If that fails, a purge may be among the missing changes: all objects are dropped, and the
+/// files of the disk tier too.
+fn receive_or_purge(store: &Store, ticket: Ticket, stream: io::Result<impl Read>) -> Received {
+    let mut received = Received::default();
+    let taken = stream.and_then(|stream| receive_all(store, ticket, stream, &mut received));
+    if let Err(error) = taken {
+        log::warn!(
+            "upgrade: {error} (after {} objects of the cache); a purge may be missing: all objects are dropped",
+            received.stored
+        );
+        store.purge(&Selector::All, PurgeMode::Hard);
+    }
+    received
 }
 
 #[derive(Debug, Default)]
@@ -185,21 +196,14 @@ fn receive_all(store: &Store, ticket: Ticket, stream: impl Read, received: &mut 
     let bad = |what: &str| io::Error::new(ErrorKind::InvalidData, what.to_owned());
     let mut input = BufReader::with_capacity(ROOM, stream);
     let mut magic = [0; MAGIC.len()];
-    match input.read_exact(&mut magic) {
-        // The predecessor ended before it began.
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-        read => read?,
-    }
+    input.read_exact(&mut magic)?;
     if magic != *MAGIC {
         return Err(bad("the predecessor sends its objects in another format"));
     }
     let mut room = vec![0; ROOM];
     loop {
         let mut prefix = [0; PREFIX];
-        match input.read_exact(&mut prefix) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-            read => read?,
-        }
+        input.read_exact(&mut prefix)?;
         let len = portable::prefix(prefix).ok_or_else(|| bad("a message is too long"))?;
         let mut rest = vec![0; len as usize];
         input.read_exact(&mut rest)?;
@@ -214,6 +218,7 @@ fn receive_all(store: &Store, ticket: Ticket, stream: impl Read, received: &mut 
                 let Received { stored, left_out } = received;
                 log::info!("upgrade: {stored} objects of the cache were taken over, {left_out} left out");
             }
+            Message::Closed => return Ok(()),
         }
     }
 }
@@ -256,10 +261,10 @@ mod tests {
     use crate::base::clock::Moment;
     use crate::cache::fields::Fields;
     use crate::cache::freshness::Times;
-    use crate::cache::key::CacheRequest;
     use crate::cache::object::Object;
     use crate::cache::options::Options;
     use crate::cache::purge::{PurgeMode, Selector};
+    use crate::cache::request::CacheRequest;
     use crate::cache::storability::{CacheResponse, admit};
     use crate::cache::vary::RequestValues;
     use crate::wire::body::BodyLength;
@@ -397,34 +402,47 @@ mod tests {
             put_object(&old, "a", b"x");
             assert!(take(&new, &sent(&old, std::slice::from_ref(&change))).0.is_ok(), "{change:?}");
             assert_eq!(find(&new, "a").is_some(), stays, "in front: {change:?}");
-            let behind = [sent(&old, &[]), portable::encode_change(&change).expect("a record")].concat();
+            let closed = portable::encode_closed().expect("a message");
+            let mut behind = sent(&old, &[]);
+            behind.truncate(behind.len() - closed.len());
+            let behind = [behind, portable::encode_change(&change).expect("a record"), closed].concat();
             let new = Store::new(64 << 20);
             assert!(take(&new, &behind).0.is_ok(), "{change:?}");
             assert_eq!(find(&new, "a").is_some(), stays, "behind: {change:?}");
         }
     }
 
-    /// Any fault ends the transfer, and no incomplete object is stored.
+    /// Any fault ends the transfer, no incomplete object is stored, and nothing is left that a missing purge selects.
     #[test]
     fn what_cannot_be_read_ends_the_transfer() {
         let old = Store::new(64 << 20);
         put_object(&old, "a", b"0123456789");
         let whole = sent(&old, &[]);
-        let end = portable::encode_end().expect("a message").len();
-        for len in 0..whole.len() {
+        let end = [portable::encode_end(), portable::encode_closed()].map(|message| message.expect("a message").len());
+        let receive = |bytes: &[u8]| {
             let new = Store::new(64 << 20);
-            let (_, stored, _) = take(&new, &whole[..len]);
-            assert_eq!(stored, u64::from(len >= whole.len() - end), "{len}");
+            put_object(&new, "own", b"text");
+            let Received { stored, .. } = receive_or_purge(&new, new.ticket(), Ok(bytes));
+            (new, stored)
+        };
+        for len in 0..whole.len() {
+            let (new, stored) = receive(&whole[..len]);
+            assert_eq!(stored, u64::from(len >= whole.len() - end[0] - end[1]), "{len}");
+            assert!(new.is_empty(), "a purge may be missing behind {len} bytes");
         }
+        let (new, _) = receive(&whole);
+        assert!(find(&new, "a").is_some() && find(&new, "own").is_some());
         let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..2000 {
             let mut bytes = whole.clone();
             let place = random.usize(0..bytes.len());
             bytes[place] ^= random.u8(1..);
-            let new = Store::new(64 << 20);
             // It may be read as something else, but stops no thread and takes no memory.
-            let _ = take(&new, &bytes);
+            receive(&bytes);
         }
         assert!(take(&old, b"another format 1").0.is_err());
+        let none: io::Result<&[u8]> = Err(io::Error::other("no descriptor"));
+        receive_or_purge(&old, old.ticket(), none);
+        assert!(old.is_empty());
     }
 }

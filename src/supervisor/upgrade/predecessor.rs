@@ -36,7 +36,7 @@ pub struct Predecessor {
     channel: HandoffChannel,
     pid: u32,
     known: Known,
-    objects: Option<UnixStream>,
+    objects: Option<io::Result<UnixStream>>,
 }
 
 impl Predecessor {
