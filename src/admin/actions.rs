@@ -4,7 +4,7 @@ use super::clusters::name_of;
 use super::query::{Query, decoded};
 use super::{Response, Service, cache};
 use crate::base::clock::Moment;
-use crate::cluster::{Cluster, Mark, Member, Route};
+use crate::cluster::{AdminState, Cluster, Mark, Member, Route};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub enum Action {
 pub type ActionResult = Result<String, String>;
 
 /// The verbs of a frontend.
-const VERBS: [&str; 4] = ["disable", "enable", "dead", "alive"];
+const VERBS: [&str; 5] = ["disable", "drain", "enable", "dead", "alive"];
 
 /// Whether this is the path of an action.
 pub(super) fn is_action(path: &str) -> bool {
@@ -110,7 +110,7 @@ fn flush(host: &str, service: &Service) -> Response {
     }
 }
 
-/// Enables or disables a backend of a cluster, or marks it dead or alive.
+/// Enables a backend of a cluster, disables it or sets it to drain, or marks it dead or alive.
 fn treat(key: &str, verb: &str, query: &Query, service: &Service) -> Response {
     if !VERBS.contains(&verb) {
         return Response::problem(404, "no such action; /v1/openapi.json names them all");
@@ -128,15 +128,21 @@ fn treat(key: &str, verb: &str, query: &Query, service: &Service) -> Response {
     let now = service.clock.now();
     let what = format!("{verb} {} of {key}", name_of(member));
     match verb {
-        "disable" if !service.directory.set_out_of_service(&cluster, member, true, now) => {
-            return Response::problem(409, "too many backends are disabled already: enable some of them");
-        }
-        "disable" => cluster.serve(now),
         "enable" if member.attributes.is_disabled => {
             return Response::problem(409, "the list disables this backend: change the list");
         }
-        "enable" => {
-            service.directory.set_out_of_service(&cluster, member, false, now);
+        "disable" | "drain" | "enable" => {
+            let admin = match verb {
+                "disable" => AdminState::Disabled,
+                "drain" => AdminState::Drain,
+                _ => AdminState::Ready,
+            };
+            if !service.directory.set_admin_state(&cluster, member, admin, now) {
+                return Response::problem(
+                    409,
+                    "too many backends are disabled or draining already: enable some of them",
+                );
+            }
             cluster.serve(now);
         }
         "dead" => {

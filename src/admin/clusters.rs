@@ -45,13 +45,17 @@ pub(super) fn recent_of(cluster: &Cluster, now: Moment) -> (u64, u64) {
 /// Number of backends of a cluster that may serve some of its hosts.
 pub(super) fn up_of(cluster: &Cluster, marks: &HostMarks) -> u64 {
     let members = cluster.members.iter().enumerate();
-    let up = members.filter(|(place, member)| member.is_up() && !marks.of_member(*place).are_of_all());
+    let up = members.filter(|(place, member)| {
+        member.is_up() && !member.state.is_draining() && !marks.of_member(*place).are_of_all()
+    });
     if cluster.options.is_disabled { 0 } else { up.count() as u64 }
 }
 
 /// The state of a whole cluster: `up`, `degraded` if a backend is missing, `down` if all are, or `disabled`.
 pub(super) fn state_of(cluster: &Cluster, marks: &HostMarks, up: u64) -> &'static str {
-    let is_whole = |(place, member): (usize, &Member)| member.is_up() && marks.of_member(place).is_free();
+    let is_whole = |(place, member): (usize, &Member)| {
+        member.is_up() && !member.state.is_draining() && marks.of_member(place).is_free()
+    };
     if cluster.options.is_disabled {
         "disabled"
     } else if up == 0 {
@@ -79,7 +83,14 @@ pub(super) fn health_of(member: &Member, marks: &MemberMarks, now: Moment) -> He
         let fault = state.known_health().and_then(MemberHealth::fault);
         Health::new("down", "probes", fault.map_or_else(|| "probes fail".to_owned(), |fault| fault.to_string()))
     } else {
-        ejection_of(member, now).or_else(|| marks.health(now)).unwrap_or(Health::UP)
+        let draining = state.is_draining().then(|| {
+            Health::new(
+                "draining",
+                "operator",
+                "an operator drains it: it serves its sessions and requests that name it",
+            )
+        });
+        ejection_of(member, now).or_else(|| marks.health(now)).or(draining).unwrap_or(Health::UP)
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// The states of a backend, for the filter.
-const STATES: [&str; 7] = ["up", "partly_dead", "dead", "down", "ejected", "disabled", "removed"];
+const STATES: [&str; 8] = ["up", "partly_dead", "dead", "down", "ejected", "draining", "disabled", "removed"];
 
 /// The numbers of a row by which rows can be sorted, in descending order.
 const SORTS: [&str; 6] = ["requests_60s", "failures_60s", "in_flight", "waiting", "requests", "failures"];

@@ -17,7 +17,7 @@ const MAX_NAMES: usize = 1000;
 /// The state of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Health {
-    /// `up`, `partly_dead`, `dead`, `down`, `ejected`, `disabled` or `removed`.
+    /// `up`, `partly_dead`, `dead`, `down`, `ejected`, `draining`, `disabled` or `removed`.
     pub(super) state: &'static str,
     /// Why it does not serve.
     pub(super) reason: Option<String>,

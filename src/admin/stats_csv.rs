@@ -189,6 +189,7 @@ pub(super) fn frontend_row((current, total): (u64, u64), limit: Option<u64>, num
 pub(super) fn member_row((member, place): (&Member, usize), marks: &HostMarks, (number, now): (u64, Moment)) -> Row {
     let status = match health_of(member, marks.of_member(place), now).state {
         "up" | "partly_dead" => "UP",
+        "draining" => "DRAIN",
         "disabled" | "removed" => "MAINT",
         _ => "DOWN",
     };

@@ -109,7 +109,7 @@ macro_rules! attributes {
 
 attributes! {
     "capacity", capacity, LIMIT, "Requests in flight at this backend, over all cores of a node; 0 for any number";
-    "weight", weight, WEIGHT, "Share of requests; with 0 only requests that name the backend";
+    "weight", weight, WEIGHT, "Share of requests; with 0 only requests that name the backend or belong to its sessions";
     "role", role, ROLE, "When it serves: always, in an overload, in an outage";
     "slowStart", slow_start, TIME_OR_ZERO, "Time in which share and capacity rise; by default slowStart of the frontend";
     "disabled", is_disabled, FLAG, "It gets no new requests";

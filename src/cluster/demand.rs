@@ -16,8 +16,8 @@ pub struct Demand<'a> {
     pub tried: &'a [BackendId],
     /// The backend that its client names: no other may serve.
     pub named: Option<BackendId>,
-    /// The backend that a rule or a cookie of a HAProxy file selects: if it has room, it serves before all others,
-    /// whatever its weight and its role.
+    /// The backend that a rule or a cookie of a HAProxy file selects, or a session whose backend serves nothing else: if it has
+    /// room, it serves before all others, whatever its weight and its role.
     pub wanted: Option<BackendId>,
 }
 
@@ -28,7 +28,7 @@ pub enum Obstacle {
     OutOfService,
     /// The client names another one.
     NotNamed,
-    /// Its weight is 0, and neither the client nor a rule selects it.
+    /// Its weight is 0 or it is draining, and neither the client nor a rule nor a session selects it.
     NoShare,
     /// It has failed the request.
     Tried,
@@ -42,7 +42,7 @@ pub enum Obstacle {
 /// The members to choose from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// The member that a rule or a cookie selects ([`Demand::wanted`]).
+    /// The member that a rule, a cookie or a session selects ([`Demand::wanted`]).
     Wanted,
     /// The members with this role.
     Role(Role),
@@ -74,7 +74,7 @@ impl Demand<'_> {
         };
         match self.named {
             Some(named) if named != member.backend.id() => return Some(Obstacle::NotNamed),
-            None if member.attributes.weight == 0 && !self.wants(member) => return Some(Obstacle::NoShare),
+            None if member.is_only_selected() && !self.wants(member) => return Some(Obstacle::NoShare),
             _ => {}
         }
         if !self.tried.is_empty() && self.tried.contains(&member.backend.id()) {
@@ -140,7 +140,7 @@ impl Cluster {
                 (Turn::Wanted, None) => demand.wants(member),
                 // The selected member may have no share, and then no turn among the others.
                 (Turn::Role(role), None) => {
-                    member.role() == role && (member.attributes.weight > 0 || demand.named.is_some())
+                    member.role() == role && (!member.is_only_selected() || demand.named.is_some())
                 }
                 (Turn::LastResort, Some(Obstacle::MarkedHere)) => true,
                 _ => false,

@@ -33,6 +33,17 @@ pub struct Member {
     session: u64,
 }
 
+/// What an operator has set a member to at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminState {
+    /// It serves.
+    Ready,
+    /// It serves requests that select it, such as those of its sessions, and no others. Source: HAProxy's state `drain`.
+    Drain,
+    /// It serves none.
+    Disabled,
+}
+
 /// The live state of an endpoint in a cluster, shared by all cores and by every list that the endpoint stays in.
 #[derive(Debug, Default)]
 pub struct MemberState {
@@ -42,6 +53,7 @@ pub struct MemberState {
     up_since: AtomicU64,
     is_down: AtomicBool,
     is_disabled: AtomicBool,
+    is_draining: AtomicBool,
     is_removed: AtomicBool,
     is_ejected: AtomicBool,
     health: OnceLock<Box<MemberHealth>>,
@@ -112,6 +124,17 @@ impl MemberState {
         if let Some(health) = self.health.get() {
             health.set_kept_disabled(false);
         }
+    }
+
+    /// Whether an operator has set it to serve only requests that select it, such as those of its sessions.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// Sets what an operator wants of it; a call of [`Cluster::serve`](super::Cluster::serve) has to follow.
+    pub fn set_admin_state(&self, admin: AdminState, now: Moment) {
+        self.is_draining.store(admin == AdminState::Drain, Ordering::SeqCst);
+        self.set_disabled(admin == AdminState::Disabled, now);
     }
 
     /// Whether its responses have ejected it for a while.
@@ -207,6 +230,11 @@ impl Member {
         let state = &self.state;
         let is_out = state.is_removed() || state.is_down() || state.is_disabled() || state.is_ejected();
         !(self.attributes.is_disabled || is_out)
+    }
+
+    /// Whether it serves only requests that select it, such as those of its sessions: its weight is 0, or it is draining.
+    pub fn is_only_selected(&self) -> bool {
+        self.attributes.weight == 0 || self.state.is_draining()
     }
 
     /// The part of its share and capacity at `now`, in 1/1024. Slow start raises it from 1/16 to the whole.

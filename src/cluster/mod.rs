@@ -38,7 +38,7 @@ pub use edit::ClusterSpec;
 pub use endpoint::Endpoint;
 pub use history::{History, SECONDS, Second};
 pub use judgement::{HealthWatcher, MemberHealth};
-pub use member::{Member, MemberState};
+pub use member::{AdminState, Member, MemberState};
 pub use options::{
     Adaptive, ClassRules, DEFINITIONS, Definition, ErrorPages, HashKey, MAX_COUNT, MAX_TIME, OnClientAbort,
     OptionError, Options, PageTexts, Queue, RetryCause, RetryCauses, Scheduler, Statuses, Timeouts, Waits, read_whole,

@@ -2,7 +2,7 @@
 
 use super::{Directory, OnDemandRoute};
 use crate::base::clock::Moment;
-use crate::cluster::{Cluster, Member, Route};
+use crate::cluster::{AdminState, Cluster, Member, Route};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -63,22 +63,21 @@ impl Directory {
         on_demand.or_else(|| self.clusters.get(key))
     }
 
-    /// Disables a member of a cluster on behalf of an operator, or enables it again. The state survives if the member
-    /// leaves its list and comes back. A call of [`Cluster::serve`] has to follow. Returns whether there was room to
-    /// record it.
-    pub fn set_out_of_service(&self, cluster: &Cluster, member: &Member, is_out: bool, now: Moment) -> bool {
+    /// Sets a member of a cluster to a state on behalf of an operator. The state survives if the member leaves its list and
+    /// comes back. A call of [`Cluster::serve`] has to follow. Returns whether there was room to record it.
+    pub fn set_admin_state(&self, cluster: &Cluster, member: &Member, admin: AdminState, now: Moment) -> bool {
         let is_noted = if self.is_on_demand(cluster) {
-            self.on_demand.set_out_of_service(cluster, member, is_out)
+            self.on_demand.set_out_of_service(cluster, member, admin)
         } else {
-            self.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out)
+            self.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), admin)
         };
         if is_noted {
-            member.state.set_disabled(is_out, now);
+            member.state.set_admin_state(admin, now);
         }
         is_noted
     }
 
-    /// The backends that operators have disabled, for the log.
+    /// The backends that operators have disabled or set to drain, for the log.
     pub fn out_of_service(&self) -> Vec<String> {
         let mut all = self.clusters.out_of_service.list();
         all.extend(self.on_demand.out_of_service());

@@ -48,6 +48,13 @@ pub(super) fn session(request: &Request, options: &Options) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(value).ok()?, 16).ok()
 }
 
+/// The place of the member that the request's session belongs to, if that member serves only requests that select it.
+pub(super) fn session_of_selected(request: &Request, cluster: &Cluster) -> Option<usize> {
+    cluster.options.sticky_cookie.as_ref()?;
+    let session = session(request, &cluster.options)?;
+    cluster.members.iter().position(|member| member.session() == session && member.is_only_selected())
+}
+
 /// The member that a client in a trusted network names: `None` if it names none, and `Some(None)` if there is no such
 /// member. A name is a URL of the list, or `host:port`. A client behind trusted proxies has to be in a trusted network
 /// itself, since proxies pass on what any client sends.

@@ -105,6 +105,7 @@ pub(super) fn choose(
         context.named = Some(member.backend.id());
     }
     let wanted = cx.common.rules.as_ref().and_then(|rules| rules.wanted());
+    let wanted = wanted.or_else(|| affinity::session_of_selected(&context.request, &route.cluster));
     context.wanted = wanted.and_then(|place| route.cluster.members.get(place)).map(|member| member.backend.id());
     match cx.common.needs_token(&route) {
         _ if route.cluster.options.holds() => Ok(hold(context, route, cx)),

@@ -209,7 +209,7 @@ function button(label, question, path, method = "POST") {
 
 const STATES = {
   up: ["● up", "good"], partly_dead: ["▲ partly dead", "warn"], dead: ["✕ dead", "bad"], down: ["✕ down", "bad"],
-  ejected: ["✕ ejected", "bad"], disabled: ["◌ disabled", "warn"], removed: ["◌ removed", "quiet"],
+  ejected: ["✕ ejected", "bad"], draining: ["◌ draining", "warn"], disabled: ["◌ disabled", "warn"], removed: ["◌ removed", "quiet"],
 };
 
 function backendRow(host, backend, place) {
@@ -236,8 +236,9 @@ function backendRow(host, backend, place) {
     row.dataset.state = backend.state;
     const path = (verb) => `/v1/frontends/${encodeURIComponent(host)}/${verb}?backend=${encodeURIComponent(backend.url)}`;
     const buttons = [];
-    if (backend.state === "disabled") buttons.push(button("Enable", `Put ${backend.url} back into service?`, path("enable")));
-    else buttons.push(button("Disable", `Take ${backend.url} of ${host} out of service on this node?`, path("disable")));
+    if (["disabled", "draining"].includes(backend.state)) buttons.push(button("Enable", `Put ${backend.url} back into service?`, path("enable")));
+    else buttons.push(button("Drain", `Give ${backend.url} of ${host} requests of its sessions only, on this node?`, path("drain")));
+    if (backend.state !== "disabled") buttons.push(button("Disable", `Take ${backend.url} of ${host} out of service on this node?`, path("disable")));
     if (backend.state.endsWith("dead")) buttons.push(button("Mark alive", `Take back the marks of ${backend.url}?`, path("alive")));
     actions.replaceChildren(...buttons);
   };

@@ -10,7 +10,7 @@ mod view;
 use super::marks::MarkIndex;
 use super::{Response, Sources};
 use crate::cache::purge::{PurgeMode, Selector};
-use crate::cluster::{Cluster, Member};
+use crate::cluster::{AdminState, Cluster, Member};
 use crate::directory::{Arguments, Refusal};
 use crate::exchange::ServiceRequest;
 use list::List;
@@ -261,8 +261,12 @@ impl Call<'_> {
             return Err(Response::problem(403, "the list disables this backend: change the list"));
         }
         let now = self.sources.clock.now();
-        if !self.sources.directory.set_out_of_service(cluster, member, !is_enabled, now) {
-            return Err(Response::problem(409, "too many backends are disabled already: enable some of them"));
+        let admin = if is_enabled { AdminState::Ready } else { AdminState::Disabled };
+        if !self.sources.directory.set_admin_state(cluster, member, admin, now) {
+            return Err(Response::problem(
+                409,
+                "too many backends are disabled or draining already: enable some of them",
+            ));
         }
         cluster.serve(now);
         Ok(())

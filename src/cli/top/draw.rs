@@ -236,7 +236,7 @@ fn backend_state(state: &str) -> (&'static str, Style) {
     match state {
         "up" => ("●", Style::new().fg(Color::Green)),
         "partly_dead" => ("▲", Style::new().fg(Color::Yellow)),
-        "disabled" | "removed" => ("◌", Style::new().fg(Color::Yellow)),
+        "draining" | "disabled" | "removed" => ("◌", Style::new().fg(Color::Yellow)),
         _ => ("✕", Style::new().fg(Color::Red).bold()),
     }
 }

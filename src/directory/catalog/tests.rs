@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::AdminState;
 use std::time::Duration;
 
 const NOW: Moment = Moment::ZERO;
@@ -113,7 +114,7 @@ fn a_cluster_is_let_go_when_no_route_and_no_slot_of_it_is_left() {
     let mut catalog = Catalog::default();
     let mut held = None;
     let record = record("x", &["http://10.0.0.1"]);
-    assert!(catalog.clusters.out_of_service.set("h1", record.backends[0].endpoint(), true));
+    assert!(catalog.clusters.out_of_service.set("h1", record.backends[0].endpoint(), AdminState::Disabled));
     for number in 0..20 * MIN_PURGE {
         let host: Arc<str> = format!("h{number}").into();
         catalog.set(&host, &host, &record, NOW);

@@ -4,6 +4,7 @@ use super::definition::{self, ClusterDefinition};
 use super::table::Entry;
 use super::view::ClusterView;
 use super::{Arguments, MAX_CLUSTERS, MAX_FLUSH, OnDemand, OnRemoval, Ports, Refusal, missing};
+use crate::cluster::AdminState;
 use crate::directory::Directory;
 use crate::directory::catalog::FrontendRecord;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -283,11 +284,12 @@ impl Directory {
         let Some(view) = self.on_demand_cluster(cluster) else { return };
         let Some(place) = view.definition().place_of(backend) else { return };
         let is_enabled = view.definition().backends().get(place).is_some_and(|backend| backend.is_enabled);
-        if let Some(member) = view.cluster().members.get(place).filter(|member| member.state.is_disabled())
+        if let Some(member) =
+            view.cluster().members.get(place).filter(|member| member.state.is_disabled() || member.state.is_draining())
             && is_enabled
         {
             let now = self.on_demand.0.clock.now();
-            self.set_out_of_service(view.cluster(), member, false, now);
+            self.set_admin_state(view.cluster(), member, AdminState::Ready, now);
             view.cluster().serve(now);
         }
     }

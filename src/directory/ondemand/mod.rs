@@ -34,7 +34,7 @@ use super::dns::DnsNames;
 use super::subscribers::Subscribers;
 use super::{Error, RouteEvent, Settings, Source};
 use crate::base::clock::{Clock, Moment};
-use crate::cluster::{Cluster, HealthWatcher, Member, Route};
+use crate::cluster::{AdminState, Cluster, HealthWatcher, Member, Route};
 use disk::Folder;
 use origin::Origin;
 use std::collections::BTreeSet;
@@ -277,12 +277,12 @@ impl OnDemand {
         self.0.clusters.set_watcher(watcher);
     }
 
-    /// Disables a member or enables it again, also for later lists. Returns whether there was room to record it.
-    pub(super) fn set_out_of_service(&self, cluster: &Cluster, member: &Member, is_out: bool) -> bool {
-        self.0.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), is_out)
+    /// Records what an operator has set a member to, for later lists. Returns whether there was room to record it.
+    pub(super) fn set_out_of_service(&self, cluster: &Cluster, member: &Member, admin: AdminState) -> bool {
+        self.0.clusters.out_of_service.set(&cluster.key, member.url.endpoint(), admin)
     }
 
-    /// The backends that operators have disabled, for the log.
+    /// The backends that operators have disabled or set to drain, for the log.
     pub(super) fn out_of_service(&self) -> Vec<String> {
         self.0.clusters.out_of_service.list()
     }

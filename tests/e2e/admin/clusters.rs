@@ -3,6 +3,7 @@
 use super::Admin;
 use crate::succession::{replaceable, upgrade};
 use crate::support::backend::Backend;
+use crate::support::client::Client;
 use crate::support::proxy::{Setup, frontend};
 use crate::support::{HOST, canned, until, unused_address};
 use serde_json::{Value, json};
@@ -194,6 +195,50 @@ fn the_dashboard_is_a_page_of_its_own() {
     let inline = ["<style", " style=", " onclick=", "javascript:", "//cdn", "http://", "https://"];
     assert!(inline.iter().all(|what| !text.contains(what)), "{text}");
     assert!(!text.contains("<script>"), "{text}");
+}
+
+#[test]
+fn a_draining_backend_serves_its_sessions_alone() {
+    let (one, two) = (Backend::always(canned::ok("one")), Backend::always(canned::ok("two")));
+    let admin = Admin::start(Setup::for_backends([one.url(), two.url()]).option(HOST, "sticky.cookie", "node"));
+    let mut client = admin.proxy.client();
+    let response =
+        std::iter::repeat_with(|| client.get(HOST, "/")).find(|response| response.text() == "one").expect("it");
+    let cookie =
+        response.head.get("Set-Cookie").and_then(|cookie| cookie.split(';').next()).expect("a session").to_owned();
+    let path = |verb: &str| format!("/v1/frontends/{HOST}/{verb}?backend={}", one.url());
+    let of_session = |client: &mut Client| {
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookie}\r\n\r\n"));
+        client.response_to("GET")
+    };
+    assert_eq!(admin.post(&path("drain")), 202);
+    for _ in 0..20 {
+        client.get(HOST, "/").expect_ok("two");
+        let response = of_session(&mut client);
+        response.expect_ok("one");
+        assert_eq!(response.head.get("Set-Cookie"), None, "the session stays");
+    }
+    let view = backend_of(&admin.json(&format!("/v1/frontends/{HOST}")), &one.url());
+    assert_eq!((&view["state"], &view["judge"]), (&json!("draining"), &json!("operator")), "{view}");
+    assert_eq!(admin.json("/v1/backends?state=draining")["total"], 1);
+    assert_eq!(admin.json(&format!("/v1/frontends/{HOST}"))["state"], "degraded");
+    assert!(admin.get("/;csv").text().contains(",DRAIN,"));
+    // An edit of the list leaves it so, and a backend that is disabled serves no session.
+    let list = |urls: &[String]| json!({HOST: frontend(HOST, urls.iter().cloned())});
+    let options = json!({HOST: {"sticky.cookie": "node"}});
+    let edit = |urls: &[String]| {
+        admin.proxy.write_routes_text(&json!({"frontends": list(urls), "options": options}).to_string())
+    };
+    edit(&[two.url()]);
+    until("it was removed from the list", || admin.json(&format!("/v1/frontends/{HOST}"))["backends_total"] == 1);
+    edit(&[one.url(), two.url()]);
+    until("it is back", || admin.json(&format!("/v1/frontends/{HOST}"))["backends_total"] == 2);
+    (0..20).for_each(|_| client.get(HOST, "/").expect_ok("two"));
+    of_session(&mut client).expect_ok("one");
+    assert_eq!(admin.post(&path("disable")), 202);
+    of_session(&mut client).expect_ok("two");
+    assert_eq!(admin.post(&path("enable")), 202);
+    until("it serves all again", || client.get(HOST, "/").text() == "one");
 }
 
 #[test]
