@@ -118,10 +118,10 @@ function fill(list, rows) {
 
 const failures = (status) => Object.values(status.failures).reduce((sum, count) => sum + count, 0);
 
-// The duration within which this part of the requests between two statuses ended.
-function percentile(first, last, part) {
-  const before = new Map(first ? first.latency.total.buckets : []);
-  const counts = last.latency.total.buckets.map(([bound, count]) => [bound, count - (before.get(bound) || 0)]);
+// The duration within which this part of the requests between two statuses ended, or was through a phase.
+function percentile(first, last, part, phase = "total") {
+  const before = new Map(first ? first.latency[phase].buckets : []);
+  const counts = last.latency[phase].buckets.map(([bound, count]) => [bound, count - (before.get(bound) || 0)]);
   const all = counts.reduce((sum, [, count]) => sum + count, 0);
   let seen = 0;
   for (const [bound, count] of counts) {
@@ -147,7 +147,8 @@ function showStatus(status) {
   byId("failing").className = last(failing) > 0 ? "bad" : "";
   if (requests.length > 1) [["rate-line", requests], ["failing-line", failing]].forEach(([id, list]) => draw(byId(id), list));
   const first = samples.length > 1 ? samples[0] : null;
-  fill(byId("latency"), [["50 %", 0.5], ["90 %", 0.9], ["99 %", 0.99]].map(([name, part]) => [name, seconds(percentile(first, status, part))]));
+  const phases = [["queue", "queue"], ["connect", "connect"], ["first byte", "first_byte"]].map(([name, phase]) => ["99 %, " + name, seconds(percentile(first, status, 0.99, phase)), "quiet"]);
+  fill(byId("latency"), [["50 %", 0.5], ["90 %", 0.9], ["99 %", 0.99]].map(([name, part]) => [name, seconds(percentile(first, status, part))]).concat(phases));
   const sum = (field) => status.workers.reduce((total, worker) => total + worker[field], 0);
   fill(byId("now"), [["clients", number(sum("connections"))], ["in flight", number(sum("requests_in_flight"))], ["to backends", number(sum("upstream_connections"))], ["memory", bytes(status.resident_bytes)], ["lost log lines", number(status.lost_log_lines), status.lost_log_lines ? "warn" : ""]]);
   byId("version").textContent = status.version;

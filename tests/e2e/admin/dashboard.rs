@@ -4,7 +4,9 @@ use super::Admin;
 use crate::support::backend::Backend;
 use crate::support::browser::Browser;
 use crate::support::proxy::Setup;
+use crate::support::tls::Authority;
 use crate::support::{HOST, canned, until, unused_address};
+use std::time::Duration;
 
 /// The rows of backends that are shown, as a reader sees them.
 const ROWS: &str = "[...document.querySelectorAll('tr.more tbody tr')].map((row) => row.innerText)";
@@ -83,6 +85,39 @@ fn the_page_changes_in_place_and_acts_when_it_was_confirmed() {
     assert_eq!(client.get(HOST, "/").status(), 502);
     page.value("document.getElementById('theme').click()");
     page.picture("dark");
+    assert!(page.complaints().is_empty(), "{:?}", page.complaints());
+}
+
+/// The page warns of certificates that end soon, and tells where the time of requests goes.
+#[test]
+fn the_page_warns_of_certificates_and_tells_the_phases_of_requests() {
+    let (authority, backend) = (Authority::new(), Backend::always(canned::ok("ok")));
+    let fresh = authority.issue(&["fresh.test"]);
+    let soon = authority.issue_for(&["soon.test"], Duration::from_secs(10 * 86_400 + 3600));
+    let setup = Setup::for_backends([backend.url()]).with_https().default_certificate(&fresh);
+    let admin = Admin::start(
+        setup
+            .certificate("fresh.test", &fresh)
+            .certificate("soon.test", &soon)
+            .certificate("late.test", &authority.issue_until(&["late.test"], 2022)),
+    );
+    for name in ["fresh.test", "soon.test", "late.test"] {
+        let _ = authority.trust().shown(&admin.proxy, name);
+    }
+    until("the certificates are known", || admin.json("/v1/certificates")["total"].as_u64() >= Some(3));
+    let mut client = admin.proxy.client();
+    (0..20).for_each(|_| client.get(HOST, "/").expect_ok("ok"));
+    let mut page = Browser::open(&format!("http://{}/", admin.address), (1280, 900));
+    page.until("document.querySelectorAll('#certificates li').length === 2");
+    let told =
+        page.value("[...document.querySelectorAll('#certificates li')].map((row) => row.innerText).sort().join()");
+    assert_eq!(told, "⚠ soon.test ends in 10 days,✕ late.test has expired");
+    page.until(
+        "[...document.querySelectorAll('#latency dt')].map((row) => row.innerText).join() === \
+                '50 %,90 %,99 %,99 %, queue,99 %, connect,99 %, first byte'",
+    );
+    page.until("/s$/.test(document.querySelector('#latency dd:last-child').innerText)");
+    page.picture("certificates");
     assert!(page.complaints().is_empty(), "{:?}", page.complaints());
 }
 

@@ -17,6 +17,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 /// Whoever signs the certificates of a test.
 pub(crate) struct Authority {
@@ -65,13 +66,24 @@ impl Authority {
 
     /// The same, good from 2020 until the beginning of this year.
     pub(crate) fn issue_until(&self, names: &[&str], year: i32) -> Pair {
+        self.issue_with(names, |params| params.not_after = rcgen::date_time_ymd(year, 1, 1))
+    }
+
+    /// The same, good for so long from now.
+    pub(crate) fn issue_for(&self, names: &[&str], time: Duration) -> Pair {
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("a time after 1970");
+        self.issue_with(names, |params| params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + time)
+    }
+
+    fn issue_with(&self, names: &[&str], set_end: impl FnOnce(&mut CertificateParams)) -> Pair {
         let names_of = |params: &mut CertificateParams| {
             let text: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             params.subject_alt_names = CertificateParams::new(text).expect("good names").subject_alt_names;
         };
         let mut params = named(names[0]);
         names_of(&mut params);
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(year, 1, 1));
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        set_end(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
