@@ -104,6 +104,18 @@ fn a_body_that_does_not_come_is_408() {
     assert_eq!(backend.requests().len(), 0);
 }
 
+/// A chunk that is none, behind the head and in the same segment: no backend hears of the request.
+#[test]
+fn a_body_that_is_broken_at_its_start_reaches_no_backend() {
+    let backend = Backend::always(canned::ok("ok"));
+    let proxy = in_front_of(&backend).start();
+    for body in ["xyz\r\n", "-1\r\n", "5 5\r\nhello\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "0\r\nno field\r\n\r\n"] {
+        let request = request("POST / HTTP/1.1", "Transfer-Encoding: chunked\r\n") + body;
+        expect_own(&response(&proxy, &request), 400, "malformed_chunk");
+        assert_eq!(backend.heads(), 0, "{body:?}");
+    }
+}
+
 #[test]
 fn a_body_over_the_limit_is_413() {
     let backend = Backend::always(canned::ok("ok"));

@@ -1,14 +1,17 @@
 //! What the system around the program sees and sets: its pid file, the service manager, processors, limits.
 
+use crate::succession::write_program;
 use crate::support::backend::Backend;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::{HOST, PATIENCE, canned, until};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, User, getuid};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 
 /// The lines that the service manager was told, message by message.
 pub(crate) struct Manager(UnixDatagram);
@@ -163,4 +166,50 @@ fn open_files_are_as_many_as_the_system_allows() {
     let files = || fs::read_dir(format!("/proc/{}/fd", proxy.pid())).expect("its files").count();
     until("both workers have taken in as many as they may", || files() > 2 * 118);
     assert!(!proxy.stderr().contains("accepting a connection"), "{}", proxy.stderr());
+}
+
+/// A proxy that this script starts, in which `"$PROGRAM" "$@"` is the program: it may lie where only root can go.
+fn started_by(script: &str) -> Option<Setup> {
+    if !getuid().is_root() {
+        return None;
+    }
+    let setup = Setup::new();
+    let program = setup.dir().join("started");
+    let path = env!("CARGO_BIN_EXE_sluice");
+    write_program(&program, &format!("#!/bin/sh\nexec 9<{path}\nPROGRAM=/proc/self/fd/9\n{script}\n"));
+    Some(setup.program(&program))
+}
+
+fn users_of(proxy: &Proxy) -> BTreeSet<String> {
+    let of = |state: &String| {
+        let line = state.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    task_states(proxy).iter().flat_map(of).collect()
+}
+
+/// In a container the process may have a number that no file of users knows.
+#[test]
+fn a_user_without_a_name_serves() {
+    let script = "exec setpriv --reuid 54321 --regid 54321 --clear-groups $PROGRAM \"$@\"";
+    let Some(setup) = started_by(script) else { return };
+    let backend = Backend::always(canned::ok("ok"));
+    let proxy = setup.route(HOST, [backend.url()]).start();
+    proxy.client().get(HOST, "/").expect_ok("ok");
+    assert_eq!(users_of(&proxy), ["54321".to_owned()].into());
+}
+
+/// Small images have no user www-data.
+#[test]
+fn without_www_data_root_becomes_nobody() {
+    let script = "cd ${0%/*}\ngrep -v ^www-data: /etc/passwd >passwd\ngrep -v ^www-data: /etc/group >group\n\
+                  exec unshare --mount sh -c 'mount --bind passwd /etc/passwd && mount --bind group /etc/group && \
+                  exec \"$@\"' sh $PROGRAM \"$@\"";
+    let can = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
+    let Some(setup) = started_by(script).filter(|_| can.is_ok_and(|status| status.success())) else { return };
+    let backend = Backend::always(canned::ok("ok"));
+    let proxy = setup.route(HOST, [backend.url()]).with_default_user().start();
+    proxy.client().get(HOST, "/").expect_ok("ok");
+    assert!(proxy.stderr().contains("there is no user www-data here"), "{}", proxy.stderr());
+    until("all threads have the other user", || users_of(&proxy) == ["65534".to_owned()].into());
 }
