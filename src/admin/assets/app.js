@@ -159,6 +159,8 @@ function showStatus(status) {
 }
 
 function showTables(status, first) {
+  byId("tenants").hidden = !status.tenants;
+  if (status.tenants) byId("tenants").lastElementChild.replaceChildren(bucketTable(status.tenants, "tenant"));
   const reasons = Object.entries(status.failures).map(([reason, count]) => [reason, count, count - ((first && first.failures[reason]) || 0)]);
   reasons.sort((one, other) => other[2] - one[2] || other[1] - one[1]);
   const shown = reasons.slice(0, 8).map(([reason, count, fresh]) => plainRow(reason, [reason, number(count), [first ? "+" + number(fresh) : "", fresh > 0 ? "bad" : "quiet"]]));
@@ -252,9 +254,9 @@ function bucketRows(bucket, depth) {
   return [row, ...bucket.buckets.flatMap((below) => bucketRows(below, depth + 1))];
 }
 
-function bucketTable(root) {
+function bucketTable(root, name = "bucket") {
   const table = element("table"), head = element("tr");
-  head.append(...["bucket", "tokens", "in use", "waiting", "taken", "dropped", "mean wait"].map((text) => element("th", text)));
+  head.append(...[name, "tokens", "in use", "waiting", "taken", "dropped", "mean wait"].map((text) => element("th", text)));
   table.append(head, ...bucketRows(root, 0));
   return table;
 }

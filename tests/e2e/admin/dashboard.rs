@@ -6,6 +6,7 @@ use crate::support::browser::Browser;
 use crate::support::proxy::Setup;
 use crate::support::tls::Authority;
 use crate::support::{HOST, canned, until, unused_address};
+use serde_json::json;
 use std::time::Duration;
 
 /// The rows of backends that are shown, as a reader sees them.
@@ -88,15 +89,17 @@ fn the_page_changes_in_place_and_acts_when_it_was_confirmed() {
     assert!(page.complaints().is_empty(), "{:?}", page.complaints());
 }
 
-/// The page warns of certificates that end soon, and tells where the time of requests goes.
+/// The page warns of certificates that end soon, and tells where the time of requests goes and what tenants use.
 #[test]
-fn the_page_warns_of_certificates_and_tells_the_phases_of_requests() {
+fn the_page_warns_of_certificates_and_shows_phases_and_tenants() {
     let (authority, backend) = (Authority::new(), Backend::always(canned::ok("ok")));
     let fresh = authority.issue(&["fresh.test"]);
     let soon = authority.issue_for(&["soon.test"], Duration::from_secs(10 * 86_400 + 3600));
     let setup = Setup::for_backends([backend.url()]).with_https().default_certificate(&fresh);
+    let tenants = json!({"enabled": true, "requests": 100, "buckets": {"gold": "50..75 %"}});
     let admin = Admin::start(
         setup
+            .set("tenants", tenants)
             .certificate("fresh.test", &fresh)
             .certificate("soon.test", &soon)
             .certificate("late.test", &authority.issue_until(&["late.test"], 2022)),
@@ -117,6 +120,7 @@ fn the_page_warns_of_certificates_and_tells_the_phases_of_requests() {
                 '50 %,90 %,99 %,99 %, queue,99 %, connect,99 %, first byte'",
     );
     page.until("/s$/.test(document.querySelector('#latency dd:last-child').innerText)");
+    page.until("document.querySelector('#tenants table')?.innerText.includes('gold\\t50..75')");
     page.picture("certificates");
     assert!(page.complaints().is_empty(), "{:?}", page.complaints());
 }
