@@ -35,11 +35,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "directory/ondemand/import",
     "directory/parse",
     "directory/redis",
-    "haproxy/serve/configuration",
-    "haproxy/serve/evaluation",
-    "haproxy/serve/reply",
-    "haproxy/serve/run",
-    "haproxy/serve/view",
 ];
 
 /// The files of `src/worker` with methods of the whole worker. A component has fields, tests and an interface of its own, so

@@ -21,6 +21,7 @@ pub(super) fn hash(request: &Request, options: &Options, policy: &Policy) -> u64
         HashKey::Path => request.target().split(|byte| *byte == b'?').next(),
         HashKey::Header(name) => request.header(name),
         HashKey::Cookie(name) => request.cookie(name),
+        HashKey::Parameter(name) => parameter(request.target(), name.as_bytes()),
         HashKey::Uri => Some(request.target()),
         HashKey::Segment => Some(first_segment(request.target())),
     };
@@ -35,6 +36,13 @@ fn key_of_client(request: &Request, policy: &Policy) -> u64 {
     // The longest address has 45 characters.
     let _ = write!(text, "{}", request.forwarded_client(policy));
     key_of(text.as_bytes())
+}
+
+/// The value of the first parameter of a query with this name.
+fn parameter<'t>(target: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
+    let query = target.splitn(2, |byte| *byte == b'?').nth(1)?;
+    let mut pairs = query.split(|byte| matches!(byte, b'&' | b';'));
+    pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 fn first_segment(target: &[u8]) -> &[u8] {

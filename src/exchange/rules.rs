@@ -75,6 +75,11 @@ pub(super) fn fail(
     give(context, uploaded, Some(reason), cx)
 }
 
+/// Whether the client gets no response for a failure: the error file of its status is empty.
+pub(super) fn is_silent(reason: FailureReason, cx: &StepContext<'_>) -> bool {
+    cx.common.rules.as_ref().is_some_and(|evaluation| evaluation.is_silent(status_of(reason)))
+}
+
 /// The status of a failure at a HAProxy frontend: a server that cannot be reached is a 503 there.
 fn status_of(reason: FailureReason) -> u16 {
     match reason {

@@ -264,6 +264,7 @@ fn refuse(
     let shadow = context.as_mut().and_then(|context| cache_response::stand_in(context, reason.status(), cx));
     let transition = match (context, shadow) {
         (Some(context), Some((object, served))) => Transition::ServeCached(context, object, served),
+        (context, _) if rules::is_silent(reason, cx) => return end_silently(context, reason, ResponseEnd::Framed, cx),
         (context, _) => {
             let uploaded = has_head && context.as_ref().is_some_and(|context| context.upload.is_done());
             cx.common.stats.fail(reason);

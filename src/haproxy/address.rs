@@ -101,9 +101,9 @@ pub(super) fn server(text: &str) -> Result<HostPort, AddressProblem> {
         None => ("", text),
     };
     match family {
-        "unix" => return Ok(HostPort { host: rest.to_owned(), ..HostPort::default() }),
+        "unix" | "uxst" => return Ok(HostPort { host: rest.to_owned(), is_unix: true, ..HostPort::default() }),
         "" | "ip" | "ipv4" | "ipv6" | "tcp" | "tcp4" | "tcp6" | "stream+ip" | "stream+ipv4" | "stream+ipv6" => {}
-        other => return Err(Unsupported(format!("{other}@: sluice connects over TCP and UNIX sockets only"))),
+        other => return Err(Unsupported(format!("{other}@: sluice connects over TCP only"))),
     }
     let (host, ports) = match rest.strip_prefix('[').and_then(|inside| inside.split_once(']')) {
         Some((host, ports)) => (host, ports.strip_prefix(':')),
@@ -185,16 +185,23 @@ mod tests {
             ("web:+10", Some(("web", None, Some(10)))),
             ("web:-10", Some(("web", None, Some(-10)))),
             ("0.0.0.0:80", Some(("", Some(80), None))),
-            ("unix@/run/x", Some(("/run/x", None, None))),
-            ("/run/x", Some(("/run/x", None, None))),
             ("ipv4@web:80", Some(("web", Some(80), None))),
             ("web:x", None),
             ("a b:80", None),
             ("quic4@web:443", None),
         ];
         for (text, expected) in table {
-            let expected = expected.map(|(host, port, port_offset)| HostPort { host: host.into(), port, port_offset });
+            let expected = expected.map(|(host, port, port_offset)| HostPort {
+                host: host.into(),
+                is_unix: false,
+                port,
+                port_offset,
+            });
             assert_eq!(server(text).ok(), expected, "{text}");
+        }
+        for (text, path) in [("unix@/run/x", "/run/x"), ("/run/x", "/run/x"), ("unix@x", "x")] {
+            let expected = HostPort { host: path.into(), is_unix: true, ..HostPort::default() };
+            assert_eq!(server(text), Ok(expected), "{text}");
         }
         let environment = Environment::new([("PORT".into(), "81".into())], &|_| Err("none".into()));
         for (text, expected) in [("a:$PORT", "a:81"), ("${PORT}:80", "81:80"), ("$X:$", ":"), ("a", "a")] {

@@ -50,6 +50,8 @@ pub enum HashKey {
     Header(Box<str>),
     /// The value of a cookie.
     Cookie(Box<str>),
+    /// The value of a parameter of the query.
+    Parameter(Box<str>),
     /// The request target.
     Uri,
     /// The path without the query.
@@ -59,7 +61,7 @@ pub enum HashKey {
 }
 
 pub(super) const HASH_KEY: Kind<HashKey> = Kind {
-    expected: "client, uri, path, segment, header:NAME or cookie:NAME",
+    expected: "client, uri, path, segment, header:NAME, cookie:NAME or query:NAME",
     read: |text| match (text, text.split_once(':')) {
         ("client", _) => Some(HashKey::Client),
         ("uri", _) => Some(HashKey::Uri),
@@ -67,6 +69,7 @@ pub(super) const HASH_KEY: Kind<HashKey> = Kind {
         ("segment", _) => Some(HashKey::Segment),
         (_, Some(("header", name))) => (TOKEN.read)(name).map(HashKey::Header),
         (_, Some(("cookie", name))) => (TOKEN.read)(name).map(HashKey::Cookie),
+        (_, Some(("query", name))) => (TOKEN.read)(name).map(HashKey::Parameter),
         _ => None,
     },
 };

@@ -64,6 +64,8 @@ fn values_of_their_own_kind() {
     let table = [
         ("hash.key", "header:X-User", true),
         ("hash.key", "header:", false),
+        ("hash.key", "query:user", true),
+        ("hash.key", "query:", false),
         ("hash.key", "body", false),
         ("health.expect", "200-299,404", true),
         ("health.expect", "299-200", false),

@@ -31,6 +31,7 @@ impl Lowering<'_, '_> {
             hash_type: _,
             hash_balance_factor: _,
             persistence,
+            dynamic_cookie_key: _,
             check: _,
             timeouts,
             flags: _,
@@ -54,6 +55,7 @@ impl Lowering<'_, '_> {
             stick_rules: _,
             acls: _,
             rules: _,
+            captures,
             default_backend: _,
         } = proxy;
         self.unique_id(proxy);
@@ -82,6 +84,7 @@ impl Lowering<'_, '_> {
             compression: compression.clone(),
             table: stick_table.as_ref().map(|table| Arc::new(StickTable::new(table))),
             statistics: Some(stats).filter(|stats| stats.is_enabled).cloned(),
+            captures: captures.clone(),
             load: Arc::default(),
             // 0 means no limit.
             connection_limit: maxconn.filter(|limit| *limit > 0),

@@ -67,10 +67,7 @@ impl Lowering<'_, '_> {
             }
             for bind in &proxy.binds {
                 let Some(tls) = self.bind(bind) else { continue };
-                let others = bind.addresses.iter().filter(|address| !matches!(address, BindAddress::Inet { .. }));
-                for _ in others {
-                    self.say(bind.at, "bind", Refused, "sluice listens on IP addresses only");
-                }
+                bind.addresses.iter().filter_map(unserved).for_each(|note| self.say(bind.at, "bind", Refused, note));
                 for (address, is_dual) in addresses(bind) {
                     let mut add = |address| {
                         let accepts_proxy = bind.accept_proxy;
@@ -198,9 +195,28 @@ impl Lowering<'_, '_> {
         Some(PlannedCertificate { path: self.in_folder(&crt_base, &stored.crt), key })
     }
 
-    fn in_folder(&self, folder: &Option<String>, file: &str) -> PathBuf {
+    pub(super) fn in_folder(&self, folder: &Option<String>, file: &str) -> PathBuf {
         folder.as_deref().map_or_else(|| PathBuf::from(file), |folder| PathBuf::from(folder).join(file))
     }
+}
+
+/// Why no socket is made for an address; `None` if one is.
+fn unserved(address: &BindAddress) -> Option<String> {
+    Some(match address {
+        BindAddress::Inet { .. } => return None,
+        BindAddress::Name { host, .. } => format!("{host}: sluice listens at addresses; write that of the name"),
+        BindAddress::Unix(path) => {
+            format!("{path}: sluice serves no UNIX sockets; write an address of this machine, such as 127.0.0.1:8080")
+        }
+        BindAddress::Abstract(name) => {
+            format!(
+                "abns@{name}: sluice serves no UNIX sockets; write an address of this machine, such as 127.0.0.1:8080"
+            )
+        }
+        BindAddress::Descriptor(number) => {
+            format!("fd@{number}: sluice takes sockets over from systemd; write their address")
+        }
+    })
 }
 
 /// A version in `ssl-default-bind-options`.

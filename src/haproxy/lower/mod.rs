@@ -129,7 +129,7 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// What formats see where there is no request.
+/// The request of formats that are rendered without one.
 struct NoRequest;
 
 impl RequestView for NoRequest {

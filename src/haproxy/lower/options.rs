@@ -54,10 +54,7 @@ impl Lowering<'_, '_> {
                 }
                 ("hash", Some(format!("header:{name}")))
             }
-            Balance::UrlParam(_) => {
-                lose("url_param: the client's address is hashed");
-                ("hash", Some("client".to_owned()))
-            }
+            Balance::UrlParam(name) => ("hash", Some(format!("query:{name}"))),
             Balance::Hash(_) => {
                 lose("hash: the client's address is hashed, and no sample");
                 ("hash", Some("client".to_owned()))

@@ -7,7 +7,9 @@ use crate::haproxy::model::{HostPort, Proxy, Server};
 use crate::haproxy::serve::ServedServer;
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::Duration;
+use xxhash_rust::xxh64::xxh64;
 
 impl Lowering<'_, '_> {
     /// The members of a backend, and their names, in the same order.
@@ -39,7 +41,9 @@ impl Lowering<'_, '_> {
                     self.say(server.id.at, &name, Mapped, note);
                 }
                 urls.push(url.clone());
-                servers.push(ServedServer { name: name.into(), cookie: server.cookie.as_deref().map(Into::into) });
+                let cookie = server.cookie.clone().or_else(|| self.dynamic_cookie(proxy, server));
+                let limits = (server.maxconn, server.maxqueue);
+                servers.push(ServedServer { name: name.into(), cookie: cookie.map(Into::into), limits });
             }
         }
         (urls, servers)
@@ -47,6 +51,33 @@ impl Lowering<'_, '_> {
 
     fn refuse(&mut self, server: &Server, note: impl Into<String>) {
         self.say(server.id.at, &server.id.name, Refused, note);
+    }
+
+    /// The value of a server in the cookie of its backend, made from the key, its address and its port as HAProxy makes it
+    /// (`srv_set_dyncookie`), so both find the same server.
+    fn dynamic_cookie(&mut self, proxy: &Proxy, server: &Server) -> Option<String> {
+        proxy.persistence.as_ref().filter(|persistence| persistence.is_dynamic)?;
+        let Some(key) = &proxy.dynamic_cookie_key else {
+            self.say(
+                proxy.at,
+                "dynamic",
+                Lost,
+                "dynamic-cookie-key is missing: a server without a value keeps no client",
+            );
+            return None;
+        };
+        let Ok(ip) = server.address.host.parse::<IpAddr>() else {
+            let note = "a dynamic cookie needs an address in place of the name: the server keeps no client";
+            self.say(server.id.at, &server.id.name, Lost, note);
+            return None;
+        };
+        let mut text = key.as_bytes().to_vec();
+        match ip {
+            IpAddr::V4(ip) => text.extend_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => text.extend_from_slice(&ip.octets()),
+        }
+        text.extend_from_slice(&u32::from(server.address.port?).to_be_bytes());
+        Some(format!("{:016x}", xxh64(&text, 0)))
     }
 
     /// Reports check targets that differ: checks use the address of requests.
@@ -61,13 +92,22 @@ impl Lowering<'_, '_> {
 
     /// The URL of a server with its attributes; `None` if it cannot be reached.
     fn server(&mut self, server: &Server) -> Option<String> {
-        let HostPort { host, port, port_offset } = &server.address;
-        if host.is_empty() || host.starts_with('/') || port_offset.is_some() {
-            self.refuse(server, "sluice reaches servers at an address or a name, and a port");
+        let HostPort { host, is_unix, port, port_offset } = &server.address;
+        if host.is_empty() {
+            self.refuse(
+                server,
+                "it stands for the address that the client connected to; write the address of a server",
+            );
             return None;
         }
-        let Some(port) = port else {
-            self.refuse(server, "sluice needs the port of a server; HAProxy takes the client's");
+        if *is_unix {
+            let note =
+                format!("{host}: sluice connects to no UNIX sockets; have the server listen at 127.0.0.1 and a port");
+            self.refuse(server, note);
+            return None;
+        }
+        let (Some(port), None) = (port, port_offset) else {
+            self.refuse(server, "its port depends on the port that the client connected to; write a number");
             return None;
         };
         let scheme = if server.is_tls { "https" } else { "http" };
@@ -87,9 +127,15 @@ impl Lowering<'_, '_> {
         let is_verified = verify.unwrap_or(!self.model.global.skips_server_verify);
         if !is_verified {
             text.push_str("&verify=none");
-        } else if ca_file.as_deref().is_some_and(|file| file != "@system-ca") {
-            self.refuse(server, "ca-file: sluice trusts the system's authorities, or those of server.backendTls.ca");
-            return None;
+        } else if let Some(file) = ca_file.as_deref().filter(|file| *file != "@system-ca") {
+            let file = self.in_folder(&self.model.global.ca_base, file);
+            // An attribute has an absolute path.
+            let path = std::path::absolute(&file).ok().filter(|path| !path.to_string_lossy().contains('&'));
+            let Some(path) = path else {
+                self.refuse(server, format!("ca-file {}: the path of an attribute has no &", file.display()));
+                return None;
+            };
+            let _ = write!(text, "&ca={}", path.display());
         }
         // They are refused by their keywords; with --lossy the server is left out.
         if crl_file.is_some() || certificate.is_some() {

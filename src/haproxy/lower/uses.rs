@@ -146,7 +146,7 @@ impl Uses<'_> {
                 self.variable(name);
                 self.sample(sample);
             }
-            Action::SetSource(sample) => self.sample(sample),
+            Action::SetSource(sample) | Action::Capture { sample, .. } => self.sample(sample),
             Action::Track(_, sample, table) => {
                 self.sample(sample);
                 self.table(table.as_deref());
@@ -258,7 +258,7 @@ impl Lowering<'_, '_> {
     fn keeps(&mut self, rule: &Rule, treatment: Treatment, proxy: &Proxy) -> bool {
         let treatment = match &rule.action {
             action if is_harmless(action) => Lost,
-            // What the client gets instead of a response decides, on whichever side it stands.
+            // A response of this node decides about access, in lists of requests and of responses.
             action if is_decisive(action) => Refused,
             _ => treatment,
         };

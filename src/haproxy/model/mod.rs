@@ -10,7 +10,7 @@ pub use policy::{
     Balance, Compression, CookieMode, ErrorResponse, ErrorSource, ForwardedFor, HashType, HealthCheck, HttpCheckStep,
     LogTarget, Persistence, Reuse, Stats, StatsAuth, StickRule, StickTable, Timeouts, UserCredential,
 };
-pub use proxy::{Flag, Mode, Proxy, ProxyKind};
+pub use proxy::{Capture, Captures, Flag, Mode, Proxy, ProxyKind};
 pub use server::{HostPort, OnError, Server, ServerName, Template};
 
 use super::rules::Format;

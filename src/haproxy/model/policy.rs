@@ -90,6 +90,8 @@ pub struct Persistence {
     pub max_life: Option<Duration>,
     /// `attr`, verbatim.
     pub attributes: Vec<String>,
+    /// `dynamic`: a server without a value has one made from its address.
+    pub is_dynamic: bool,
 }
 
 /// `option httpchk` with `http-check`, or a bare connection.

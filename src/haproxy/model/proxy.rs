@@ -1,7 +1,7 @@
 //! The sections `defaults`, `frontend`, `listen` and `backend`.
 
 use super::super::position::Position;
-use super::super::rules::{Acl, Condition, Format, Rules};
+use super::super::rules::{Acl, Condition, Format, Rules, Side};
 use super::{
     Balance, Bind, Compression, ErrorResponse, ForwardedFor, HashType, HealthCheck, LogTarget, Persistence, Reuse,
     Server, Stats, StickRule, StickTable, Timeouts,
@@ -97,6 +97,8 @@ pub struct Proxy {
     pub hash_balance_factor: u64,
     /// `cookie`.
     pub persistence: Option<Persistence>,
+    /// `dynamic-cookie-key`.
+    pub dynamic_cookie_key: Option<String>,
     /// `option httpchk`, `option tcp-check`, `http-check`.
     pub check: HealthCheck,
     /// `timeout` lines.
@@ -139,8 +141,38 @@ pub struct Proxy {
     pub acls: Vec<Acl>,
     /// Rules, `use_backend`, `use-server`, `redirect`.
     pub rules: Rules,
+    /// Values that are kept for later rules.
+    pub captures: Captures,
     /// `default_backend`, and its position.
     pub default_backend: Option<(String, Position)>,
+}
+
+/// Slots for values that later rules read (`capture.req.hdr`), in the order of their lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captures {
+    /// Those of requests.
+    pub request: Vec<Capture>,
+    /// Those of responses.
+    pub response: Vec<Capture>,
+}
+
+/// A slot for a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// The header that it has the value of; `None` if rules fill it.
+    pub header: Option<String>,
+    /// The greatest length in bytes.
+    pub len: usize,
+}
+
+impl Captures {
+    /// The slots for requests or responses.
+    pub fn of(&self, side: Side) -> &[Capture] {
+        match side {
+            Side::Request => &self.request,
+            Side::Response => &self.response,
+        }
+    }
 }
 
 impl Proxy {

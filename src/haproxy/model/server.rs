@@ -6,9 +6,11 @@ use std::time::Duration;
 /// A host or an address, with an optional port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostPort {
-    /// A name, an IPv4 or a bare IPv6 address; the path of a UNIX socket begins with `/`. Empty stands for the
-    /// destination of the client's connection.
+    /// A name, an IPv4 or a bare IPv6 address, or the path of a UNIX socket. Empty stands for the destination of the
+    /// client's connection.
     pub host: String,
+    /// It is a UNIX socket.
+    pub is_unix: bool,
     /// The port; by default the destination port of the client's connection.
     pub port: Option<u16>,
     /// `+N` or `-N`: the port is relative to the destination port of the client's connection.

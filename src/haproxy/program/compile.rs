@@ -1,9 +1,11 @@
 //! Compilation of rules to a program.
 
+use super::view::{DOMAIN_ENDS, FOLDER_ENDS};
 use super::{Clause, Matcher, Program, Step, Target, Test, Tests, fixed};
 use crate::haproxy::model::{Model, Proxy, ProxyKind};
 use crate::haproxy::rules::{
     self, Acl, BackendRule, BackendTarget, Condition, Criterion, Matching, Networks, Prefixes, Rule, Sample, TextMatch,
+    TextPattern,
 };
 use std::collections::HashMap;
 
@@ -68,27 +70,43 @@ fn tests(criteria: &[Criterion]) -> Vec<Test> {
         .collect()
 }
 
-fn matcher(matching: &Matching) -> Matcher {
+pub(super) fn matcher(matching: &Matching) -> Matcher {
     match matching {
         Matching::Ip(nets) if nets.len() >= SET_FROM => {
             let mut networks = Networks::default();
             nets.iter().enumerate().for_each(|(place, net)| networks.add(*net, place));
             Matcher::Ip(networks)
         }
-        Matching::Text(method @ (TextMatch::Equal | TextMatch::Begin), patterns)
-            if patterns.len() >= SET_FROM
-                && patterns.windows(2).all(|pair| pair[0].ignore_case == pair[1].ignore_case) =>
+        Matching::Text(method, patterns)
+            if patterns.windows(2).all(|pair| pair[0].ignore_case == pair[1].ignore_case) =>
         {
             let ignore_case = patterns.first().is_some_and(|pattern| pattern.ignore_case);
-            match method {
-                TextMatch::Begin => {
-                    Matcher::Begin(Prefixes::new(patterns.iter().map(|pattern| &*pattern.text)), ignore_case)
-                }
-                _ => Matcher::Set(patterns.iter().map(|pattern| pattern.text.clone()).collect(), ignore_case),
-            }
+            text_matcher(*method, patterns, ignore_case).unwrap_or_else(|| Matcher::Plain(matching.clone()))
         }
         matching => Matcher::Plain(matching.clone()),
     }
+}
+
+/// The table for many texts; `None` where comparing them one by one is as good.
+fn text_matcher(method: TextMatch, patterns: &[TextPattern], ignore_case: bool) -> Option<Matcher> {
+    let texts = || patterns.iter().map(|pattern| &*pattern.text);
+    if method == TextMatch::Contain {
+        return ignore_case.then(|| Matcher::Contain(texts().map(Into::into).collect()));
+    }
+    if patterns.len() < SET_FROM {
+        return None;
+    }
+    Some(match method {
+        TextMatch::Equal => Matcher::Set(texts().map(Into::into).collect(), ignore_case),
+        TextMatch::Begin => Matcher::Begin(Prefixes::new(texts()), ignore_case),
+        TextMatch::End => {
+            let backwards: Vec<Vec<u8>> = texts().map(|text| text.iter().rev().copied().collect()).collect();
+            Matcher::End(Prefixes::new(backwards.iter().map(Vec::as_slice)), ignore_case)
+        }
+        TextMatch::Folder => Matcher::Between(FOLDER_ENDS, Prefixes::new(texts()), ignore_case),
+        TextMatch::Domain => Matcher::Between(DOMAIN_ENDS, Prefixes::new(texts()), ignore_case),
+        TextMatch::Contain | TextMatch::Regex => return None,
+    })
 }
 
 /// The steps of the selection: runs of rules that compare one sample become tables.

@@ -2,10 +2,11 @@
 
 use super::fetch::{self, Values};
 use super::view::{RequestView, Scratch, Value, field_number, text_fits};
-use crate::haproxy::rules::{Converter, MapKeys, MapTable, Operation, Sample};
+use crate::base::base64;
+use crate::haproxy::rules::{Coding, Converter, MapKeys, MapTable, Operation, Sample};
 use std::net::IpAddr;
 
-/// The most bytes of a text that a rule makes: what is longer is cut there, as HAProxy cuts at the size of a buffer.
+/// The greatest length in bytes of a text that a rule makes. Longer texts are cut, as HAProxy cuts at the size of a buffer.
 pub(super) const LONGEST_TEXT: usize = 64 << 10;
 
 /// Calls `see` with values of a sample and a buffer for look-ups until it returns true; tells whether it did.
@@ -74,6 +75,19 @@ fn convert(
             }
             Converter::Bool => Held::Bool(held.value(current).number()? != 0),
             Converter::Not => Held::Bool(held.value(current).number()? == 0),
+            Converter::Odd(is_odd) => Held::Bool((held.value(current).number()? % 2 != 0) == *is_odd),
+            // Bytes are encoded: those of a number and of an address as HAProxy has them in memory.
+            Converter::Encode(coding) if *coding != Coding::Url && !matches!(held, Held::Text) => {
+                other.clear();
+                match held {
+                    Held::Ip(IpAddr::V4(ip)) => other.extend_from_slice(&ip.octets()),
+                    Held::Ip(IpAddr::V6(ip)) => other.extend_from_slice(&ip.octets()),
+                    _ => other.extend_from_slice(&held.value(current).number()?.to_be_bytes()),
+                }
+                current.clear();
+                encode(*coding, other, current);
+                Held::Text
+            }
             Converter::IpMask(four, six) => Held::Ip(masked(held.value(current).ip()?, *four, *six)?),
             Converter::IfElse(yes, no) => {
                 let chosen = if held.value(current).number()? != 0 { yes } else { no };
@@ -101,6 +115,11 @@ fn arithmetic(operation: Operation, value: i64, operand: i64) -> i64 {
         Operation::Mul => value.saturating_mul(operand),
         Operation::Div => value.checked_div(operand).unwrap_or(i64::MAX),
         Operation::Mod => value.checked_rem(operand).unwrap_or(0),
+        Operation::And => value & operand,
+        Operation::Or => value | operand,
+        Operation::Xor => value ^ operand,
+        Operation::Neg => value.wrapping_neg(),
+        Operation::Cpl => !value,
     }
 }
 
@@ -170,13 +189,48 @@ fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, ot
             current.extend_from_slice(after.as_bytes());
             current.truncate(LONGEST_TEXT);
         }
+        Converter::Encode(coding) => {
+            other.clear();
+            encode(*coding, current, other);
+            std::mem::swap(current, other);
+            current.truncate(LONGEST_TEXT);
+        }
+        Converter::Decode(coding) => {
+            other.clear();
+            base64::decode_strictly(current, *coding == Coding::UrlBase64, other)?;
+            std::mem::swap(current, other);
+        }
         Converter::Arithmetic(..)
+        | Converter::Odd(_)
         | Converter::Bool
         | Converter::Not
         | Converter::IfElse(..)
         | Converter::IpMask(..) => return None,
     }
     Some(Held::Text)
+}
+
+/// Appends the coded form of bytes.
+fn encode(coding: Coding, bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digits = |byte: u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    match coding {
+        Coding::Base64 => base64::encode(bytes, false, out),
+        Coding::UrlBase64 => base64::encode(bytes, true, out),
+        Coding::Hex => out.extend(bytes.iter().copied().flat_map(digits)),
+        Coding::Url => {
+            for byte in bytes {
+                match byte {
+                    b'-' | b'.' | b'_' | b'~' => out.push(*byte),
+                    byte if byte.is_ascii_alphanumeric() => out.push(*byte),
+                    byte => {
+                        out.push(b'%');
+                        out.extend(digits(*byte));
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn keep(text: &mut Vec<u8>, (start, end): (usize, usize)) {
@@ -226,7 +280,8 @@ fn decode(text: &mut Vec<u8>, in_form: bool) -> Option<()> {
     Some(())
 }
 
-/// The value of the first key that fits, else the default. What is no address has none in a map of addresses.
+/// The value of the first key that matches, otherwise the default. In a map of addresses, a text that is no address has
+/// no value.
 fn look_up<'m>(map: &'m MapTable, text: &[u8]) -> Option<&'m str> {
     let place = match &map.keys {
         MapKeys::Equal(index) => index.get(text).copied(),

@@ -29,7 +29,9 @@ pub(super) fn each(
         Fetch::SourcePort => int(Some(view.source().port().into())),
         Fetch::DestinationPort => int(Some(view.destination().port().into())),
         Fetch::ServersUp(backend) => int(view.servers_up(backend.as_deref())),
-        Fetch::ConnectionSlots(backend) => int(view.connection_slots(backend.as_deref())),
+        Fetch::ConnectionSlots(backend) => {
+            view.connection_slots(backend.as_deref()).is_some_and(|slots| see(Value::Int(slots)))
+        }
         Fetch::Load(kind, proxy) => int(view.load(*kind, proxy.as_deref())),
         Fetch::StickCounter { counter, operation, slot, table } => {
             int(view.counter((*counter, *operation), *slot, table.as_deref()))
@@ -64,6 +66,7 @@ fn each_text(
         Fetch::Method => text(Some(view.method())),
         Fetch::Url => text(Some(view.target()).filter(|target| !target.is_empty())),
         Fetch::CapturedUri => text(view.captured_uri()),
+        Fetch::Captured(side, slot) => text(view.captured(*side, *slot)),
         Fetch::Path => text(path_and_query(view.target()).map(|target| split_query(target).0)),
         Fetch::PathQuery => text(path_and_query(view.target())),
         Fetch::Query => text(split_query(view.target()).1),

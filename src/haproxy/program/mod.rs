@@ -10,6 +10,8 @@ mod convert;
 mod fetch;
 mod render;
 #[cfg(test)]
+mod tables_tests;
+#[cfg(test)]
 mod tests;
 mod view;
 
@@ -35,9 +37,9 @@ pub enum List {
     Response,
     /// `http-after-response`.
     AfterResponse,
-    /// `reqrep` and its kin.
+    /// `reqrep` and the other old keywords.
     OldRequest,
-    /// `rsprep` and its kin.
+    /// `rsprep` and the other old keywords.
     OldResponse,
 }
 
@@ -90,6 +92,12 @@ enum Matcher {
     Set(HashSet<Box<[u8]>>, bool),
     /// Many beginnings; in lower case if case does not count.
     Begin(Prefixes, bool),
+    /// Many ends, written backwards; in lower case if case does not count.
+    End(Prefixes, bool),
+    /// Many texts between delimiters; in lower case if case does not count.
+    Between(&'static [u8], Prefixes, bool),
+    /// Texts in lower case that a value contains, whatever its case.
+    Contain(Vec<Box<[u8]>>),
     /// Many networks.
     Ip(Networks),
 }
@@ -240,9 +248,32 @@ impl Matcher {
             Self::Begin(prefixes, ignore_case) => {
                 with_case(value, *ignore_case, folded, |text| prefixes.find(text).is_some())
             }
+            Self::End(prefixes, ignore_case) => value.with_text(|text| {
+                let fold = |byte: &u8| if *ignore_case { byte.to_ascii_lowercase() } else { *byte };
+                folded.clear();
+                folded.extend(text.iter().rev().map(fold));
+                prefixes.find(folded).is_some()
+            }),
+            Self::Between(delimiters, prefixes, ignore_case) => {
+                with_case(value, *ignore_case, folded, |text| is_between(text, delimiters, prefixes))
+            }
+            Self::Contain(texts) => with_case(value, true, folded, |text| {
+                texts.iter().any(|known| memchr::memmem::find(text, known).is_some())
+            }),
             Self::Ip(networks) => value.ip().is_some_and(|ip| networks.find(ip).is_some()),
         }
     }
+}
+
+/// Whether one of these stands in a text between delimiters, or its ends.
+fn is_between(text: &[u8], delimiters: &[u8], prefixes: &Prefixes) -> bool {
+    let is_delimiter = |byte: Option<&u8>| byte.is_none_or(|byte| delimiters.contains(byte));
+    (0..text.len()).filter(|start| is_delimiter(start.checked_sub(1).and_then(|before| text.get(before)))).any(
+        |start| {
+            let rest = text.get(start..).unwrap_or_default();
+            prefixes.any(rest, |len| len > 0 && is_delimiter(rest.get(len)))
+        },
+    )
 }
 
 /// Calls `see` with the text of a value, in lower case if case does not count.

@@ -98,6 +98,23 @@ fn matches(criterion: &str, request: &Request) -> bool {
 }
 
 const YES: &[&str] = &[
+    "str(a),hex 61",
+    "int(5),hex 0000000000000005",
+    "src,hex C0000201",
+    "src,base64 wAACAQ==",
+    "str(ab?),base64 YWI/",
+    "str(ab?),ub64enc YWI_",
+    "str(YWI/),b64dec ab?",
+    "str(YW==),b64dec a",
+    "str(YQ),ub64dec a",
+    "path,url_enc %2Fimg%2FLogo.png",
+    "query,url_enc(query) id%3D7%26q%3Da%2520b",
+    "int(6),and(3) 2",
+    "int(5),or(2) 7",
+    "int(5),xor(1) 4",
+    "int(5),cpl,neg 6",
+    "int(-5),odd",
+    "int(0),even",
     "path /img/Logo.png",
     "path_beg /img",
     "path_end .png",
@@ -162,6 +179,9 @@ const YES: &[&str] = &[
 ];
 
 const NO: &[&str] = &[
+    "str(YWI),b64dec -m found",
+    "str(YWI/),ub64dec -m found",
+    "int(5),even",
     "path /img",
     "path_beg /IMG",
     "path_end png?id=7",

@@ -62,8 +62,12 @@ pub trait RequestView {
     fn server_is_up(&self, _backend: Option<&str>, _server: &str) -> Option<bool> {
         None
     }
-    /// Free places for connections and in queues of a backend.
-    fn connection_slots(&self, _backend: Option<&str>) -> Option<u64> {
+    /// Free places for connections and in queues of a backend; -1 if some server has no limit.
+    fn connection_slots(&self, _backend: Option<&str>) -> Option<i64> {
+        None
+    }
+    /// The value in a slot of captures of the frontend.
+    fn captured(&self, _side: Side, _slot: u16) -> Option<&[u8]> {
         None
     }
     /// Connections or queued requests of a proxy.
@@ -144,7 +148,7 @@ impl Value<'_> {
         }
     }
 
-    /// As an address. What follows an IPv4 address in a text does not count, as in HAProxy.
+    /// As an address. The text behind an IPv4 address is ignored, as in HAProxy.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Ip(ip) => Some(ip),
@@ -181,8 +185,8 @@ fn text_number(text: &[u8]) -> i64 {
     })
 }
 
-/// `strl2ic` of HAProxy, by which it reads numbers of headers (`hdr_val`) and cookies: 32 bits that wrap. What stands
-/// below the digits counts with its distance from `0`, as it does there; what stands above them ends the number.
+/// The number in a header (`hdr_val`) or cookie, as HAProxy's `strl2ic` parses it: 32 bits that wrap. A byte below `0`
+/// counts as a negative digit, a byte above `9` ends the number.
 pub(super) fn field_number(text: &[u8]) -> i64 {
     let (sign, digits) = match text {
         [b'-', digits @ ..] => (-1, digits),
@@ -248,6 +252,10 @@ pub(super) fn contains(net: &IpNet, ip: IpAddr) -> bool {
     }
 }
 
+/// The delimiters of `dir` and `dom`.
+pub(super) const FOLDER_ENDS: &[u8] = b"/?";
+pub(super) const DOMAIN_ENDS: &[u8] = b".:/?";
+
 /// Whether a text matches a pattern; the pattern is in lower case if case is ignored.
 pub(super) fn text_fits(method: TextMatch, pattern: &[u8], ignore_case: bool, text: &[u8]) -> bool {
     let equal = |one: &[u8]| if ignore_case { one.eq_ignore_ascii_case(pattern) } else { one == pattern };
@@ -268,8 +276,8 @@ pub(super) fn text_fits(method: TextMatch, pattern: &[u8], ignore_case: bool, te
         TextMatch::End => text.len().checked_sub(pattern.len()).and_then(|start| text.get(start..)).is_some_and(equal),
         TextMatch::Contain if !ignore_case => memchr::memmem::find(text, pattern).is_some(),
         TextMatch::Contain => pattern.is_empty() || text.windows(pattern.len()).any(equal),
-        TextMatch::Folder => delimited(b"/?"),
-        TextMatch::Domain => delimited(b".:/?"),
+        TextMatch::Folder => delimited(FOLDER_ENDS),
+        TextMatch::Domain => delimited(DOMAIN_ENDS),
         TextMatch::Regex => false,
     }
 }

@@ -137,6 +137,15 @@ pub enum Action {
     IncrementCounter(usize, Counter),
     /// `sc-set-gpt0`: sets the tag of the entry in a slot.
     SetTag(usize, u32),
+    /// Keeps the value of a sample in a slot for later rules (`capture`).
+    Capture {
+        /// The sample.
+        sample: Sample,
+        /// The slot of the frontend.
+        slot: usize,
+        /// The length of a slot that the rule declares itself.
+        len: Option<usize>,
+    },
     /// Takes the client's address from a sample.
     SetSource(Sample),
     /// The old `reqrep` and `rsprep`: replaces matches in a whole header line (or the request line).

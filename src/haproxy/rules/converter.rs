@@ -61,6 +61,25 @@ pub enum Converter {
     ServersUp,
     /// `concat(before,var,after)`: text and a variable.
     Concat(String, Option<String>, String),
+    /// `odd`, or `even` if false.
+    Odd(bool),
+    /// `base64`, `ub64enc`, `hex`, `url_enc`.
+    Encode(Coding),
+    /// `b64dec`, `ub64dec`.
+    Decode(Coding),
+}
+
+/// A coding of bytes as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// Base64 with padding (RFC 4648 section 4).
+    Base64,
+    /// Base64 for URLs, without padding (RFC 4648 section 5).
+    UrlBase64,
+    /// Hexadecimal digits in upper case.
+    Hex,
+    /// Percent-encoding of all but letters, digits and `-._~` (RFC 3986 section 2).
+    Url,
 }
 
 /// The operation of `add` and related converters.
@@ -72,6 +91,13 @@ pub enum Operation {
     Mul,
     Div,
     Mod,
+    And,
+    Or,
+    Xor,
+    /// It has no operand.
+    Neg,
+    /// It has no operand.
+    Cpl,
 }
 
 /// A map file: keys and values. The first match wins; of prefixes and networks the longest.
@@ -109,7 +135,7 @@ impl Converter {
     pub fn output(&self) -> Option<SampleType> {
         match self {
             Self::PortOnly | Self::Length | Self::Arithmetic(..) | Self::ServersUp => Some(SampleType::Int),
-            Self::Bool | Self::Not => Some(SampleType::Bool),
+            Self::Bool | Self::Not | Self::Odd(_) => Some(SampleType::Bool),
             Self::IpMask(..) => Some(SampleType::Ip),
             _ => Some(SampleType::Text),
         }
@@ -140,7 +166,9 @@ pub(super) fn parse(
         "regsub" | "concat" => 3,
         "field" | "word" | "bytes" | "iif" | "ipmask" => 2,
         _ if name.starts_with("map") => 2,
-        "add" | "sub" | "mul" | "div" | "mod" | "ltrim" | "rtrim" | "url_dec" => 1,
+        "add" | "sub" | "mul" | "div" | "mod" | "and" | "or" | "xor" | "ltrim" | "rtrim" | "url_dec" => 1,
+        // The only part of a URL that HAProxy encodes for.
+        "url_enc" => usize::from(arguments.first().is_some_and(|part| part == "query")),
         _ => 0,
     };
     if arguments.len() > most {
@@ -199,6 +227,19 @@ fn build(name: &str, arguments: &[String]) -> Result<Converter, String> {
         "mul" => operation(Operation::Mul)?,
         "div" => operation(Operation::Div)?,
         "mod" => operation(Operation::Mod)?,
+        "and" => operation(Operation::And)?,
+        "or" => operation(Operation::Or)?,
+        "xor" => operation(Operation::Xor)?,
+        "neg" => Converter::Arithmetic(Operation::Neg, 0),
+        "cpl" => Converter::Arithmetic(Operation::Cpl, 0),
+        "odd" => Converter::Odd(true),
+        "even" => Converter::Odd(false),
+        "base64" => Converter::Encode(Coding::Base64),
+        "ub64enc" => Converter::Encode(Coding::UrlBase64),
+        "hex" => Converter::Encode(Coding::Hex),
+        "url_enc" => Converter::Encode(Coding::Url),
+        "b64dec" => Converter::Decode(Coding::Base64),
+        "ub64dec" => Converter::Decode(Coding::UrlBase64),
         "bool" => Converter::Bool,
         "not" => Converter::Not,
         "iif" => Converter::IfElse(text(0).to_owned(), text(1).to_owned()),

@@ -1,8 +1,9 @@
-//! Expressions of PCRE to those of sluice's engine, which is matched in linear time.
+//! Translates expressions of PCRE to those of sluice's engine, which matches in linear time.
 //!
-//! What both write alike may mean different things: `\<`, `\v`, `\h`, `&&`, `--` and brackets within classes, `$` before a last
-//! line end, possessive quantifiers, `(?R)`. So an expression is read as PCRE2 reads it without UTF (pcre2pattern(3)), and
-//! written anew. What the engine cannot do, such as look-around and back references, is refused by its name.
+//! The same characters may mean different things to both: `\<`, `\v`, `\h`, `&&`, `--` and brackets within classes, `$` before
+//! a last line end, possessive quantifiers, `(?R)`. So an expression is parsed as PCRE2 parses it without UTF
+//! (pcre2pattern(3)), and written anew. Constructs that the engine lacks, such as look-around and back references, are
+//! refused by their names.
 
 /// The end of the text, or before a line end there.
 const END: &str = r"(?:\n?\z)";
@@ -56,7 +57,7 @@ impl<'p> Translator<'p> {
         rest.is_some()
     }
 
-    /// What stands before a text, which is taken too.
+    /// Consumes the input up to and including a text, and returns the part before the text.
     fn until(&mut self, end: &str) -> Option<&'p [u8]> {
         let len = memchr::memmem::find(self.rest, end.as_bytes())?;
         let inside = &self.rest[..len];
@@ -138,7 +139,7 @@ impl<'p> Translator<'p> {
         self.after_quantifier()
     }
 
-    /// What follows a backslash outside of classes.
+    /// Translates an escape outside of classes, from behind its backslash.
     fn escape(&mut self) -> Result<(), String> {
         let byte = self.next().ok_or("it ends with a backslash")?;
         match byte {
@@ -298,7 +299,7 @@ impl<'p> Translator<'p> {
         Ok(false)
     }
 
-    /// What follows a backslash in a class. Whether it is a single character.
+    /// Translates an escape in a class, from behind its backslash. Returns whether it is a single character.
     fn class_escape(&mut self) -> Result<bool, String> {
         let byte = self.next().ok_or("a class is not closed with ]")?;
         match byte {
@@ -325,7 +326,7 @@ impl<'p> Translator<'p> {
         Ok(false)
     }
 
-    /// What follows an opening parenthesis.
+    /// Translates the beginning of a group, from behind its parenthesis.
     fn group(&mut self) -> Result<(), String> {
         let outer = self.modes();
         if self.peek() == Some(b'*') {
@@ -414,7 +415,7 @@ mod tests {
     use super::translate;
     use crate::haproxy::rules::Regex;
 
-    /// What PCRE2 10.42, as HAProxy 2.6 uses it, says of these.
+    /// The results of PCRE2 10.42, as HAProxy 2.6 uses it.
     #[test]
     fn expressions_mean_what_they_mean_to_pcre() {
         let table: &[(&str, &[&str], &[&str])] = &[

@@ -111,6 +111,8 @@ pub enum Fetch {
     Url,
     /// `capture.req.uri`: the target as received, available to rules of responses too.
     CapturedUri,
+    /// `capture.req.hdr`, `capture.res.hdr`: the value in a slot of the frontend.
+    Captured(Side, u16),
     /// `query`: after the `?`.
     Query,
     /// `base`: the host and the path.
@@ -274,6 +276,7 @@ impl Fetch {
         matches!(
             self,
             Self::Status
+                | Self::Captured(Side::Response, _)
                 | Self::Header { side: Side::Response, .. }
                 | Self::HeaderCount { side: Side::Response, .. }
                 | Self::Cookie { side: Side::Response, .. }
@@ -315,7 +318,7 @@ fn most_arguments(name: &str) -> usize {
     match name {
         "url_param" | "urlp" => 3,
         "hdr" | "hdr_ip" | "hdr_val" | "shdr" | "shdr_ip" | "shdr_val" | "date" | "var" => 2,
-        _ if name.contains("hdr") && !name.ends_with("_cnt") => 2,
+        _ if name.contains("hdr") && !name.ends_with("_cnt") && !name.starts_with("capture.") => 2,
         "method" | "path" | "pathq" | "url" | "base" | "src" | "src_port" | "dst" | "dst_port" | "ssl_fc"
         | "ssl_fc_sni" | "ssl_fc_has_sni" | "status" | "always_true" | "always_false" => 0,
         _ => 1,
@@ -333,6 +336,10 @@ fn build(name: &str, arguments: &[String], context: RuleContext<'_, '_>) -> Resu
         "url" => Fetch::Url,
         "capture.req.uri" => Fetch::CapturedUri,
         "capture.req.method" => Fetch::Method,
+        "capture.req.hdr" | "capture.res.hdr" => {
+            let slot = required(0, "the number of a slot")?.parse().map_err(|_| "expected the number of a slot")?;
+            Fetch::Captured(if name == "capture.req.hdr" { Side::Request } else { Side::Response }, slot)
+        }
         "query" if arguments.is_empty() => Fetch::Query,
         "query" => return Err("options of it are not read".to_owned()),
         "var" | "date" if arguments.len() > 1 => return Err("a second argument is not read".to_owned()),

@@ -18,10 +18,10 @@ pub(super) fn read_list(name: &str, at: Position, context: RuleContext<'_, '_>) 
     }
 }
 
-/// What of the lines of a list counts.
+/// The part of each line of a list that is a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ListLines {
-    /// All of each.
+    /// The whole line.
     Whole,
     /// The first word: the file is a map (`-M`).
     Keys,
@@ -37,7 +37,7 @@ impl ListLines {
     }
 }
 
-/// The lines of a list or a map without those that say nothing.
+/// The lines of a list or a map, without blank lines and comments.
 pub(super) fn map_lines(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.lines().map(|line| line.trim_start_matches([' ', '\t']).trim_end_matches('\r'));
     lines.filter(|line| !line.is_empty() && !line.starts_with('#'))

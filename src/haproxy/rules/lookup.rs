@@ -1,14 +1,14 @@
-//! Tables for many values, where comparing one by one would take long: networks, and beginnings of texts.
+//! Tables for many values: networks, and prefixes of texts. A look-up replaces a comparison with each value.
 
 use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// Networks, of which the smallest that an address lies in is found.
+/// Networks. The smallest one that contains an address is found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks {
     places: HashMap<IpNet, usize>,
-    /// The lengths of prefixes that there are, the longest first.
+    /// The different lengths of prefixes, the longest first.
     lengths: Vec<u8>,
 }
 
@@ -21,8 +21,8 @@ impl Networks {
         }
     }
 
-    /// The place of the smallest network that an address lies in. Of IPv4 within IPv6 both are looked at, as in HAProxy
-    /// (configuration.txt section 7.1.6).
+    /// The place of the smallest network that contains an address. An IPv4 address within IPv6 is looked up in both
+    /// families, as in HAProxy (configuration.txt section 7.1.6).
     pub fn find(&self, ip: IpAddr) -> Option<usize> {
         let other = match ip {
             IpAddr::V4(ip) => Some(IpAddr::V6(ip.to_ipv6_mapped())),
@@ -42,7 +42,7 @@ impl Networks {
     }
 }
 
-/// Beginnings of texts, of which the longest that a text has is found.
+/// Prefixes. The longest one of a text is found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prefixes {
     /// In order: the text, its place, and where in this list the longest one stands that it begins with.
@@ -63,12 +63,27 @@ impl Prefixes {
         prefixes
     }
 
-    /// The place of the longest one that a text begins with.
+    /// The place of the longest prefix of a text.
     pub fn find(&self, text: &[u8]) -> Option<usize> {
-        // Whatever a text begins with stands before it in the order, and the nearest begins with it too.
+        // All prefixes of a text precede it in the order, and the last of them has the others as its own prefixes.
         let behind = self.sorted.partition_point(|(known, ..)| **known <= *text);
         let found = self.longest(text, behind.checked_sub(1))?;
         self.sorted.get(found).map(|(_, place, _)| *place)
+    }
+
+    /// Calls `see` with the length of each prefix of a text, the longest first, until it returns true; returns whether it
+    /// did.
+    pub fn any(&self, text: &[u8], mut see: impl FnMut(usize) -> bool) -> bool {
+        let behind = self.sorted.partition_point(|(known, ..)| **known <= *text);
+        let mut found = self.longest(text, behind.checked_sub(1));
+        while let Some((known, _, parent)) = found.and_then(|index| self.sorted.get(index)) {
+            if see(known.len()) {
+                return true;
+            }
+            // The prefixes of this one are prefixes of the text too.
+            found = *parent;
+        }
+        false
     }
 
     fn longest(&self, text: &[u8], mut from: Option<usize>) -> Option<usize> {
@@ -127,6 +142,13 @@ mod tests {
                 let longest = texts.iter().filter(|known| text.starts_with(known)).max_by_key(|known| known.len());
                 let found = prefixes.find(&text).map(|place| &texts[place]);
                 assert_eq!(found, longest, "{text:?} among {texts:?}");
+                let mut lengths = Vec::new();
+                prefixes.any(&text, |len| {
+                    lengths.push(len);
+                    false
+                });
+                let expected = (0..=text.len()).rev().filter(|len| texts.iter().any(|known| **known == text[..*len]));
+                assert_eq!(lengths, expected.collect::<Vec<_>>(), "{text:?} among {texts:?}");
             }
         }
     }

@@ -16,7 +16,7 @@ mod words;
 
 pub use acl::{Acl, Condition, Criterion, Term, Tests};
 pub use action::{Action, BackendRule, BackendTarget, LocalResponse, Redirect, RedirectKind, Rule, Rules, ServerRule};
-pub use converter::{Converter, MapKeys, MapTable, Operation};
+pub use converter::{Coding, Converter, MapKeys, MapTable, Operation};
 pub use fetch::{Counter, CounterOperation, Fetch, LoadKind, ReadAs, SampleType, Side};
 pub use format::{Format, FormatFlags, FormatPart};
 pub use lookup::{Networks, Prefixes};

@@ -44,8 +44,7 @@ pub(in super::super) fn parse_action(
     if !word.is_allowed_in(set) {
         return Err((Problem::wrong(first.at, format!("the action {name} does not stand in this list")), true));
     }
-    let is_response = matches!(set, RuleSet::Response | RuleSet::AfterResponse | RuleSet::ResponseContent);
-    let is_decisive = if is_response { word.decides_response } else { word.decides_request };
+    let is_decisive = if set.is_of_responses() { word.decides_response } else { word.decides_request };
     match word.treatment {
         Treatment::Ignored => return Ok(Parsed::Skipped(Treatment::Ignored, word.reason.to_owned())),
         Treatment::Lost => return Ok(Parsed::Skipped(Treatment::Lost, word.reason.to_owned())),
@@ -235,6 +234,22 @@ impl<'w> Cursor<'w, '_, '_> {
         Ok(Action::Track(slot, key, Some(self.take("the proxy of the table")?.text.clone())))
     }
 
+    /// A sample, and the slot that keeps its value: a new one of a length, or that of a number.
+    fn capture(&mut self) -> Result<Action, Problem> {
+        let sample = self.sample("a sample")?;
+        let word = self.take("len or id")?;
+        let number = self.take("a number")?;
+        let value = number
+            .text
+            .parse::<usize>()
+            .map_err(|_| Problem::wrong(number.at, format!("{:?} is no number", number.text)))?;
+        match word.text.as_str() {
+            "len" if value > 0 => Ok(Action::Capture { sample, slot: 0, len: Some(value) }),
+            "id" => Ok(Action::Capture { sample, slot: value, len: None }),
+            _ => Err(Problem::wrong(word.at, "expected len and a number of bytes, or id and a slot")),
+        }
+    }
+
     fn service(&mut self) -> Result<Action, Problem> {
         let word = self.take("the name of a service")?;
         if word.text != "prometheus-exporter" {
@@ -340,6 +355,7 @@ fn action(name: &str, text: &str, cursor: &mut Cursor<'_, '_, '_>) -> Result<Act
             })?;
             Action::SetTag(slot(text, at)?, number)
         }
+        "capture" => cursor.capture()?,
         "set-src" => Action::SetSource(cursor.sample("a sample")?),
         other => return Err(Problem::unsupported(at, format!("{other} is not read"))),
     })

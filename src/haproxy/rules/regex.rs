@@ -1,15 +1,15 @@
-//! Regular expressions as rules have them: one, or many at once.
+//! Regular expressions of rules: single ones, and sets.
 
 use super::expression::translate;
 use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
 
-/// The most bytes that a compiled expression may need.
+/// The limit of a compiled expression in bytes.
 const ONE: usize = 4 << 20;
 
-/// The most bytes that the expressions of one test or map may need together.
+/// The limit of all expressions of one test or map together, in bytes.
 const MANY: usize = 64 << 20;
 
-/// The most bytes that one expression, or those of one test or map together, keep as they are matched, for each worker.
+/// The limit of the cache of one expression, or of those of one test or map together, in bytes for each worker.
 const CACHE: usize = 2 << 20;
 
 /// A regular expression over bytes, matched in linear time. It has no look-around and no back reference.
@@ -41,7 +41,7 @@ impl Regex {
     }
 }
 
-/// Expressions of which one has to match. They are one automaton, so their number costs neither time nor memory.
+/// Expressions of which one has to match. They are one automaton, so one pass over a text tests all of them.
 #[derive(Clone, Debug)]
 pub struct Expressions {
     compiled: RegexSet,

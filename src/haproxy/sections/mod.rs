@@ -2,6 +2,7 @@
 
 mod arguments;
 mod bind;
+mod captures;
 mod global;
 mod lines;
 mod loader;

@@ -123,6 +123,7 @@ pub(super) fn cookie(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'
         max_idle: None,
         max_life: None,
         attributes: Vec::new(),
+        is_dynamic: false,
     };
     while let Some(word) = arguments.next() {
         match word.text.as_str() {
@@ -139,7 +140,7 @@ pub(super) fn cookie(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'
             "maxidle" => cookie.max_idle = Some(arguments.seconds()?),
             "maxlife" => cookie.max_life = Some(arguments.seconds()?),
             "attr" => cookie.attributes.push(arguments.text("an attribute")?),
-            "dynamic" => scope.note(word, Lost, "a server's value is what its line says; one without keeps no client"),
+            "dynamic" => cookie.is_dynamic = true,
             other => return Err(Fault::new(word.at, format!("{other:?} is no word of cookie"))),
         }
     }
@@ -210,9 +211,10 @@ pub(super) fn http_check_expect(scope: &mut ProxyScope<'_, '_>, arguments: &mut 
 
 pub(super) fn http_check_connect(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>) -> Outcome {
     let words = arguments.rest();
-    if !words.is_empty() {
-        scope.outcome = Some((Lost, "a check connects as its server line says".to_owned()));
-    }
+    scope.outcome = Some(match words.is_empty() {
+        true => (Ignored, "a check connects in any case".to_owned()),
+        false => (Lost, "a check connects as its server line says".to_owned()),
+    });
     scope.proxy.check.steps.push(HttpCheckStep::Connect(words));
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! Lines of a proxy with rules.
 
 use super::arguments::Arguments;
+use super::captures;
 use super::scope::ProxyScope;
 use crate::haproxy::keyword::Treatment::{Honoured, Ignored, Lost, Mapped, Refused};
 use crate::haproxy::position::Fault;
 use crate::haproxy::rules::{
     Acl, Action, BackendRule, BackendTarget, Format, LocalResponse, Parsed, Problem, Regex, Rule, RuleSet, ServerRule,
-    is_acl_name, parse_acl, parse_action, parse_condition, parse_redirect,
+    Side, is_acl_name, parse_acl, parse_action, parse_condition, parse_redirect,
 };
 use crate::wire::is_token;
 
@@ -98,7 +99,7 @@ pub(super) fn rule(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>
         _ => RuleSet::ResponseContent,
     };
     let parsed = scope.with_rules(|context| parse_action(arguments.words, set, arguments.at, context));
-    let rule = match parsed {
+    let mut rule = match parsed {
         Err((problem, decisive)) => return scope.settle(Err::<(), _>(problem), decisive).map(|_| ()),
         Ok(Parsed::Skipped(treatment, note)) => {
             scope.outcome = Some((treatment, note));
@@ -111,6 +112,10 @@ pub(super) fn rule(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'_>
             *rule
         }
     };
+    if let Action::Capture { slot, len, .. } = &mut rule.action {
+        let side = if set.is_of_responses() { Side::Response } else { Side::Request };
+        *slot = captures::slot(scope, (*slot, *len), side, rule.at)?;
+    }
     let rules = &mut scope.proxy.rules;
     let list = match set {
         RuleSet::Request => &mut rules.request,

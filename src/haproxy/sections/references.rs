@@ -52,7 +52,7 @@ pub(super) fn check(model: &Model, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Rules of a `defaults` section would be gone through twice where a frontend and a backend both have them: HAProxy
+/// Rules of a `defaults` section would be evaluated twice where a frontend and a backend both inherit them: HAProxy
 /// refuses that.
 fn shared_rules(model: &Model, say: &mut impl FnMut(Position, &str, Treatment, String)) {
     for proxy in &model.proxies {

@@ -69,7 +69,7 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
         "ca-file",
         1,
         Mapped,
-        "@system-ca; another file is refused: server.backendTls.ca has it for all servers",
+        "the attribute ca= of a backend: a file, and no folder; a changed file is read when the line changes",
         |server, value| text(&mut server.ca_file, value),
     ),
     not("cc", 1, Lost, "congestion control is the system's"),
@@ -148,6 +148,9 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("no-agent-check", 0, Ignored, AGENT),
     word("no-backup", 0, |server, _| set(&mut server.is_backup, false)),
     word("no-check", 0, |server, _| set(&mut server.is_checked, false)),
+    told("no-check-send-proxy", 0, Ignored, "checks use the connection settings of requests", |server, _| {
+        set(&mut server.check_send_proxy, false)
+    }),
     not("no-check-reuse-pool", 0, Ignored, "checks have connections of their own"),
     not("no-check-sni-auto", 0, Ignored, "the server name is always verified"),
     told("no-check-ssl", 0, Lost, "checks use the connection settings of requests", |server, _| {
@@ -205,7 +208,13 @@ pub(in super::super) const SERVER_WORDS: &[ParameterWord<Server>] = &[
     not("proto", 1, Refused, "sluice uses HTTP/1.1 to servers; other protocols cannot be forced"),
     not("proxy-v2-options", 1, Lost, "only addresses are sent"),
     not("quic-cc-algo", 1, Ignored, "sluice does not support QUIC"),
-    told("redir", 1, Lost, "the request goes to the server itself", |server, value| text(&mut server.redir, value)),
+    told(
+        "redir",
+        1,
+        Refused,
+        "the request would go to the server itself; write http-request redirect",
+        |server, value| text(&mut server.redir, value),
+    ),
     not("renegotiate", 0, Ignored, "rustls does not renegotiate"),
     not("resolve-net", 1, Lost, "all addresses of a name are equal"),
     not("resolve-opts", 1, Lost, "all addresses of a name are equal"),

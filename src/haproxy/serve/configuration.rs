@@ -1,11 +1,11 @@
 //! A configuration in its served form: immutable, shared by all workers.
 
+use super::error_page::ErrorPage;
 use super::load::FrontendLoad;
-use super::reply::ErrorPage;
 use super::stick_table::StickTable;
 use super::variables::SharedVariables;
 use crate::cluster::{Cluster, Member, Role, Route};
-use crate::haproxy::model::{Compression, ForwardedFor, Persistence, Stats, Userlist};
+use crate::haproxy::model::{Captures, Compression, ForwardedFor, Persistence, Stats, Userlist};
 use crate::haproxy::program::Program;
 use crate::haproxy::rules::Format;
 use std::collections::HashMap;
@@ -49,7 +49,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Asks for what others ask for too.
+    /// Adds the needs of others.
     pub(in super::super) fn add(&mut self, others: Self) {
         self.source_port |= others.source_port;
         self.destination |= others.destination;
@@ -87,6 +87,8 @@ pub(in super::super) struct ServedProxy {
     pub(in super::super) table: Option<Arc<StickTable>>,
     /// `stats`, if enabled.
     pub(in super::super) statistics: Option<Stats>,
+    /// Slots of a frontend for values that rules keep.
+    pub(in super::super) captures: Captures,
     /// The clients of a frontend.
     pub(in super::super) load: Arc<FrontendLoad>,
     /// The limit of their number.
@@ -99,6 +101,8 @@ pub(in super::super) struct ServedServer {
     pub(in super::super) name: Box<str>,
     /// Its value in the persistence cookie.
     pub(in super::super) cookie: Option<Box<str>>,
+    /// `maxconn` and `maxqueue`; 0 is no limit.
+    pub(in super::super) limits: (u64, u64),
 }
 
 impl Configuration {
@@ -193,6 +197,21 @@ impl ServedProxy {
             (0, backups) => backups.min(1),
             (active, _) => active,
         })
+    }
+
+    /// Free places for connections and in queues, of the servers that are up; -1 if one of them has no limit (`connslots`).
+    pub(super) fn connection_slots(&self) -> Option<i64> {
+        let cluster = self.cluster()?;
+        let up = self.servers.iter().zip(&cluster.members).filter(|(_, member)| member.is_up());
+        let mut slots = 0_i64;
+        for (ServedServer { limits: (connections, queue), .. }, _) in up {
+            if *connections == 0 || *queue == 0 {
+                return Some(-1);
+            }
+            slots = slots.saturating_add_unsigned(*connections).saturating_add_unsigned(*queue);
+        }
+        let used = i64::from(cluster.admission.in_flight()).saturating_add(i64::from(cluster.admission.waiting()));
+        Some(slots.saturating_sub(used))
     }
 
     pub(super) fn server_is_up(&self, name: &str) -> Option<bool> {

@@ -2,16 +2,18 @@
 
 use super::compression::{self, Coding};
 use super::configuration::{Configuration, ServedProxy, ServedServer};
+use super::error_page::ErrorPage;
 use super::load::SLOTS;
+use super::outcome::{Dice, Outcome};
 use super::persistence::{self, ClientCookie};
 use super::run::Run;
+use super::statistics::StatisticsPage;
 use super::stick_table::{Key, StickTable, Tracked};
 use super::variables::Variables;
 use super::view::Facts;
-use super::{CAPTURED_URI, UNIQUE_ID, Workspace};
+use super::{CAPTURED_URI, Workspace};
 use crate::cluster::Route;
-use crate::haproxy::model::StickRule;
-use crate::haproxy::program::{Choice, List};
+use crate::haproxy::program::List;
 use crate::haproxy::rules::{Counter, Side};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +22,7 @@ use std::time::Duration;
 /// The state of a request in its rules. It lasts from the head of the request to the head of the response.
 #[derive(Debug)]
 pub struct Evaluation {
-    pub(super) configuration: Arc<Configuration>,
+    configuration: Arc<Configuration>,
     facts: Facts,
     variables: Variables,
     frontend: usize,
@@ -31,8 +33,8 @@ pub struct Evaluation {
     /// The number of the request in this process, where rules ask for it.
     number: u64,
     /// The proxy whose statistics page is requested.
-    pub(super) statistics: Option<usize>,
-    /// What the cookie of the request says.
+    statistics: Option<usize>,
+    /// The content of the persistence cookie.
     cookie: ClientCookie,
     /// The coding for the response.
     coding: Option<Coding>,
@@ -42,40 +44,8 @@ pub struct Evaluation {
     sticking: Vec<(Arc<StickTable>, Key)>,
 }
 
-/// How many requests had a number so far.
+/// The number of the next request.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
-
-/// The decision about a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is forwarded.
-    Forward,
-    /// This node responds ([`Workspace::reply`]).
-    Respond,
-    /// The same, and the request counts as denied.
-    Deny,
-    /// No rule selects a backend.
-    NoBackend,
-    /// The connection is closed without a response.
-    Close,
-    /// The response is the statistics page ([`Evaluation::statistics_page`]).
-    Statistics,
-    /// The response is this node's metrics.
-    Metrics,
-}
-
-/// The time, and a random number.
-#[derive(Clone, Copy, Debug)]
-pub struct Dice {
-    /// Seconds since 1970.
-    pub unix_seconds: i64,
-    /// Milliseconds of that second.
-    pub subsec_millis: u16,
-    /// A random number.
-    pub random: u32,
-    /// Milliseconds since the start of the process.
-    pub now: u64,
-}
 
 impl Workspace {
     /// An evaluation for the next request at a frontend.
@@ -128,6 +98,7 @@ impl Evaluation {
         let mut run = self.run(&configuration, Side::Request, dice, work);
         run.is_first = is_first;
         let outcome = run.frontend(frontend).unwrap_or_else(|| run.choose(frontend));
+        let outcome = run.work.reply.outcome(outcome);
         let backend = run.backend;
         self.backend = backend;
         if outcome == Outcome::Deny {
@@ -135,7 +106,7 @@ impl Evaluation {
         }
         match outcome {
             Outcome::Forward => self.prepare(&configuration, dice, work),
-            Outcome::Metrics => {}
+            Outcome::Metrics | Outcome::Close => {}
             Outcome::Statistics => self.statistics = Some(backend.unwrap_or(self.frontend)),
             _ => self.finish_reply(&configuration, dice, work),
         }
@@ -272,10 +243,12 @@ impl Evaluation {
         let mut run = self.run(&configuration, Side::Response, dice, work);
         let server = backend.zip(place).and_then(|(backend, place)| backend.servers.get(place));
         run.server = server.map(|server| &*server.name);
+        run.capture_headers(frontend);
         let both = [backend.filter(|backend| !std::ptr::eq(*backend, frontend)), Some(frontend)];
         for proxy in both.into_iter().flatten() {
             let outcome = run.list(proxy, List::Response).or_else(|| run.list(proxy, List::OldResponse));
             if let Some(outcome) = outcome {
+                let outcome = work.reply.outcome(outcome);
                 self.finish_reply(&configuration, dice, work);
                 return (outcome, None);
             }
@@ -300,9 +273,25 @@ impl Evaluation {
         (Outcome::Forward, coding)
     }
 
+    /// The page for a client whose request resulted in [`Outcome::Statistics`] at this target.
+    pub fn statistics_page(&self, target: &[u8]) -> Option<StatisticsPage> {
+        StatisticsPage::new(&self.configuration, self.statistics?, target)
+    }
+
     /// The limit of the head of a request.
     pub fn head_timeout(&self) -> Option<Duration> {
         self.configuration.proxy(self.frontend)?.head_timeout
+    }
+
+    /// Whether the client gets no response for a failure, because the file for its status is empty.
+    pub fn is_silent(&self, status: u16) -> bool {
+        self.page(status).is_some_and(|page| page.is_nothing())
+    }
+
+    /// The file for a status: the backend's, otherwise the frontend's.
+    fn page(&self, status: u16) -> Option<&Arc<ErrorPage>> {
+        let proxies = [self.backend, Some(self.frontend)].into_iter().flatten();
+        proxies.filter_map(|index| self.configuration.proxy(index)).find_map(|proxy| proxy.error(status))
     }
 
     /// Makes this node's response for a failure. `request` is the head, possibly empty.
@@ -311,10 +300,7 @@ impl Evaluation {
         work.request.load(method_of(request));
         self.note_response(status, None, dice);
         let configuration = Arc::clone(&self.configuration);
-        let backend = self.backend.and_then(|index| configuration.proxy(index));
-        let frontend = configuration.proxy(self.frontend);
-        let page = [backend, frontend].into_iter().flatten().find_map(|proxy| proxy.error(status));
-        match page {
+        match self.page(status) {
             Some(page) => work.reply.take_page(page),
             None => work.reply.begin_page(status, sentence),
         }
@@ -386,108 +372,7 @@ fn method_of(request: &[u8]) -> &[u8] {
 
 /// The counters of errors by clients, and of failures by servers.
 const OF_ERRORS: [Counter; 2] = [Counter::HttpErrCnt, Counter::HttpErrRate];
-const OF_REQUESTS_ALONE: [Counter; 2] = [Counter::HttpReqCnt, Counter::HttpReqRate];
 const OF_FAILURES: [Counter; 2] = [Counter::HttpFailCnt, Counter::HttpFailRate];
-
-impl<'a> Run<'a> {
-    /// Calls `act` with each stick rule whose condition holds, its table and its key: those for requests, or those for
-    /// responses.
-    fn each_stick(
-        &mut self,
-        backend: &'a ServedProxy,
-        is_response: bool,
-        act: &mut dyn FnMut(&StickRule, &Arc<StickTable>, Key),
-    ) {
-        self.owner = Some(backend);
-        let configuration = self.configuration;
-        self.with_view(|view, scratch| {
-            backend.program.each_stick(view, scratch, &mut |rule, view, scratch| {
-                let table = rule.table.as_ref().map_or(backend.table.as_ref(), |name| configuration.table(name));
-                let key = table.filter(|_| rule.is_response == is_response);
-                if let Some((table, key)) = key.and_then(|table| Some((table, table.key(&rule.key, view, scratch)?))) {
-                    act(rule, table, key);
-                }
-            });
-        });
-    }
-
-    /// Applies the rules of the frontend; `None` if a backend has to be selected.
-    fn frontend(&mut self, frontend: &'a ServedProxy) -> Option<Outcome> {
-        if let Some(format) = &frontend.unique_id_format {
-            let id = self.render(format);
-            self.variables.set(UNIQUE_ID, &id);
-            self.give_back(id);
-        }
-        if let Some(outcome) = self.list(frontend, List::Connection) {
-            return Some(outcome);
-        }
-        if let Some(uri) = frontend.monitor_uri.as_deref()
-            && self.work.request.target() == uri.as_bytes()
-        {
-            let fails = self.with_view(|view, scratch| frontend.program.monitor_fails(view, scratch));
-            let status = if fails { 503 } else { 200 };
-            match frontend.error(status) {
-                Some(page) => self.work.reply.take_page(page),
-                None if fails => self.work.reply.begin_page(503, "No server is available to handle this request."),
-                None => self.work.reply.begin_page(200, "Service ready."),
-            }
-            return Some(if fails { Outcome::Deny } else { Outcome::Respond });
-        }
-        self.count_for_visit(&OF_REQUESTS_ALONE);
-        self.lists(frontend, &[List::Content, List::Request])
-    }
-
-    /// Applies these lists of a proxy, its statistics page, and `redirect`, in HAProxy's order.
-    fn lists(&mut self, proxy: &'a ServedProxy, lists: &[List]) -> Option<Outcome> {
-        let outcome = lists.iter().find_map(|list| self.list(proxy, *list));
-        let outcome = outcome.or_else(|| self.statistics(proxy)).or_else(|| self.list(proxy, List::OldRequest));
-        outcome.or_else(|| self.list(proxy, List::Redirects))
-    }
-
-    /// Selects a backend, and applies its rules.
-    fn choose(&mut self, frontend: &'a ServedProxy) -> Outcome {
-        self.owner = Some(frontend);
-        let choice = self.with_view(|view, scratch| frontend.program.backend(view, scratch));
-        let Choice::Backend(index) = choice else { return Outcome::NoBackend };
-        let Some(backend) = self.configuration.proxy(index) else { return Outcome::NoBackend };
-        self.backend = Some(index);
-        if !std::ptr::eq(backend, frontend)
-            && let Some(outcome) = self.lists(backend, &[List::Content, List::Request])
-        {
-            return outcome;
-        }
-        Outcome::Forward
-    }
-
-    /// `option forwardfor`: adds a separate field behind the received ones.
-    fn add_forwarded_for(&mut self, frontend: &ServedProxy, backend: &ServedProxy) {
-        let both = [&backend.forwarded_for, &frontend.forwarded_for];
-        if both.into_iter().flatten().next().is_none() {
-            return;
-        }
-        let source = self.facts.source.ip().to_canonical();
-        let is_excepted =
-            both.into_iter().flatten().any(|option| option.except.iter().any(|net| net.contains(&source)));
-        let name = both.into_iter().flatten().find_map(|option| option.header.as_deref()).unwrap_or("X-Forwarded-For");
-        // One of the two without `if-none` suffices to add a field.
-        let is_for_none = both.into_iter().flatten().all(|option| option.if_none);
-        let stays_alone = is_for_none && self.work.request.value_of(name).is_some();
-        if !is_excepted && !stays_alone {
-            let mut text = arrayvec::ArrayString::<64>::new();
-            // The longest address has 45 characters.
-            let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{source}"));
-            self.work.request.add(name, text.as_bytes());
-        }
-    }
-
-    fn add_unique_id(&mut self, frontend: &ServedProxy) {
-        if let Some(name) = &frontend.unique_id_header {
-            let id = self.variables.get(UNIQUE_ID).unwrap_or_default();
-            self.work.request.remove_named(name);
-            self.work.request.add(name, id);
-        }
-    }
-}
 
 /// Whether a server may be used.
 fn serves(backend: &ServedProxy, place: usize) -> bool {

@@ -1,4 +1,4 @@
-//! Lines of a head: which of them rules may have, and where a cookie stands in one.
+//! Lines of a head: the lines that rules may write, and the position of a cookie.
 
 use crate::wire::{is_method, is_target, is_token};
 use memchr::memchr;
@@ -13,7 +13,7 @@ pub(in super::super) fn is_managed(name: &str) -> bool {
     MANAGED.iter().any(|managed| name.eq_ignore_ascii_case(managed))
 }
 
-/// Where the value stands in a `Set-Cookie` of this name.
+/// The position of the value in a `Set-Cookie` of this name.
 pub(super) fn set_cookie_value(text: &[u8], name: &str) -> Option<Range<usize>> {
     let lead = text.len() - text.trim_ascii_start().len();
     let end = memchr(b';', text).unwrap_or(text.len());
@@ -30,7 +30,7 @@ pub(super) fn is_request_line(line: &[u8]) -> bool {
     is_method(method) && is_target(method, target) && version == Some(b"HTTP/1.1") && end.is_none()
 }
 
-/// Whether rules may have a line: a field that is not this node's own business.
+/// Whether rules may write a line: a field that is not managed by this node.
 pub(super) fn is_field_line(line: &[u8]) -> bool {
     let name = memchr(b':', line).and_then(|colon| line.get(..colon)).unwrap_or_default();
     is_token(name) && !std::str::from_utf8(name).is_ok_and(is_managed)

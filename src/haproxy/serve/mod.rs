@@ -4,11 +4,17 @@
 mod auth;
 mod compression;
 mod configuration;
+mod edits;
+mod error_page;
 mod evaluation;
 mod head;
 mod head_line;
+mod lists;
 mod load;
+mod local_response;
+mod outcome;
 mod persistence;
+mod phases;
 mod reply;
 mod run;
 mod statistics;
@@ -18,15 +24,16 @@ mod view;
 
 pub use compression::Coding;
 pub use configuration::{Configuration, Needs};
-pub use evaluation::{Dice, Evaluation, Outcome};
+pub use evaluation::Evaluation;
 pub use load::{FrontendLoad, Visit};
+pub use outcome::{Dice, Outcome};
 pub use reply::Reply;
 pub use statistics::{StatisticsPage, StatisticsProxy};
 pub use view::Facts;
 
 pub(super) use configuration::{ServedProxy, ServedServer};
+pub(super) use error_page::ErrorPage;
 pub(super) use head_line::is_managed;
-pub(super) use reply::ErrorPage;
 pub(super) use stick_table::StickTable;
 
 use super::program::Scratch;

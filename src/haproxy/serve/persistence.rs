@@ -9,24 +9,24 @@ use crate::haproxy::model::{CookieMode, Persistence};
 /// The characters of dates.
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Dates that lie further ahead than this, in seconds, are no dates: a clock may be wrong by its time zone.
+/// Dates further ahead than this, in seconds, are invalid. A smaller difference may be a clock in another time zone.
 const MOST_AHEAD: i64 = 86_400;
 
-/// What the cookie of a request says.
+/// The content of the cookie of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ClientCookie {
-    /// The server that it leads to, which is up.
+    /// The place of the server that it names, if that server is up.
     pub(super) place: Option<usize>,
-    /// When it was set last, in seconds since 1970.
+    /// The time at which it was last set, in seconds since 1970.
     last: Option<i64>,
-    /// When it was set first.
+    /// The time at which it was first set.
     first: Option<i64>,
-    /// The request is a POST.
+    /// Whether the request is a POST.
     is_post: bool,
 }
 
-/// Reads the cookie of a request, and takes out of it what is between the client and this node. `find` finds the place of a
-/// server that is up by its value in the cookie.
+/// Reads the cookie of a request, and removes the part that is between the client and this node. `find` returns the place of
+/// a server that is up, by its value in the cookie.
 pub(super) fn read(
     persistence: &Persistence,
     head: &mut Head,
@@ -65,8 +65,7 @@ pub(super) fn read(
     cookie
 }
 
-/// Tells the client which server is its own: the one with this value, whose response it is. `is_direct`: the cookie, or a
-/// rule, has led to it.
+/// Sets the cookie in the response of the server with this value. `is_direct`: the cookie or a rule has selected the server.
 pub(super) fn write(
     (server, is_direct): (Option<&str>, bool),
     persistence: &Persistence,

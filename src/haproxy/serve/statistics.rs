@@ -1,8 +1,8 @@
 //! `stats` of a proxy: access to the statistics page, and its content. The page itself is made elsewhere.
 
 use super::configuration::{Configuration, ServedProxy};
-use super::evaluation::{Evaluation, Outcome};
 use super::load::FrontendLoad;
+use super::outcome::Outcome;
 use super::run::Run;
 use crate::cluster::Route;
 use crate::haproxy::model::Stats;
@@ -64,6 +64,20 @@ impl<'p> StatisticsProxy<'p> {
 }
 
 impl StatisticsPage {
+    /// The page of a proxy at this target, which asks for it.
+    pub(super) fn new(configuration: &Arc<Configuration>, proxy: usize, target: &[u8]) -> Option<Self> {
+        let stats = configuration.proxy(proxy)?.statistics.as_ref()?;
+        let words = target.get(stats.uri.as_deref().unwrap_or(DEFAULT_URI).len()..).unwrap_or_default();
+        let has = |word: &str| memmem::find(words, word.as_bytes()).is_some();
+        Some(Self {
+            configuration: Arc::clone(configuration),
+            proxy,
+            is_csv: has(";csv"),
+            refresh: stats.refresh.filter(|refresh| !refresh.is_zero() && !has(";norefresh")),
+            hides_version: stats.hides_version,
+        })
+    }
+
     /// The proxies on the page: all of the configuration, or those of `stats scope`.
     pub fn proxies(&self) -> impl Iterator<Item = StatisticsProxy<'_>> {
         let own = self.configuration.proxy(self.proxy);
@@ -111,22 +125,5 @@ impl Run<'_> {
         let (value, room) = (self.work.request.value_of("authorization"), &mut self.work.login);
         let login = value.and_then(|value| super::auth::Login::read(value, room));
         login.is_some_and(|login| stats.auth.iter().any(|known| login.is(&known.user, &known.password)))
-    }
-}
-
-impl Evaluation {
-    /// The page for a client whose request resulted in [`Outcome::Statistics`] at this target.
-    pub fn statistics_page(&self, target: &[u8]) -> Option<StatisticsPage> {
-        let proxy = self.statistics?;
-        let stats = self.configuration.proxy(proxy)?.statistics.as_ref()?;
-        let words = target.get(stats.uri.as_deref().unwrap_or(DEFAULT_URI).len()..).unwrap_or_default();
-        let has = |word: &str| memmem::find(words, word.as_bytes()).is_some();
-        Some(StatisticsPage {
-            configuration: Arc::clone(&self.configuration),
-            proxy,
-            is_csv: has(";csv"),
-            refresh: stats.refresh.filter(|refresh| !refresh.is_zero() && !has(";norefresh")),
-            hides_version: stats.hides_version,
-        })
     }
 }

@@ -1,6 +1,9 @@
 //! The variables of a request. Their memory is reused for each request.
 
+use crate::haproxy::rules::Side;
+use arrayvec::ArrayString;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +14,25 @@ pub(super) struct Variables {
     entries: Vec<(Range<usize>, Range<usize>)>,
 }
 
+/// The variable with the value of a slot of captures: a name that no rule can use.
+fn slot_name(side: Side, slot: usize) -> ArrayString<32> {
+    let mut name = ArrayString::new();
+    // The longest number has 20 digits.
+    let _ = write!(name, " {}{slot}", if side == Side::Request { "request" } else { "response" });
+    name
+}
+
 impl Variables {
+    /// The value in a slot of captures.
+    pub(super) fn captured(&self, side: Side, slot: usize) -> Option<&[u8]> {
+        self.get(&slot_name(side, slot))
+    }
+
+    /// Puts a value into a slot of captures.
+    pub(super) fn capture(&mut self, side: Side, slot: usize, value: &[u8]) {
+        self.set(&slot_name(side, slot), value);
+    }
+
     pub(super) fn get(&self, wanted: &str) -> Option<&[u8]> {
         let found = self.entries.iter().rev().find(|(name, _)| self.bytes.get(name.clone()) == Some(wanted.as_bytes()));
         found.and_then(|(_, value)| self.bytes.get(value.clone()))
@@ -42,15 +63,15 @@ impl Variables {
     }
 }
 
-/// Variables that outlive a request: those of a connection (`sess`) or of all (`proc`). Only files that set some have any;
-/// each request works on a copy, and what it sets is set here too.
+/// Variables that outlive a request: those of a connection (`sess`) or of the process (`proc`). Each request works on a
+/// copy, and sets a variable in both.
 #[derive(Debug, Default)]
 pub(in super::super) struct SharedVariables {
     values: Mutex<BTreeMap<Box<str>, Box<[u8]>>>,
 }
 
 impl SharedVariables {
-    /// Gives a variable a value, or takes it away.
+    /// Sets a variable, or removes it.
     pub(in super::super) fn set(&self, name: &str, value: Option<&[u8]>) {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         match value {

@@ -115,6 +115,14 @@ impl RequestView for View<'_> {
         self.variables.get(super::CAPTURED_URI)
     }
 
+    fn captured(&self, side: Side, slot: u16) -> Option<&[u8]> {
+        self.variables.captured(side, slot.into())
+    }
+
+    fn connection_slots(&self, backend: Option<&str>) -> Option<i64> {
+        self.proxy(backend)?.connection_slots()
+    }
+
     fn unique_id(&self) -> Option<&[u8]> {
         self.variables.get(super::UNIQUE_ID)
     }

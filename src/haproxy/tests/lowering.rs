@@ -27,6 +27,8 @@ fn servers_become_members() {
             "https://10.0.0.1:443#weight=1&verify=none&sni=a.example",
         ),
         ("server s a.example:443 ssl verify required ca-file @system-ca", "https://a.example:443#weight=1"),
+        ("server s a.example:443 ssl ca-file /a/b.pem", "https://a.example:443#weight=1&ca=/a/b.pem"),
+        ("server s a.example:443 ssl verify none ca-file /a/b.pem", "https://a.example:443#weight=1&verify=none"),
     ];
     for (line, expected) in table {
         let loaded = backend(line);
@@ -47,6 +49,7 @@ fn what_a_backend_says_becomes_options() {
         ),
         ("balance uri\nhash-type consistent", &[("scheduler", "hash"), ("hash.key", "path")]),
         ("balance hdr(X-User)", &[("hash.key", "header:x-user")]),
+        ("balance url_param User", &[("hash.key", "query:User")]),
         (
             "timeout server 7s\ntimeout tunnel 1h",
             &[("responseTimeout", "7000ms"), ("bodyTimeout", "7000ms"), ("tunnelTimeout", "3600000ms")],
@@ -211,18 +214,38 @@ fn rules_of_defaults_are_not_gone_through_twice() {
     assert_eq!(read(&text).verdict(false), crate::haproxy::Verdict::Whole, "{:#?}", remarks(&read(&text)));
 }
 
+/// The value is what HAProxy 2.6 made of this key and address.
+#[test]
+fn a_dynamic_cookie_is_that_of_haproxy() {
+    let lines = "dynamic-cookie-key MYKEY\ncookie C insert dynamic\nserver a 127.0.0.1:18081\nserver b 127.0.0.1:18081 cookie own";
+    let loaded = backend(lines);
+    assert!(remarks(&loaded).iter().all(|(_, treatment, _)| *treatment <= Mapped), "{:#?}", remarks(&loaded));
+    let servers = &loaded.plan.configuration.proxies[0].servers;
+    let cookies: Vec<_> = servers.iter().map(|server| server.cookie.as_deref()).collect();
+    assert_eq!(cookies, [Some("85a427c55b2c4e8f"), Some("own")]);
+    let loaded = backend(&lines.replace(" dynamic", ""));
+    assert_eq!(loaded.plan.configuration.proxies[0].servers[0].cookie, None);
+}
+
 #[test]
 fn unsupported_values_are_reported() {
     let table: &[(&str, Treatment, &str)] = &[
-        ("server s /run/a.sock", Refused, "an address or a name, and a port"),
-        ("server s 10.0.0.1", Refused, "the port of a server"),
-        ("server s 10.0.0.1:1 ssl ca-file /a.pem", Refused, "system's authorities"),
+        ("server s /run/a.sock", Refused, "/run/a.sock: sluice connects to no UNIX sockets"),
+        ("server s unix@a.sock", Refused, "a.sock: sluice connects to no UNIX sockets"),
+        ("server s abns@a", Refused, "abns@: sluice connects over TCP"),
+        ("server s *:80", Refused, "the client's own destination is not used"),
+        ("server s 10.0.0.1", Refused, "the port that the client connected to"),
+        ("server s 10.0.0.1:+1", Refused, "the port that the client connected to"),
+        ("server s 10.0.0.1:1 ssl ca-file /a&b.pem", Refused, "has no &"),
+        ("cookie C insert dynamic\nserver s 10.0.0.1:1", Lost, "dynamic-cookie-key is missing"),
+        ("cookie C insert dynamic\ndynamic-cookie-key k\nserver s a.example:1", Lost, "needs an address"),
+        ("stats admin if TRUE", Lost, "the admin service disables and enables servers"),
         ("http-response deny if { src_http_req_rate(b) gt 5 }", Refused, "b has no stick-table"),
         ("http-response return status 200 if { src_http_req_rate(b) gt 5 }", Refused, "b has no stick-table"),
         ("reqrep ^X-A:(.*) Content-Length:\\\\1", Refused, "sluice's own"),
         ("reqadd \"X A: b\"", Refused, "no header line"),
         ("http-error status 503 hdr \"A: b\\\\r\\\\nC\" v", Wrong, "no name of a header"),
-        ("balance url_param id", Lost, "client's address"),
+        ("balance hash path", Lost, "the client's address is hashed"),
         ("errorfile 503 missing.http", Wrong, "no such file"),
         ("errorfiles nowhere", Wrong, "no section http-errors"),
         ("http-request deny if { src_http_req_rate(b) gt 5 }", Refused, "b has no stick-table"),

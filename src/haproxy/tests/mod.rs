@@ -4,6 +4,7 @@ mod lowering;
 mod rules;
 mod sections;
 mod serving;
+mod treatments;
 mod values;
 
 use super::serve::Facts;

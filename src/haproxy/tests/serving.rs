@@ -109,6 +109,38 @@ fn the_target_is_captured_as_it_came() {
     assert_eq!(served.respond(&mut evaluation, 0), "HTTP/1.1 200 OK; X-Uri: /old?q; ; ", "it has no url");
 }
 
+/// A common way to allow other origins: the request's header is kept for the response.
+#[test]
+fn values_of_a_request_are_kept_for_its_response() {
+    let rules = "capture request header Origin len 20\ncapture response header X-R len 9\ndeclare capture request len 4\n\
+                 http-request capture path len 3\nhttp-request capture query id 1\n\
+                 http-request set-header X-New %[capture.req.hdr(2)]\n\
+                 http-response set-header Access-Control-Allow-Origin %[capture.req.hdr(0)] if { capture.req.hdr(0) -m found }\n\
+                 http-response set-header X %[capture.req.hdr(1)]-%[capture.req.hdr(2)]-%[capture.res.hdr(0)]-%[capture.req.hdr(9)]";
+    let mut served = Served::new(rules, "http-request capture str(other) id 2");
+    let (mut evaluation, _) =
+        served.decide("GET /long?abcdef", "Origin: http://a.example\r\nORIGIN: http://b.example\r\n");
+    assert!(served.request().contains("X-New: /lo; "), "{}", served.request());
+    let told = served.respond(&mut evaluation, 0);
+    let expected = "HTTP/1.1 200 OK; Access-Control-Allow-Origin: http://b.example; X: abcd-oth--; ; ";
+    assert_eq!(told, expected);
+    let (mut evaluation, _) = served.decide("GET /", "");
+    assert_eq!(served.respond(&mut evaluation, 0), "HTTP/1.1 200 OK; X: -oth--; ; ");
+}
+
+#[test]
+fn free_slots_are_those_of_limited_servers() {
+    let rules = "http-request return status 200 hdr X %[connslots(web)]";
+    for (words, expected) in [("maxconn 3 maxqueue 4", "14"), ("maxconn 3", "-1")] {
+        let servers = format!(" server c 10.0.0.3:80 {words}\n server d 10.0.0.4:80 {words}\n");
+        let mut served =
+            Served::of(&format!("frontend f\n mode http\n bind :80\n{rules}\nbackend web\n mode http\n{servers}"));
+        let (_, outcome) = served.decide("GET /", "");
+        assert_eq!(outcome, Outcome::Respond);
+        assert_eq!(text(served.work.take_reply().fields()), format!("X: {expected}; "), "{words}");
+    }
+}
+
 #[test]
 fn a_client_gets_a_new_cookie_after_a_server_failed() {
     for words in ["insert", "insert indirect"] {

@@ -10,7 +10,7 @@ use crate::directory::{Directory, NamedCluster, NamedClusters};
 use crate::haproxy::lower::Plan;
 use crate::haproxy::serve::Configuration;
 use crate::haproxy::{self, Environment, Finding, Loaded, Treatment, Verdict, files};
-use crate::net::tls::{ServerSettings, TlsServerContext};
+use crate::net::tls::{BackendAuthorities, ServerSettings, TlsServerContext};
 use crate::worker::{HandshakeSettings, ServedFrontend, ServedFrontends, WorkerCommand, WorkerTlsConfig};
 use crossbeam_channel::Sender;
 use std::cell::RefCell;
@@ -106,6 +106,13 @@ fn read_one(file: &HaproxyFile) -> Result<Reading, Vec<String>> {
         match made {
             Ok(made) => tls.push(made),
             Err(problem) => wrong.push(format!("{}: {problem}", place(&loaded, listener.at))),
+        }
+    }
+    // Authorities are read with the backends, which are made later: a fault would be found when nothing can be refused.
+    for url in loaded.plan.clusters.iter().flatten().flat_map(|cluster| &cluster.urls) {
+        let Some(path) = url.endpoint().authorities().filter(|_| !url.endpoint().is_unverified()) else { continue };
+        if let Err(fault) = BackendAuthorities::load(Path::new(path)) {
+            wrong.push(format!("{}: ca-file of the server {}: {fault}", file.path.display(), url.without_attributes()));
         }
     }
     let (plan, paths) = (loaded.plan, paths.into_inner());

@@ -37,6 +37,40 @@ fn certificates_are_chosen_by_name() {
 }
 
 #[test]
+fn a_server_is_trusted_by_its_own_authorities() {
+    let backend = named("web");
+    let authority = Authority::new();
+    let behind = Setup::for_backends([backend.url()]).with_https();
+    let ip = behind.secure_ip();
+    let behind = behind.default_certificate(&authority.issue(&[&ip])).start();
+    let secure = format!("{ip}:{}", behind.secure_address().port());
+    let file = |address, ca: &str| {
+        format!(
+            "{DEFAULTS}global\n ca-base CA\nlisten www\n bind {address}\n server s {secure} ssl verify required ca-file {ca}\n"
+        )
+    };
+    for (trusted, status) in [(&authority, 200), (&Authority::new(), 503)] {
+        let address = unused_address();
+        let setup = super::at(address, Setup::new().driver("haproxy:haproxy.cfg").file("own.pem", &trusted.pem()));
+        let text = file(address, "own.pem").replace("CA", setup.dir().to_str().expect("a plain path"));
+        let proxy = setup.file("haproxy.cfg", &text).start();
+        assert_eq!(proxy.client().get(HOST, "/").status(), status, "{}", proxy.stderr());
+    }
+    let address = unused_address();
+    let setup = super::at(
+        address,
+        Setup::new().driver("haproxy:haproxy.cfg").file("haproxy.cfg", &file(address, "/no/such.pem")),
+    );
+    let (status, said) = setup.start_in_vain();
+    assert!(
+        !status.success()
+            && said.contains("ca-file of the server https://")
+            && said.contains("/no/such.pem: No such file"),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_proxy_protocol_tells_the_client() {
     let web = named("web");
     let proxied = unused_address();

@@ -125,6 +125,26 @@ fn this_node_responds_itself() {
     assert_eq!(web.requests().len(), 1, "no other request has left this node");
 }
 
+/// `errorfile 408 /dev/null` and its kin, in old files.
+#[test]
+fn an_empty_error_file_closes_the_connection() {
+    let web = named("web");
+    let frontend = " errorfile 403 /dev/null\n errorfile 503 /dev/null\n http-request deny if { path /denied }\n \
+                    http-request deny deny_status 429 if { path /busy }\n use_backend empty if { path /empty }\n \
+                    http-response deny deny_status 403 if { res.hdr(content-length) -m found } { var(txn.late) -m found }\n \
+                    http-request set-var(txn.late) path if { path /late }\n default_backend web";
+    let proxy = serve(frontend, &format!("backend web\n{}backend empty\n", server("s", &web, "")));
+    for path in ["/denied", "/empty", "/late"] {
+        let mut client = proxy.client();
+        client.get("www", "/").expect_ok("web /");
+        client.send(get(path, ""));
+        client.expect_closed();
+    }
+    assert_eq!(proxy.client().get("www", "/busy").status(), 429);
+    let ended = proxy.stderr();
+    assert!(!ended.contains("panicked"), "{ended}");
+}
+
 #[test]
 fn a_cookie_keeps_a_client_at_its_server() {
     let (a, b) = (named("a"), named("b"));

@@ -8,7 +8,6 @@ const TLS: &str = "rules cannot read this TLS property";
 const BODY: &str = "rules cannot read bodies";
 const BYTES: &str = "rules cannot read bytes below HTTP";
 const TIMES: &str = "times are only in the access log";
-const CAPTURED: &str = "captures are not supported";
 
 pub(super) const FETCHES: &[FetchWord] = &[
     known("always_false"),
@@ -17,8 +16,11 @@ pub(super) const FETCHES: &[FetchWord] = &[
     known("be_conn"),
     known("be_name"),
     known("bool"),
+    known("capture.req.hdr"),
     known("capture.req.method"),
     known("capture.req.uri"),
+    known("capture.res.hdr"),
+    known("connslots"),
     known("cook"),
     known("cook_cnt"),
     known("cook_val"),
@@ -98,11 +100,8 @@ pub(super) const FETCHES: &[FetchWord] = &[
     unknown("be_sess_rate", "rates of a backend are not counted for rules"),
     unknown("bc_http_major", "rules cannot read the server's version"),
     unknown("bin", "binary constants are not compared"),
-    unknown("capture.req.hdr", CAPTURED),
-    unknown("capture.req.ver", CAPTURED),
-    unknown("capture.res.hdr", CAPTURED),
-    unknown("capture.res.ver", CAPTURED),
-    unknown("connslots", "free slots are not available in rules"),
+    unknown("capture.req.ver", "the client's version is req.ver"),
+    unknown("capture.res.ver", "rules cannot read the server's version"),
     unknown("dst_conn", "connections of a listener are not counted for rules"),
     unknown("fc_http_major", "the client's version is req.ver"),
     unknown("fc_rcvd_proxy", "the PROXY protocol is a listener's, not a rule's"),

@@ -25,6 +25,13 @@ pub(in super::super) enum RuleSet {
     ResponseContent,
 }
 
+impl RuleSet {
+    /// Whether its rules apply to responses.
+    pub(in super::super) fn is_of_responses(self) -> bool {
+        matches!(self, Self::Response | Self::AfterResponse | Self::ResponseContent)
+    }
+}
+
 /// An action.
 pub(in super::super) struct ActionWord {
     pub(in super::super) name: &'static str,
@@ -90,7 +97,7 @@ const ACTIONS: &[ActionWord] = &[
     always("auth", "q"),
     never("cache-store", "s", Lost, "sluice's own cache has its own settings"),
     never("cache-use", "q", Lost, "sluice's own cache has its own settings"),
-    never("capture", "qsat", Lost, "the access log has its own columns; use its headers setting"),
+    never("capture", "qsat", Mapped, "for capture.req.hdr and capture.res.hdr; the log has a setting of its own"),
     refused("close", "T", "rules cannot read responses as bytes"),
     refused("del-acl", "qs", RUN_TIME),
     request("del-header", "qsa"),
@@ -103,6 +110,7 @@ const ACTIONS: &[ActionWord] = &[
     refused("expect-netscaler-cip", "c", "sluice reads the PROXY protocol only"),
     ActionWord { treatment: Refused, reason: "use accept-proxy for the whole listener", ..always("expect-proxy", "c") },
     refused("normalize-uri", "q", "targets are forwarded as they come"),
+    never("ot-group", "qsatT", Lost, "sluice does not support OpenTracing"),
     never("pause", "qs", Lost, "sluice does not delay requests"),
     always("redirect", "qs"),
     always("reject", "qctT"),

@@ -1,6 +1,6 @@
 //! Keywords outside of groups.
 
-use super::super::{lines, proxy_policy as policy, proxy_rules as rules};
+use super::super::{captures, lines, proxy_policy as policy, proxy_rules as rules};
 use super::Read::With;
 use super::{B, CAPTURE, D, F, KEEPALIVE, LOG, ProxyWord, not, ours, word};
 use crate::haproxy::keyword::Treatment::{Honoured, Ignored, Lost, Mapped, Refused};
@@ -19,20 +19,21 @@ pub(super) const WORDS: &[ProxyWord] = &[
             arguments.finish()
         }),
     ),
+    not("appsession", D | B, Refused, "HAProxy removed this word in 1.6; write cookie or stick"),
     ours("balance", D | B, With(policy::balance)),
     not("be-unpublished", B, Refused, "unpublished backends are not distinguished"),
     ours("bind", F, With(lines::bind_line)),
     word("block", F | B, Mapped, "HAProxy removed this word in 2.1; write http-request deny", With(rules::block)),
-    not("capture cookie", F, Lost, CAPTURE),
-    not("capture request header", F, Lost, CAPTURE),
-    not("capture response header", F, Lost, CAPTURE),
+    not("capture cookie", F, Lost, "the access log has its own columns; use its headers setting"),
+    word("capture request header", F, Mapped, CAPTURE, With(captures::header)),
+    word("capture response header", F, Mapped, CAPTURE, With(captures::header)),
     not("clitcpka-cnt", D | F, Lost, KEEPALIVE),
     not("clitcpka-idle", D | F, Lost, KEEPALIVE),
     not("clitcpka-intvl", D | F, Lost, KEEPALIVE),
     ours("compression", D | F | B, With(policy::compression)),
     ours("cookie", D | B, With(policy::cookie)),
     not("crt", F, Refused, "certificates of a frontend stand at its bind lines"),
-    not("declare capture", F, Lost, CAPTURE),
+    word("declare capture", F, Mapped, CAPTURE, With(captures::declare)),
     ours("default-server", D | B, With(lines::default_server)),
     ours("default_backend", D | F, With(rules::default_backend)),
     not("description", F | B, Ignored, "a description"),
@@ -45,6 +46,14 @@ pub(super) const WORDS: &[ProxyWord] = &[
         }),
     ),
     not("dispatch", B, Refused, "HAProxy removed this word in 3.3; write a server"),
+    ours(
+        "dynamic-cookie-key",
+        D | B,
+        With(|scope, arguments| {
+            scope.proxy.dynamic_cookie_key = Some(arguments.text("a secret key")?);
+            arguments.finish()
+        }),
+    ),
     not("email-alert", D | F | B, Lost, "sluice does not send mail"),
     ours(
         "enabled",

@@ -68,7 +68,7 @@ pub(super) const WORDS: &[ProxyWord] = &[
         "stats admin",
         F | B,
         Lost,
-        "the page has no actions; use the admin API",
+        "the page has no actions; the admin service disables and enables servers",
         With(|scope, arguments| {
             scope.proxy.stats.is_enabled = true;
             arguments.rest();

@@ -25,7 +25,7 @@ const fn not(name: &'static str, places: u8, treatment: Treatment, reason: &'sta
 
 const LOG: &str = "the access log is sluice's own";
 const KEEPALIVE: &str = "TCP keep-alive is always on, with the system's times";
-const CAPTURE: &str = "the access log has its own columns; use its headers setting";
+const CAPTURE: &str = "kept for capture.req.hdr and capture.res.hdr; the access log has a headers setting of its own";
 
 /// All keywords of proxies.
 pub(in super::super) fn proxy_words() -> impl Iterator<Item = &'static ProxyWord> {
