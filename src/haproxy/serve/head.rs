@@ -1,6 +1,6 @@
 //! The head of a message that rules read and change: a start line, field lines and a blank line, each with its CRLF.
 
-use super::head_line::{is_field_line, is_request_line, set_cookie_value};
+use super::head_line::{is_field_line, is_request_line};
 use crate::haproxy::rules::Regex;
 use crate::wire::{is_method, is_target};
 use memchr::{memchr, memrchr};
@@ -14,10 +14,10 @@ pub(super) struct Head {
 }
 
 /// A field line: its range, and its name.
-struct Line {
+pub(super) struct Line {
     /// Including its CRLF.
-    whole: Range<usize>,
-    colon: usize,
+    pub(super) whole: Range<usize>,
+    pub(super) colon: usize,
 }
 
 impl Head {
@@ -154,68 +154,6 @@ impl Head {
         None
     }
 
-    /// The value of the first cookie with this name.
-    pub(super) fn cookie(&self, name: &str) -> Option<&[u8]> {
-        let mut lines = self.field_lines().split(|byte| *byte == b'\n');
-        lines.find_map(|line| {
-            let colon = memchr(b':', line)?;
-            let is_it = line.get(..colon).is_some_and(|name| name.eq_ignore_ascii_case(b"cookie"));
-            let mut pairs =
-                line.get(colon + 1..).filter(|_| is_it)?.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-            pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-        })
-    }
-
-    /// Replaces the value of a cookie of the request, or removes the cookie.
-    pub(super) fn replace_cookie(&mut self, name: &str, new: Option<&[u8]>) {
-        let is_it = |pair: &[u8]| pair.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
-        let mut at = self.start_line().len() + 2;
-        while let Some(line) = self.line_at(at) {
-            at = line.whole.end;
-            let field = self.bytes.get(line.whole.start..line.colon).unwrap_or_default();
-            let value = self.bytes.get(line.colon + 1..line.whole.end - 2).unwrap_or_default();
-            let pairs = || value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-            if !field.eq_ignore_ascii_case(b"cookie") || !pairs().any(is_it) {
-                continue;
-            }
-            let replaced = new.map(|new| [name.as_bytes(), b"=", new].concat());
-            let left = pairs().filter_map(|pair| if is_it(pair) { replaced.as_deref() } else { Some(pair) });
-            let left = left.collect::<Vec<_>>().join(&b"; "[..]);
-            let before = self.bytes.len();
-            match left.is_empty() {
-                true => self.splice(line.whole, b""),
-                false => self.splice(line.colon + 1..line.whole.end - 2, &[b" ", left.as_slice()].concat()),
-            }
-            at = at + self.bytes.len() - before;
-        }
-    }
-
-    /// Whether the response sets a cookie of this name.
-    pub(super) fn has_set_cookie(&self, name: &str) -> bool {
-        self.each_field(&mut |field, value| {
-            field.eq_ignore_ascii_case(b"set-cookie") && set_cookie_value(value, name).is_some()
-        })
-    }
-
-    /// Replaces the value of a cookie that the response sets by the result of `edit`; `None` removes the cookie.
-    pub(super) fn edit_set_cookie(&mut self, name: &str, edit: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>) {
-        let mut at = self.start_line().len() + 2;
-        while let Some(line) = self.line_at(at) {
-            at = line.whole.end;
-            let field = self.bytes.get(line.whole.start..line.colon).unwrap_or_default();
-            let text = self.bytes.get(line.colon + 1..line.whole.end - 2).unwrap_or_default();
-            let range = set_cookie_value(text, name).filter(|_| field.eq_ignore_ascii_case(b"set-cookie"));
-            let Some(range) = range else { continue };
-            let new = edit(text.get(range.clone()).unwrap_or_default());
-            let before = self.bytes.len();
-            match new {
-                None => self.splice(line.whole, b""),
-                Some(new) => self.splice(line.colon + 1 + range.start..line.colon + 1 + range.end, &new),
-            }
-            at = at + self.bytes.len() - before;
-        }
-    }
-
     /// Whether a cache may store the response, by HAProxy's criteria.
     pub(super) fn may_be_cached(&self) -> bool {
         let is_storable =
@@ -310,7 +248,7 @@ impl Head {
     }
 
     /// The line at a position.
-    fn line_at(&self, at: usize) -> Option<Line> {
+    pub(super) fn line_at(&self, at: usize) -> Option<Line> {
         let rest = self.bytes.get(at..self.bytes.len().saturating_sub(2)).filter(|rest| !rest.is_empty())?;
         let end = at + memchr(b'\n', rest)? + 1;
         let colon = at + memchr(b':', rest).filter(|colon| at + colon < end).unwrap_or(0);
@@ -368,7 +306,7 @@ impl Head {
         status(line).is_some_and(|new| old == Some(new) || (has_body(new) && old.is_some_and(has_body)))
     }
 
-    fn splice(&mut self, range: Range<usize>, new: &[u8]) {
+    pub(super) fn splice(&mut self, range: Range<usize>, new: &[u8]) {
         self.bytes.splice(range, new.iter().copied());
         self.is_changed = true;
     }

@@ -1,8 +1,7 @@
-//! Lines of a head: the lines that rules may write, and the position of a cookie.
+//! Lines of a head that rules may write.
 
 use crate::wire::{is_method, is_target, is_token};
 use memchr::memchr;
-use std::ops::Range;
 
 /// Fields about framing or the connection, which rules cannot change.
 const MANAGED: [&str; 8] =
@@ -11,16 +10,6 @@ const MANAGED: [&str; 8] =
 /// Whether a field is managed by this node.
 pub(in super::super) fn is_managed(name: &str) -> bool {
     MANAGED.iter().any(|managed| name.eq_ignore_ascii_case(managed))
-}
-
-/// The position of the value in a `Set-Cookie` of this name.
-pub(super) fn set_cookie_value(text: &[u8], name: &str) -> Option<Range<usize>> {
-    let lead = text.len() - text.trim_ascii_start().len();
-    let end = memchr(b';', text).unwrap_or(text.len());
-    let pair = text.get(lead..end)?;
-    let equal = memchr(b'=', pair)?;
-    let is_it = pair.get(..equal)?.trim_ascii() == name.as_bytes();
-    is_it.then_some(lead + equal + 1..lead + pair.trim_ascii_end().len().max(equal + 1))
 }
 
 pub(super) fn is_request_line(line: &[u8]) -> bool {

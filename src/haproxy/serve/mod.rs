@@ -8,6 +8,7 @@ mod edits;
 mod error_page;
 mod evaluation;
 mod head;
+mod head_cookies;
 mod head_line;
 mod lists;
 mod load;
