@@ -58,13 +58,8 @@ impl Lowering<'_, '_> {
             captures,
             default_backend: _,
         } = proxy;
-        self.unique_id(proxy);
         let errors = self.errors(errors);
-        let served = self.without_missing(proxy);
-        let rules = &served.rules;
-        for list in [&rules.request, &rules.content, &rules.response, &rules.after_response] {
-            self.files_of(list);
-        }
+        let served = self.served(proxy);
         ServedProxy {
             name: name.as_str().into(),
             is_frontend: proxy.is_frontend(),
@@ -89,6 +84,17 @@ impl Lowering<'_, '_> {
             // 0 means no limit.
             connection_limit: maxconn.filter(|limit| *limit > 0),
         }
+    }
+
+    /// The proxy with the rules that are served. Their files are loaded.
+    fn served(&mut self, proxy: &Proxy) -> Proxy {
+        self.unique_id(proxy);
+        let served = self.without_missing(proxy);
+        let rules = &served.rules;
+        for list in [&rules.request, &rules.content, &rules.response, &rules.after_response] {
+            self.files_of(list);
+        }
+        served
     }
 
     /// Reports parts of a unique identifier that cannot be filled in.

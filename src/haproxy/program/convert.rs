@@ -172,12 +172,6 @@ fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, ot
             current.clear();
             current.extend_from_slice(found);
         }
-        Converter::RegexReplace(regex, replacement, all) => {
-            other.clear();
-            replace(&regex.compiled, replacement.as_bytes(), *all, current, other);
-            std::mem::swap(current, other);
-            current.truncate(LONGEST_TEXT);
-        }
         Converter::ServersUp => {
             let up = view.servers_up(std::str::from_utf8(current).ok())?;
             return Some(Held::Int(i64::try_from(up).unwrap_or(i64::MAX)));
@@ -189,16 +183,11 @@ fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, ot
             current.extend_from_slice(after.as_bytes());
             current.truncate(LONGEST_TEXT);
         }
-        Converter::Encode(coding) => {
+        Converter::RegexReplace(..) | Converter::Encode(_) | Converter::Decode(_) => {
             other.clear();
-            encode(*coding, current, other);
+            rewrite(converter, current, other)?;
             std::mem::swap(current, other);
             current.truncate(LONGEST_TEXT);
-        }
-        Converter::Decode(coding) => {
-            other.clear();
-            base64::decode_strictly(current, *coding == Coding::UrlBase64, other)?;
-            std::mem::swap(current, other);
         }
         Converter::Arithmetic(..)
         | Converter::Odd(_)
@@ -208,6 +197,22 @@ fn text(converter: &Converter, view: &dyn RequestView, current: &mut Vec<u8>, ot
         | Converter::IpMask(..) => return None,
     }
     Some(Held::Text)
+}
+
+/// Appends the result of a converter that writes a text anew.
+fn rewrite(converter: &Converter, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    match converter {
+        Converter::RegexReplace(regex, replacement, all) => {
+            replace(&regex.compiled, replacement.as_bytes(), *all, text, out);
+            Some(())
+        }
+        Converter::Decode(coding) => base64::decode_strictly(text, *coding == Coding::UrlBase64, out),
+        Converter::Encode(coding) => {
+            encode(*coding, text, out);
+            Some(())
+        }
+        _ => None,
+    }
 }
 
 /// Appends the coded form of bytes.
