@@ -44,7 +44,9 @@ impl FailureLog {
         if !reason.is_of_backend() {
             return;
         }
+        // One that another process has begun may have no member here.
         let backend = exchange.permit().map(|permit| permit.member().url.to_string());
+        let backend = backend.or_else(|| exchange.origin().map(|origin| origin.backend_url().to_owned()));
         let kind = backend.as_deref().unwrap_or(host);
         let Some(suppressed) = self.admit(kind, reason, now) else { return };
         if PROCESS.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, reason, now).is_none() {

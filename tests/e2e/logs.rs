@@ -282,11 +282,22 @@ fn failed_requests_are_logged_once_a_backend_and_reason() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent = (format!("http://{}", silent.local_addr().expect("an address")), silent);
     let refusing = format!("http://{}", crate::support::unused_address());
+    let unreadable = Backend::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX Y: 1\r\n\r\nok");
+    let cut = Backend::raw(|conn| {
+        if conn.request().is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok");
+        }
+    });
     let setup = Setup::new().route("silent.test", [silent.0.clone()]).route("refused.test", [refusing.clone()]);
+    let setup = setup.route("unreadable.test", [unreadable.url()]).route("cut.test", [cut.url()]);
     let proxy = setup.set("responseTimeout", 0.1).set("retryOnError", 0).set("deadBackendTTL", 0.001).start();
     for _ in 0..3 {
         assert_eq!(proxy.client().get("silent.test", "/").status(), 504);
         assert_eq!(proxy.client().get("refused.test", "/").status(), 502);
+        assert_eq!(proxy.client().get("unreadable.test", "/").status(), 502);
+        let mut client = proxy.client();
+        client.send(canned::get("cut.test", "/"));
+        assert_eq!((client.head().status(), client.rest().0), (200, b"ok".to_vec()));
     }
     assert_eq!(proxy.client().get("unknown.test", "/").status(), 400);
     let expected = [
@@ -295,11 +306,17 @@ fn failed_requests_are_logged_once_a_backend_and_reason() {
             silent.0
         ),
         format!("refused.test: a request failed at backend {refusing}: connect_failed (502)"),
+        format!(
+            "unreadable.test: a request failed at backend {}: upstream_malformed (502, byte 37 of the response: a byte that \
+             no name of a field may have)",
+            unreadable.url()
+        ),
+        format!("cut.test: a request failed at backend {}: upstream_truncated (response cut)", cut.url()),
     ];
     for line in &expected {
         until("the failure is logged", || proxy.stderr().contains(line));
     }
-    assert_eq!(proxy.stderr().matches("a request failed").count(), 2, "{}", proxy.stderr());
+    assert_eq!(proxy.stderr().matches("a request failed").count(), 4, "{}", proxy.stderr());
 }
 
 /// The first line of the access log in this format, of a request that was answered and of one that failed.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
-const UPGRADES: u32 = 5;
+pub(crate) const UPGRADES: u32 = 5;
 const LARGE: u64 = 6 << 20;
 
 /// Streams of events, as the backend sends them and as their client speaks.
@@ -29,13 +29,13 @@ fn is_chunked(place: usize) -> bool {
 
 /// The number of events that backends have sent, or are to send.
 #[derive(Default)]
-struct Ticks {
+pub(crate) struct Ticks {
     count: Mutex<u32>,
     changed: Condvar,
 }
 
 impl Ticks {
-    fn tick(&self) -> u32 {
+    pub(crate) fn tick(&self) -> u32 {
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         *count += 1;
         self.changed.notify_all();
@@ -49,13 +49,13 @@ impl Ticks {
     }
 }
 
-fn event(number: u32) -> String {
+pub(crate) fn event(number: u32) -> String {
     format!("data: event {number}\n\n")
 }
 
 /// The path says how it responds: by events, chunked or until the end of the connection, of which the last has number
 /// [`UPGRADES`], or by a large body.
-fn source(ticks: &Arc<Ticks>) -> Backend {
+pub(crate) fn source(ticks: &Arc<Ticks>) -> Backend {
     let ticks = Arc::clone(ticks);
     Backend::serve(move |request, conn| {
         let target = request.head.target().to_owned();
@@ -90,7 +90,7 @@ fn source(ticks: &Arc<Ticks>) -> Backend {
 }
 
 /// A client that has read the head of its response.
-fn begun(mut client: Client, path: &str, version: &str) -> Client {
+pub(crate) fn begun(mut client: Client, path: &str, version: &str) -> Client {
     client.send(canned::get(HOST, path).replace("HTTP/1.1", version));
     assert_eq!(client.head().status(), 200);
     client

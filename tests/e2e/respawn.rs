@@ -1,6 +1,7 @@
 //! Workers that are renewed because the process holds too much: a limit that no process can keep makes them turn again
 //! and again, and nobody outside notices.
 
+use crate::moving::{Ticks, UPGRADES, begun, event, source};
 use crate::support::backend::Backend;
 use crate::support::body::{Checker, write_pattern};
 use crate::support::client::Client;
@@ -154,4 +155,33 @@ fn an_address_has_so_many_connections_wherever_they_move() {
             .iter_mut()
             .all(|client| client.try_send(canned::get(HOST, "/")) && client.try_response_to("GET").is_ok())
     });
+}
+
+/// Streams of events have no end that a worker could wait for: they go to its successor, encrypted or not.
+#[test]
+fn streams_go_from_worker_to_worker() {
+    let ticks = Arc::new(Ticks::default());
+    let source = source(&ticks);
+    let authority = Authority::new();
+    let setup = Setup::for_backends([source.url()]).with_https().certificate(HOST, &authority.issue(&[HOST]));
+    let proxy = restless(setup).set("drainTimeout", 1).start();
+    let clients = (0..8).map(|place| match place % 2 {
+        0 => proxy.client(),
+        _ => authority.trust().client(&proxy, HOST),
+    });
+    let mut streams: Vec<Client> = clients.map(|client| begun(client, "/chunked", "HTTP/1.1")).collect();
+    for round in 1..=UPGRADES {
+        until_respawns(&proxy, 2);
+        assert_eq!(ticks.tick(), round);
+        let event = event(round);
+        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+        for (place, client) in streams.iter_mut().enumerate() {
+            let got = client.bytes(chunk.len());
+            assert_eq!(String::from_utf8_lossy(&got), chunk, "stream {place} in round {round}");
+        }
+    }
+    for client in &mut streams {
+        assert_eq!(client.bytes(5), b"0\r\n\r\n");
+        client.get(HOST, "/small").expect_ok("small");
+    }
 }
