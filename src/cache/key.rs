@@ -144,7 +144,7 @@ fn put_one_of(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 /// The path, and the query with its question mark: `/a` and `/a?` differ.
-fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     let at = memchr::memchr(b'?', target).unwrap_or(target.len());
     (target.prefix(at), target.suffix(at))
 }

@@ -15,6 +15,8 @@ pub enum Bypass {
     Off,
     /// The method is neither GET nor HEAD.
     Method,
+    /// A rule of the frontend selects it (`cache.bypass`).
+    Rule,
     /// The request has a body.
     Body,
     /// The request asks for another protocol.
@@ -34,6 +36,9 @@ pub fn bypass(request: &CacheRequest<'_>, options: &Options) -> Option<Bypass> {
     }
     if !request.is_retrieval() {
         return Some(Bypass::Method);
+    }
+    if options.bypass.apply_to(request) {
+        return Some(Bypass::Rule);
     }
     if request.has_body {
         return Some(Bypass::Body);

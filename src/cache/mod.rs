@@ -27,6 +27,7 @@
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
 pub mod body;
+pub mod bypass;
 pub mod collapse;
 pub mod conditional;
 pub mod directives;

@@ -1,5 +1,6 @@
 //! Options of the cache for one frontend.
 
+use super::bypass::BypassRules;
 use super::key::KeyPattern;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Options {
     pub update_lock_timeout: Duration,
     /// The pattern of keys (`cache.key`).
     pub key: KeyPattern,
+    /// The rules by which requests bypass the cache (`cache.bypass`).
+    pub bypass: BypassRules,
     /// The greatest body that is stored, in bytes; 0 for the store's limit (`cache.maxObjectBytes`).
     pub max_object_bytes: u64,
     /// The greatest share of the cache that the frontend may use, in bytes; 0 for no limit (`cache.maxBytes`).
@@ -56,6 +59,7 @@ impl Default for Options {
             lock_on_update: true,
             update_lock_timeout: Duration::from_secs(10),
             key: KeyPattern::default(),
+            bypass: BypassRules::default(),
             max_object_bytes: 8 << 20,
             max_bytes: 0,
             store_set_cookie: false,

@@ -279,16 +279,15 @@ impl PendingObject {
     /// Whether it is the part that an object lacks.
     pub fn completes(&self, object: &Object, missing: &Range<u64>) -> bool {
         let Some(Part { range, whole }) = &self.part else { return false };
-        let Head { status, etag, last_modified, date, .. } = &self.head;
-        let representation = Representation {
-            status: *status,
-            etag: etag.as_ref(),
-            last_modified: *last_modified,
-            date: *date,
-            len: *whole,
-        };
+        let representation = Representation { len: *whole, ..self.representation() };
         let has_all = range.start <= missing.start && missing.end <= range.end;
         has_all && parts::are_alike(&representation, &object.into())
+    }
+
+    /// Its validators. The length is not known yet.
+    pub fn representation(&self) -> Representation<'_> {
+        let Head { status, etag, last_modified, date, .. } = &self.head;
+        Representation { status: *status, etag: etag.as_ref(), last_modified: *last_modified, date: *date, len: 0 }
     }
 
     /// Whether it is good only together with a stored part.

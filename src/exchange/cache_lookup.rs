@@ -1,7 +1,8 @@
 //! The look-up of a request in the object cache: served from it, or sent to a backend.
 
 use super::cache_view::with_view;
-use super::caching::{Caching, Fetch, Selection};
+use super::caching::Caching;
+use super::fetch::{Fetch, Selection};
 use super::local_reply::LocalReply;
 use super::request_context::RequestContext;
 use super::step_context::StepContext;
@@ -148,6 +149,7 @@ impl Lookup<'_> {
                     validates: false,
                     completion: None,
                     asks_for_whole: false,
+                    keeps_conditions: false,
                     selection: None,
                     may_lead: false,
                 });
@@ -187,10 +189,21 @@ impl Lookup<'_> {
         };
         let fills = refresh::fills(view);
         let validates = fills && object.as_ref().is_some_and(|object| object.has_validator());
-        let asks_for_whole = fills && (validates || !refresh::has_conditions(view));
+        let keeps_conditions = fills && !validates && refresh::has_conditions(view);
+        let asks_for_whole = fills && !keeps_conditions;
         let selection = if fills { self.selection(object.as_ref().or(other.as_ref()), &mut values) } else { None };
-        let may_lead = asks_for_whole && refresh::may_lead(view, options);
-        Plan::Fetch(Fetch { cause, stale: object, validates, completion: None, asks_for_whole, selection, may_lead })
+        let may_lead = fills && refresh::may_lead(view, options);
+        let (stale, completion) = (object, None);
+        Plan::Fetch(Fetch {
+            cause,
+            stale,
+            validates,
+            completion,
+            asks_for_whole,
+            keeps_conditions,
+            selection,
+            may_lead,
+        })
     }
 
     /// What is stored is only a part of what the request wants. If that is fresh, a backend is asked for the rest.
@@ -212,8 +225,17 @@ impl Lookup<'_> {
         let asks_for_whole = fills && (may_complete || !refresh::has_conditions(view));
         let selection = if fills { self.selection(Some(object), values) } else { None };
         let may_lead = asks_for_whole && refresh::may_lead(view, self.options);
-        let (cause, stale, validates) = (Cause::Partial, None, false);
-        Plan::Fetch(Fetch { cause, stale, validates, completion, asks_for_whole, selection, may_lead })
+        let (cause, stale, validates, keeps_conditions) = (Cause::Partial, None, false, false);
+        Plan::Fetch(Fetch {
+            cause,
+            stale,
+            validates,
+            completion,
+            asks_for_whole,
+            keeps_conditions,
+            selection,
+            may_lead,
+        })
     }
 
     /// Whether another request refreshes the object; if not, this one does.

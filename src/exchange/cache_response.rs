@@ -1,7 +1,7 @@
 //! The part of the object cache in a backend's response, or in the lack of one.
 
 use super::cache_view::{view_without_fields, with_view};
-use super::caching::Verdict;
+use super::fetch::Verdict;
 use super::request_context::RequestContext;
 use super::step_context::StepContext;
 use super::transition::Transition;

@@ -1,9 +1,10 @@
 //! The part of the object cache in a forwarded request: fill, validation, stale responses and invalidation.
 
+use super::fetch::{Completion, Fetch, Selection, Verdict};
 use super::request::Request;
 use crate::base::clock::Moment;
 use crate::cache::body::BodyFault;
-use crate::cache::conditional::OwnConditions;
+use crate::cache::conditional::{self, Outcome, OwnConditions};
 use crate::cache::fill::FillLead;
 use crate::cache::invalidation;
 use crate::cache::key;
@@ -20,7 +21,6 @@ use crate::cache::storability::{CacheResponse, PendingObject, Refusal, admit_to_
 use crate::cache::store::{InsertError, NotStored, Store};
 use crate::cache::vary::RequestValues;
 use crate::cluster::Route;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -40,6 +40,8 @@ pub(super) struct Caching {
     completion: Option<Completion>,
     /// The backend is asked for the whole response, without the client's conditions.
     asks_for_whole: bool,
+    /// If the request fills for others, its conditions are not sent, and evaluated here.
+    keeps_conditions: bool,
     requested_at: SystemTime,
     pending: Option<PendingObject>,
     /// The body is no longer stored, and still forwarded to its readers.
@@ -56,45 +58,11 @@ pub(super) struct Caching {
     may_lead: bool,
 }
 
-/// A stored response, and the places of its body that it lacks for a request.
-pub(super) type Completion = (Arc<Object>, Range<u64>);
-
-/// A request to a backend.
-pub(super) struct Fetch {
-    pub(super) cause: Cause,
-    pub(super) stale: Option<Arc<Object>>,
-    pub(super) validates: bool,
-    /// What is asked for a part alone.
-    pub(super) completion: Option<Completion>,
-    pub(super) asks_for_whole: bool,
-    /// The key and selection under which other requests wait for the fill; `None` if none may.
-    pub(super) selection: Option<Selection>,
-    pub(super) may_lead: bool,
-}
-
-/// What a fill is waited for by.
-pub(super) enum Selection {
-    /// The key alone: no variant is known.
-    Key,
-    /// The key, and the values of the fields that a variant was selected by.
-    OfVariant(Arc<[u8]>),
-}
-
-/// The verdict on a response.
-pub(super) enum Verdict {
-    Forward,
-    /// The client gets this object in place of the response.
-    Serve(Arc<Object>, Served),
-    /// The request is sent again: the backend has something else than what is stored.
-    Again,
-    /// The body is gathered, as it is the part that a stored response lacks.
-    Gather,
-}
-
 impl Caching {
     /// The part for a request with this key.
     pub(super) fn new(key: Arc<[u8]>, ticket: Ticket, fetch: Fetch, wall: SystemTime) -> Self {
-        let Fetch { cause, stale, validates, completion, asks_for_whole, selection, may_lead } = fetch;
+        let Fetch { cause, stale, validates, completion, asks_for_whole, keeps_conditions, selection, may_lead } =
+            fetch;
         let conditions = match (&stale, &completion) {
             (_, Some((object, missing))) => Some(parts::ask_for(object, missing)),
             (Some(stale), None) if validates => Some(OwnConditions::to_validate(stale)),
@@ -113,6 +81,7 @@ impl Caching {
             conditions,
             completion,
             asks_for_whole,
+            keeps_conditions,
             requested_at: wall,
             pending: None,
             is_passing: false,
@@ -128,6 +97,9 @@ impl Caching {
     pub(super) fn set_lead(&mut self, lead: FillLead, now: Moment) {
         lead.begin(now);
         self.lead = Some(lead);
+        if self.keeps_conditions {
+            (self.conditions, self.asks_for_whole) = (Some(OwnConditions::none()), true);
+        }
     }
 
     /// Records the time at which the request is sent to a backend.
@@ -151,10 +123,11 @@ impl Caching {
         Verdict::Again
     }
 
-    /// What is stored cannot be completed: the backend is asked for what the client wants.
+    /// What was collected is of no use: the backend is asked for what the client wants.
     #[cold]
     pub(super) fn ask_as_client(&mut self) {
-        (self.completion, self.pending, self.conditions, self.asks_for_whole) = (None, None, None, false);
+        (self.completion, self.pending, self.conditions) = (None, None, None);
+        (self.asks_for_whole, self.keeps_conditions) = (false, false);
     }
 
     /// The stored response that may replace an error.
@@ -186,7 +159,7 @@ impl Caching {
 
     /// Whether nothing of the request's fields has a say in what is done with this response.
     pub(super) fn judges_without_fields(&self, response: &CacheResponse<'_>) -> bool {
-        let is_first = self.stale.is_none() && self.completion.is_none();
+        let is_first = self.stale.is_none() && self.completion.is_none() && !self.keeps_conditions;
         self.may_lead && is_first && response.status != 206 && !response.fields.has("vary")
     }
 
@@ -262,11 +235,22 @@ impl Caching {
                 if !pending.can_be_fresh(wall) {
                     end_fill(self.lead.take(), false, now);
                 }
+                let needs_none = self.needs_no_body(view, &pending);
                 (self.pending, self.stored) = (Some(pending), Ok(()));
+                if needs_none {
+                    return Verdict::Gather;
+                }
             }
             Err(refusal) => self.note_refusal(refusal, response.status, store, now),
         }
         Verdict::Forward
+    }
+
+    /// Whether only the cache needs the body of a response: the client has it, or does not want it. The backend did not get the
+    /// client's conditions.
+    fn needs_no_body(&self, view: &CacheRequest<'_>, pending: &PendingObject) -> bool {
+        let outcome = || conditional::evaluate(view.fields, false, &pending.representation());
+        self.conditions.is_some() && matches!(outcome(), Outcome::NotModified | Outcome::PreconditionFailed)
     }
 
     /// What is done with the response to a request for a part alone. `None` where it is a response like others.
@@ -292,15 +276,17 @@ impl Caching {
         Some(Verdict::Again)
     }
 
-    /// The part that a stored response lacks has come: the response as a whole. `None` where they cannot be joined.
+    /// The body has been collected: the response as a whole, joined with the stored parts if it is one. `None` if it is of no use.
     pub(super) fn join(&mut self, store: &Store, options: &Options, now: Moment) -> Option<(Arc<Object>, Served)> {
-        let (stored, missing) = self.completion.take()?;
-        let part = self.pending.take()?.finish().ok()?;
-        let joined = parts::join(&stored, part, store.budget(), options).ok()?;
-        if joined.body.missing(missing).is_some() {
-            return None;
-        }
-        let object = match store.insert(Arc::clone(&self.key), joined, self.ticket, options) {
+        let collected = self.pending.take()?.finish().ok()?;
+        let (whole, cause, status) = match self.completion.take() {
+            Some((stored, missing)) => {
+                let joined = parts::join(&stored, collected, store.budget(), options).ok()?;
+                (joined.body.missing(missing).is_none().then_some(joined)?, Cause::Partial, 206)
+            }
+            None => (collected, self.cause, 200),
+        };
+        let object = match store.insert(Arc::clone(&self.key), whole, self.ticket, options) {
             Ok(object) => {
                 end_fill(self.lead.take(), true, now);
                 object
@@ -310,8 +296,8 @@ impl Caching {
                 object
             }
         };
-        let (state, waited, hits) = (status::State::Miss, Some(Cause::Partial), object.count_hit());
-        Some((object, Served { state, is_shadow: false, backend_status: Some(206), waited, hits }))
+        let (state, waited, hits) = (status::State::Miss, Some(cause), object.count_hit());
+        Some((object, Served { state, is_shadow: false, backend_status: Some(status), waited, hits }))
     }
 
     /// Records that the response is not stored. The refusal is remembered for other requests only if the response

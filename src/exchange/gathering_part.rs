@@ -1,5 +1,5 @@
-//! The state in which the missing part of a stored response is read from a backend. Once complete, the combined
-//! response is served like a stored one.
+//! The state in which the missing part of a stored response is read from a backend, or a body that only the cache needs. Once
+//! complete, the response is served like a stored one.
 
 use super::body_forwarder::BodyForwarder;
 use super::caching::Caching;

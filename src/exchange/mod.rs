@@ -42,6 +42,7 @@ pub mod drive;
 mod elsewhere;
 mod ended_by;
 mod events;
+mod fetch;
 mod flushing_response;
 mod forwarding_response;
 mod gathering_part;

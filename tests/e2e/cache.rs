@@ -1,5 +1,6 @@
 //! The object cache: hits, conditions, ranges, validation, stale responses, purge and invalidation.
 
+use crate::respawn::{restless, until_respawns};
 use crate::succession::{replaceable, upgrade};
 use crate::support::backend::Backend;
 use crate::support::client::{Client, Response};
@@ -444,4 +445,48 @@ fn a_fill_whose_client_leaves_hands_over() {
     });
     responses.iter().for_each(|response| assert_eq!((response.status(), &*response.text()), (200, "12")));
     assert_eq!(backend.heads(), 2);
+}
+
+/// A rule of the frontend sends requests past the cache.
+#[test]
+fn requests_bypass_the_cache_by_rules() {
+    let backend = Backend::always(with_fields("200 OK", "Cache-Control: max-age=600\r\n", "x"));
+    let proxy = proxy_of(&backend, json!({"bypass": "cookie:session,path:/admin/"})).start();
+    (0..2).for_each(|_| expect(&ask(&proxy, "GET", "/admin/", ""), 200, None, "x"));
+    expect(&ask(&proxy, "GET", "/", "Cookie: session=1\r\n"), 200, None, "x");
+    expect(&ask(&proxy, "GET", "/", ""), 200, Some("miss"), "x");
+    expect(&ask(&proxy, "GET", "/", "Cookie: session=1\r\n"), 200, None, "x");
+    expect(&ask(&proxy, "GET", "/", "Cookie: other=1\r\n"), 200, Some("hit"), "x");
+    assert_eq!(backend.heads(), 5);
+}
+
+/// HEAD is served from the response to GET, and a HEAD that was forwarded updates or outdates that (RFC 9111 section 4.3.5).
+#[test]
+fn a_head_updates_the_stored_response() {
+    let turn = AtomicUsize::new(0);
+    let backend = Backend::serve(move |request, conn| {
+        let (age, tag) = [(0, "a"), (600, "a"), (0, "a"), (600, "b"), (600, "b")][turn.fetch_add(1, Ordering::SeqCst)];
+        let fields = format!("Cache-Control: max-age={age}\r\nETag: \"{tag}\"\r\nContent-Length: 1\r\n");
+        let body = if request.head.start.starts_with("HEAD") { "" } else { tag };
+        conn.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}"));
+    });
+    let proxy = proxy_of(&backend, json!({})).start();
+    expect(&ask(&proxy, "GET", "/", ""), 200, Some("miss"), "a");
+    ask(&proxy, "HEAD", "/", "");
+    expect(&ask(&proxy, "GET", "/", ""), 200, Some("hit"), "a");
+    expect(&ask(&proxy, "GET", "/2", ""), 200, Some("miss"), "a");
+    ask(&proxy, "HEAD", "/2", "");
+    expect(&ask(&proxy, "GET", "/2", ""), 200, Some("stale"), "b");
+    assert_eq!(backend.heads(), 5);
+}
+
+/// The objects belong to the process, not to a worker.
+#[test]
+fn objects_survive_the_renewal_of_all_workers() {
+    let backend = Backend::always(with_fields("200 OK", "Cache-Control: max-age=600\r\n", "x"));
+    let proxy = restless(proxy_of(&backend, json!({}))).start();
+    expect(&ask(&proxy, "GET", "/", ""), 200, Some("miss"), "x");
+    until_respawns(&proxy, 4);
+    (0..8).for_each(|_| expect(&ask(&proxy, "GET", "/", ""), 200, Some("hit"), "x"));
+    assert_eq!(backend.heads(), 1);
 }

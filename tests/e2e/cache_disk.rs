@@ -101,14 +101,16 @@ fn the_folder_passes_to_the_next_process() {
     let mut backend = backend();
     let mut proxy = replaceable(with_disk(&backend).set("cacheBytes", "1MB")).start();
     let paths: Vec<String> = (0..30).map(|number| format!("/{number}")).collect();
-    paths.iter().for_each(|path| expect(&proxy, path, "miss"));
-    until("all are on the disk", || files(&proxy).len() == 30);
+    for (number, path) in paths.iter().enumerate() {
+        expect(&proxy, path, "miss");
+        // Memory has room for a part of them, and those that wait for the disk take of it.
+        until("it is on the disk", || files(&proxy).len() == number + 1);
+    }
     upgrade(&mut proxy);
     assert_eq!(ask(&proxy, "PURGE", "/7", "").status(), 200);
     // It may have met the old process, which tells the new one.
     until("it is gone from the disk", || files(&proxy).len() == 29);
     backend.kill();
-    // Memory has room for a part of them.
     for path in paths.iter().filter(|path| *path != "/7") {
         expect(&proxy, path, "hit");
     }

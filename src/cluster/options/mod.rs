@@ -17,6 +17,7 @@ pub(super) use values::Kind;
 pub use values::{MAX_COUNT, MAX_TIME, read_whole};
 
 use crate::cache;
+use crate::cache::bypass::BypassRules;
 use crate::cache::key::KeyPattern;
 use crate::health::{HealthMode, MonitorSettings, StatusSet};
 use crate::shaper::{Bounds, Fault, Spec};
@@ -208,6 +209,8 @@ const SLEEPER_INTERVAL: Duration = Duration::from_millis(500);
 
 const CACHE_KEY: Kind<KeyPattern> = Kind { expected: cache::key::EXPECTED, read: KeyPattern::parse };
 
+const CACHE_BYPASS: Kind<BypassRules> = Kind { expected: cache::bypass::EXPECTED, read: BypassRules::parse };
+
 /// An option: name, values and meaning.
 pub struct Definition {
     /// The name.
@@ -321,6 +324,7 @@ definitions! {
     "cache.lockOnUpdate", cache.lock_on_update, FLAG, "true", "Whether requests wait while another one refreshes a stale object; otherwise they get the stale object";
     "cache.updateLockTimeout", cache.update_lock_timeout, TIME, "10", "How long a request waits for another one's fill";
     "cache.key", cache.key, CACHE_KEY, "%s%h%r%q", "The pattern of the key of an object";
+    "cache.bypass", cache.bypass, CACHE_BYPASS, "", "Requests that bypass the cache: neither served from it nor stored";
     "cache.maxObjectBytes", cache.max_object_bytes, BYTES, "8388608", "The greatest body that is stored";
     "cache.maxBytes", cache.max_bytes, BYTES, "0", "Bytes of the cache that the frontend may use; 0 for no limit";
     "cache.storeSetCookie", cache.store_set_cookie, FLAG, "false", "Whether responses with Set-Cookie are stored";
