@@ -317,10 +317,8 @@ fn clients_of_a_starved_pool_are_served_at_the_end() {
     assert!(client.gets_response());
 }
 
-/// A client arrives after the last worker has ended, and before the supervisor notices that.
-#[test]
-fn who_arrives_last_of_all_is_served() {
-    let mut scene = Scene::new("last", 1);
+/// A client of another process, which has sent a request.
+fn client_from_outside() -> (PlainClient, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -329,10 +327,32 @@ fn who_arrives_last_of_all_is_served() {
     let peer = Peer { address: [127, 0, 0, 1].into(), local_port: 80, secure: false, tls: None };
     let mut client = Client(BufReader::new(stream));
     client.send();
+    (PlainClient { stream: accepted, peer, served: 1, told: None, exchange: None }, client)
+}
+
+/// A client arrives after the last worker has ended, and before the supervisor notices that.
+#[test]
+fn who_arrives_last_of_all_is_served() {
+    let mut scene = Scene::new("last", 1);
+    let (arriving, mut client) = client_from_outside();
     scene.pool().stop();
     let end = scene.events.recv_timeout(PATIENCE).expect("the worker's end");
-    scene.pool().import(PlainClient { stream: accepted, peer, served: 1, told: None, exchange: None });
+    scene.pool().import(arriving);
     scene.supervisor.as_mut().expect("a supervisor").handle(end);
+    scene.until("the end", |scene| scene.pool().have_ended());
+    assert!(client.gets_response());
+}
+
+/// A client comes back from another process after its worker has ended, which nothing tells.
+#[test]
+fn who_returns_to_a_worker_that_has_ended_is_served() {
+    let mut scene = Scene::new("returns", 1);
+    let (returning, mut client) = client_from_outside();
+    scene.pool().stop();
+    scene.until("the worker's end", |scene| scene.pool().running() == 0);
+    scene.pool().handoff(0).put(vec![returning.into()]);
+    scene.pool().look();
+    assert_eq!(scene.pool().running(), 1);
     scene.until("the end", |scene| scene.pool().have_ended());
     assert!(client.gets_response());
 }

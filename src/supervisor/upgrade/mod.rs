@@ -20,8 +20,8 @@
 //!   End ───────────────────────────────▶
 //! ```
 //!
-//! A client with a tunnel or a response under way belongs to this process until `Taken` names it. After any failure before
-//! that, it continues here: the new process has neither read nor written a byte of it.
+//! A client with a tunnel or a response under way belongs to this process until `Taken` names it, or until this process ends.
+//! After any failure before that, it continues here: the new process has neither read nor written a byte of it.
 
 mod channel;
 mod known;

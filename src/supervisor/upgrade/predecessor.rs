@@ -178,10 +178,12 @@ impl Predecessor {
                 Ok(Heard::Message(Message::Confirm { batch: number }, _)) => {
                     let (places, clients) = batch.finish();
                     running += clients.len();
-                    // They belong to this process only if the message was sent.
+                    // They belong to this process only if the message was sent, or if no other process has them any more.
                     match self.channel.say(&Message::Taken { batch: number, places }) {
-                        Ok(()) => clients.into_iter().for_each(|client| take(Some(client))),
-                        Err(error) => return log::warn!("upgrade: taking over connections of process {pid}: {error}"),
+                        Err(error) if !self.has_ended() => {
+                            return log::warn!("upgrade: taking over connections of process {pid}: {error}");
+                        }
+                        _ => clients.into_iter().for_each(|client| take(Some(client))),
                     }
                 }
                 // The next one may arrive.
@@ -263,7 +265,8 @@ fn take_standard_input() -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::upgrade::message::Client;
+    use crate::exchange::PortableExchange;
+    use crate::supervisor::upgrade::message::{Client, Running};
     use std::net::TcpStream;
     use std::sync::mpsc;
 
@@ -297,6 +300,29 @@ mod tests {
             matches!(near.hear(None), Ok(Heard::End)),
             "the other process learns that no process takes clients now"
         );
+    }
+
+    /// A batch that was sent whole belongs to the predecessor until it learns what was taken, unless it ends before.
+    #[test]
+    fn clients_of_a_predecessor_that_has_ended_are_taken() {
+        let parent = getppid().as_raw().unsigned_abs();
+        for (pid, expected) in [(parent, 0), (parent + 1, 1)] {
+            let (near, far) = HandoffChannel::open().expect("a line");
+            let channel = HandoffChannel::from_end(far).expect("its other end");
+            let predecessor = Predecessor { channel, pid, known: Known::default(), objects: None };
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+            let client = Client { address: [10, 0, 0, 1].into(), local_port: 80, served: 0, told: None };
+            let (state, lengths) = (PortableExchange::sample(), [0; 5]);
+            let running = Message::Running(Box::new(Running { place: 0, client, closing: [false; 2], lengths, state }));
+            near.pass(&running, &[stream.as_fd(), stream.as_fd()]).expect("a client");
+            near.say(&Message::Confirm { batch: 1 }).expect("the end of the batch");
+            near.hang_up();
+            let (out, taken) = mpsc::channel();
+            predecessor.take_clients(&|client: Option<PlainClient>| out.send(client).expect("a receiver"));
+            drop(out);
+            assert_eq!(taken.iter().count(), expected);
+        }
     }
 
     #[test]

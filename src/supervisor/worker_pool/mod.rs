@@ -448,6 +448,12 @@ impl WorkerPool {
         current.expect("a worker there").commands.send(command);
     }
 
+    /// The queue of clients that move to this slot.
+    #[cfg(test)]
+    pub(super) fn handoff(&self, number: usize) -> HandoffQueue {
+        self.slots[number].handoff.clone()
+    }
+
     /// Number of running workers.
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {

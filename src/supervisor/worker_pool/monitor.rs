@@ -21,6 +21,9 @@ impl WorkerPool {
                 self.memory_due = now + self.deps.settings.supervision.memory_check_interval;
                 self.look_at_memory(now);
             }
+        } else {
+            // A batch for another process may have returned to a worker that has failed meanwhile.
+            (0..self.slots.len()).for_each(|number| self.finish_handoff(number));
         }
         self.look_for_stuck(now);
     }
