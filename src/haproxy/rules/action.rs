@@ -201,9 +201,9 @@ pub struct LocalResponse {
     pub content_type: Option<String>,
     /// `hdr` pairs.
     pub headers: Vec<(String, Format)>,
-    /// `string` or `lf-string`.
+    /// `string`, `lf-string`, or the content of `lf-file`.
     pub text: Option<Format>,
-    /// `file` or `lf-file`.
+    /// `file`.
     pub file: Option<String>,
     /// `errorfile`: a raw response in a file.
     pub raw_file: Option<String>,

@@ -13,6 +13,7 @@ use crate::haproxy::lexer::Word;
 use crate::haproxy::position::Position;
 use crate::haproxy::rules::{Sample, TextMatch};
 use crate::wire::is_token;
+use std::path::Path;
 
 /// The result for a line.
 pub(in super::super) enum Parsed {
@@ -98,14 +99,28 @@ impl<'w> Cursor<'w, '_, '_> {
 
     fn format(&mut self, expected: &str) -> Result<Format, Problem> {
         let word = self.take(expected)?;
-        let format = Format::parse(&word.text, word.at, self.context)?;
+        self.known_format(&word.text, word.at)
+    }
+
+    /// The format that a file consists of.
+    fn format_in_file(&mut self) -> Result<Format, Problem> {
+        let word = self.take("a file")?;
+        let text = self.context.environment.read(Path::new(&word.text));
+        let text =
+            text.map_err(|problem| Problem::unsupported(word.at, format!("{} cannot be read: {problem}", word.text)))?;
+        self.known_format(&text, word.at)
+    }
+
+    /// A format all of whose parts can be rendered.
+    fn known_format(&self, text: &str, at: Position) -> Result<Format, Problem> {
+        let format = Format::parse(text, at, self.context)?;
         let mut aliases = format.parts.iter().filter_map(|part| match part {
             FormatPart::Alias(alias, _) => Some(*alias),
             _ => None,
         });
         match aliases.find(|alias| !can_render(alias)) {
             Some(alias) => {
-                Err(Problem::unsupported(word.at, format!("%{alias}: outside of the log sluice does not have it")))
+                Err(Problem::unsupported(at, format!("%{alias}: outside of the log sluice does not have it")))
             }
             None => Ok(format),
         }
@@ -206,12 +221,10 @@ impl<'w> Cursor<'w, '_, '_> {
                 "errorfile" => response.raw_file = Some(self.take("a file")?.text.clone()),
                 "errorfiles" => response.error_group = Some(self.take("a section http-errors")?.text.clone()),
                 "default-errorfiles" => response.default_errors = true,
-                "lf-file" => {
-                    let problem = "lf-file: sluice fills in no files; use lf-string, or file for a fixed text";
-                    return Err(Problem::unsupported(word.at, problem));
-                }
+                "lf-file" => response.text = Some(self.format_in_file()?),
                 other => {
-                    let expected = "status, content-type, hdr, string, lf-string, file, errorfile, errorfiles or if";
+                    let expected =
+                        "status, content-type, hdr, string, lf-string, file, lf-file, errorfile, errorfiles or if";
                     return Err(Problem::wrong(
                         word.at,
                         format!("{other:?} is no word of a response; expected {expected}"),

@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::scope::ProxyScope;
-use crate::haproxy::model::Capture;
+use crate::haproxy::model::{Capture, ProxyKind};
 use crate::haproxy::position::{Fault, Position};
 use crate::haproxy::rules::Side;
 
@@ -47,8 +47,8 @@ pub(super) fn slot(
     at: Position,
 ) -> Result<usize, Fault> {
     let Some(len) = len else { return Ok(slot) };
-    if side == Side::Response || !scope.proxy.is_frontend() {
-        return Err(Fault::new(at, "len makes a slot of requests in a frontend only; write id and a slot"));
+    if side == Side::Response || scope.proxy.kind == ProxyKind::Backend {
+        return Err(Fault::new(at, "len makes a slot for requests of a frontend only; write id and a slot"));
     }
     scope.proxy.captures.request.push(Capture { header: None, len });
     Ok(scope.proxy.captures.request.len() - 1)

@@ -16,6 +16,7 @@ fn read(text: &str) -> Loaded {
     let files = |path: &Path| match path.to_str() {
         Some("hosts.lst") => Ok("# hosts\nwww.example.org\n  api.example.org\n\n".into()),
         Some("/e/503.http") => Ok("HTTP/1.0 503 Busy\r\n\r\nbusy\n".into()),
+        Some("page.lf") => Ok("path is %[path]\n".into()),
         Some("hosts.map") => Ok("www.example.org web\napi.example.org api # not a comment\n".into()),
         _ => Err("no such file".to_owned()),
     };

@@ -95,6 +95,7 @@ fn lines_are_judged() {
         ("option http_proxy", Refused, "not a forward proxy"),
         ("capture request header Host len 10", Treatment::Mapped, "capture.req.hdr"),
         ("capture cookie A len 10", Lost, "access log"),
+        ("monitor-uri http://www.example.org/up", Lost, "in origin form"),
         ("capture response header Host", Wrong, "expected len"),
         ("declare capture both len 10", Wrong, "neither request nor response"),
         ("filter spoe engine waf", Refused, "no filter spoe"),

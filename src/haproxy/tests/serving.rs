@@ -129,6 +129,14 @@ fn values_of_a_request_are_kept_for_its_response() {
 }
 
 #[test]
+fn a_response_is_filled_in_from_a_file() {
+    let mut served = Served::new("http-request return content-type text/plain lf-file page.lf", "");
+    let (_, outcome) = served.decide("GET /x", "");
+    let reply = served.work.take_reply();
+    assert_eq!((outcome, reply.status(), reply.body()), (Outcome::Respond, 200, &b"path is /x\n"[..]));
+}
+
+#[test]
 fn free_slots_are_those_of_limited_servers() {
     let rules = "http-request return status 200 hdr X %[connslots(web)]";
     for (words, expected) in [("maxconn 3 maxqueue 4", "14"), ("maxconn 3", "-1")] {

@@ -96,14 +96,17 @@ pub(super) const CONVERTERS: &[ConverterWord] = &[
 /// Further converters of HAProxy, which sluice does not support.
 pub(super) const OTHERS: &str = "\
     51d.single aes_cbc_dec aes_cbc_enc aes_gcm_dec aes_gcm_enc base2 be2dec be2hex capture-req capture-res \
-    cut_crlf da-csv-conv eth.data eth.dst eth.hdr eth.proto eth.src eth.vlan fe_exists fix_is_valid fix_tag_value \
-    has_ctl htonl ip.data ip.df ip.dst ip.fp ip.hdr ip.proto ip.src ip.tos ip.ttl ip.ver jwt_decrypt_cert \
-    jwt_decrypt_jwk jwt_decrypt_secret jwt_verify_cert le2dec map_match map_match_output mqtt_field_value \
-    mqtt_is_valid ms_ltime ms_utime param protobuf reverse reverse_dom rfc7239_field rfc7239_is_valid rfc7239_n2nn \
-    rfc7239_n2np rfc7239_nn rfc7239_np table_bytes_in_rate table_bytes_out_rate table_clr_gpc table_clr_gpc0 \
-    table_clr_gpc1 table_conn_cnt table_expire table_glitch_cnt table_glitch_rate table_gpc table_gpc0_rate \
-    table_gpc1 table_gpc1_rate table_gpc_rate table_gpt table_gpt0 table_http_err_cnt table_http_err_rate \
-    table_http_fail_cnt table_http_fail_rate table_http_req_cnt table_idle table_inc_gpc table_inc_gpc0 \
-    table_inc_gpc1 table_kbytes_in table_kbytes_out table_server_id table_sess_cnt table_sess_rate table_trackers \
-    tcp.dst tcp.flags tcp.options.mss tcp.options.sack tcp.options.tsopt tcp.options.tsval tcp.options.wscale \
-    tcp.options.wsopt tcp.options_list tcp.seq tcp.src tcp.win ungrpc us_ltime us_utime when x509_v_err_str";
+    cut_crlf da-csv-conv eth.data eth.dst eth.hdr eth.proto eth.src eth.vlan fe_exists fix_is_valid \
+    fix_tag_value has_ctl htonl ip.data ip.df ip.dst ip.fp ip.hdr ip.proto ip.src ip.tos ip.ttl ip.ver \
+    jwt_decrypt_cert jwt_decrypt_jwk jwt_decrypt_secret jwt_verify_cert le2dec map_beg_int map_beg_ip \
+    map_dir_int map_dir_ip map_dom_int map_dom_ip map_end_int map_end_ip map_int_int map_int_ip map_ip_int \
+    map_ip_ip map_match map_match_output map_reg_int map_reg_ip map_str_ip map_sub_int map_sub_ip \
+    mqtt_field_value mqtt_is_valid ms_ltime ms_utime param protobuf reverse reverse_dom rfc7239_field \
+    rfc7239_is_valid rfc7239_n2nn rfc7239_n2np rfc7239_nn rfc7239_np srv_queue table_bytes_in_rate \
+    table_bytes_out_rate table_clr_gpc table_clr_gpc0 table_clr_gpc1 table_conn_cnt table_expire \
+    table_glitch_cnt table_glitch_rate table_gpc table_gpc0_rate table_gpc1 table_gpc1_rate table_gpc_rate \
+    table_gpt table_gpt0 table_http_err_cnt table_http_err_rate table_http_fail_cnt table_http_fail_rate \
+    table_http_req_cnt table_idle table_inc_gpc table_inc_gpc0 table_inc_gpc1 table_kbytes_in table_kbytes_out \
+    table_server_id table_sess_cnt table_sess_rate table_trackers tcp.dst tcp.flags tcp.options.mss \
+    tcp.options.sack tcp.options.tsopt tcp.options.tsval tcp.options.wscale tcp.options.wsopt tcp.options_list \
+    tcp.seq tcp.src tcp.win ungrpc us_ltime us_utime when x509_v_err_str";

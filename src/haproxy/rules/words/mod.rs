@@ -122,10 +122,10 @@ const ACTIONS: &[ActionWord] = &[
     always("return", "qs"),
     refused("sc-add-gpc", "qsactT", "write sc-inc-gpc0"),
     refused("sc-inc-gpc", "qsactT", "write sc-inc-gpc0 or sc-inc-gpc1"),
-    always("sc-inc-gpc0", "qsact"),
-    always("sc-inc-gpc1", "qsact"),
+    always("sc-inc-gpc0", "qsactT"),
+    always("sc-inc-gpc1", "qsactT"),
     refused("sc-set-gpt", "qsactT", "write sc-set-gpt0"),
-    always("sc-set-gpt0", "qsact"),
+    always("sc-set-gpt0", "qsactT"),
     refused("send-spoe-group", "qstT", "sluice does not support SPOP"),
     never("set-bandwidth-limit", "qstT", Lost, "the traffic shaper limits by class, not by rule"),
     never("set-bc-mark", "qt", Lost, SOCKET),
@@ -169,7 +169,7 @@ const ACTIONS: &[ActionWord] = &[
     ActionWord {
         treatment: Mapped,
         reason: "prometheus-exporter: sluice's own metrics; other services are refused",
-        ..always("use-service", "q")
+        ..always("use-service", "qt")
     },
     never("wait-for-body", "qs", Lost, "bodies are forwarded as they arrive"),
     never("wait-for-handshake", "q", Ignored, "requests in early data are not accepted"),

@@ -150,7 +150,12 @@ pub(super) const WORDS: &[ProxyWord] = &[
         "monitor-uri",
         D | F,
         With(|scope, arguments| {
-            scope.proxy.monitor_uri = Some(arguments.text("a path")?);
+            let target = arguments.text("a path")?;
+            if !target.starts_with('/') {
+                let note = "targets are compared in origin form; write the path of the URL".to_owned();
+                scope.outcome = Some((Lost, note));
+            }
+            scope.proxy.monitor_uri = Some(target);
             arguments.finish()
         }),
     ),
