@@ -3,6 +3,7 @@
 mod admin_client;
 mod check;
 mod haproxy;
+mod log_lines;
 mod node;
 mod pages;
 mod program_log;
@@ -16,12 +17,14 @@ pub use node::Why;
 pub use pages::SettingsForm;
 pub use tools::{Nodes, Provision, Routes, Wait};
 
+use crate::base::printable::printable;
 use crate::base::secret::redact_url;
-use crate::config::{self, CpuList, HaproxyFile, Origin, Overrides, Settings, Warning};
+use crate::config::{self, CpuList, HaproxyFile, LogFormat, Origin, Overrides, Settings, Warning};
 use crate::supervisor::{Findings, Predecessor};
 use crate::{demo, supervisor};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use log::Level;
 use nix::unistd::Uid;
 use std::env;
 use std::ffi::OsString;
@@ -39,7 +42,8 @@ const FLAVOR: &str = "SETTINGS_FLAVOR";
     SETTINGS_FLAVOR=x        read config/config_x.json unless --config says otherwise\n  \
     SLUICE_REDIS_PASSWORD=x  the password of every Redis of the driver without one of its own\n  \
     SLUICE_SENTINEL_PASSWORD=x  the password of all sentinels of the driver without one of their own\n  \
-    RUST_LOG=level           error, warn, info, debug or trace, whatever server.debug says")]
+    RUST_LOG=level           error, warn, info, debug or trace, whatever server.debug says\n  \
+    SLUICE_LOG_FORMAT=x      text or json, whatever server.logFormat says")]
 pub struct Arguments {
     /// The configuration [default: config/config.json]
     #[arg(short, long, value_name = "FILE")]
@@ -172,58 +176,72 @@ pub fn run() -> ExitCode {
     if let Some(command) = &arguments.command {
         return run_command(command, &file);
     }
+    serve(&arguments, &file)
+}
+
+/// Serves, or checks whether a start would. Reports before the log is there have the form that the environment asks for.
+fn serve(arguments: &Arguments, file: &Path) -> ExitCode {
+    let wish = log_lines::from_environment();
+    let format = if arguments.dry { None } else { wish.as_ref().ok().copied().flatten() };
+    let early = format.unwrap_or_default();
+    let refuse = |problem: &str| {
+        log_lines::print(early, Level::Error, problem);
+        ExitCode::FAILURE
+    };
     let predecessor = match Predecessor::find() {
         Ok(predecessor) => predecessor,
-        Err(problem) => {
-            eprintln!("{problem}");
-            return ExitCode::FAILURE;
-        }
+        Err(problem) => return refuse(&problem.to_string()),
     };
     let (redis_password, sentinel_password) = match tools::passwords() {
         Ok(passwords) => passwords,
         Err(problem) => {
             predecessor.iter().for_each(|predecessor| predecessor.refuse(&problem));
-            eprintln!("{problem}");
-            return ExitCode::FAILURE;
+            return refuse(&problem);
         }
     };
     let overrides = arguments.overrides(Uid::effective().is_root(), predecessor.is_some());
     let overrides = Overrides { redis_password, sentinel_password, ..overrides };
     let has_none = file == config::path(None, None) && arguments.config.is_none() && !file.exists();
     if has_none && predecessor.is_none() && overrides.haproxy.is_empty() {
-        eprint!("{}", first_steps(&file));
-        return ExitCode::FAILURE;
+        return refuse(&first_steps(file));
     }
     let loaded = match has_none && !overrides.haproxy.is_empty() {
-        true => config::from_text("{}", &file, &overrides),
-        false => config::load(&file, &overrides),
+        true => config::from_text("{}", file, &overrides),
+        false => config::load(file, &overrides),
     };
     let (settings, warnings) = match loaded {
         Ok(loaded) => loaded,
         Err(failure) => {
             predecessor.iter().for_each(|predecessor| predecessor.refuse(&failure.to_string()));
-            print_warnings(&file, &failure.warnings);
-            eprintln!("{failure}");
-            return ExitCode::FAILURE;
+            print_warnings(early, file, &failure.warnings);
+            return refuse(&failure.to_string());
         }
     };
     if arguments.dry {
-        print_warnings(&file, &warnings);
-        return with_log("warn", || status_of(try_start(&file, &settings)));
+        print_warnings(early, file, &warnings);
+        return with_log("warn", LogFormat::Text, || status_of(try_start(file, &settings)));
     }
-    let origin = Origin::new(&file, &overrides);
-    with_log(level(settings.debug), || {
+    let origin = Origin::new(file, &overrides);
+    let format = format.unwrap_or(settings.log_format);
+    with_log(level(settings.debug), format, || {
+        if let Err(wrong) = wish {
+            let name = log_lines::VARIABLE;
+            log::warn!("{name} is {:?}, which is no form (text, json); it is left aside", printable(&wrong));
+        }
         for warning in warnings {
             log::warn!("{}: {warning}", file.display());
         }
-        report(supervisor::run(&settings, Some(origin), predecessor))
+        report(supervisor::run(&settings, Some(origin), predecessor), format)
     })
 }
 
 /// Runs a command other than serving. `file` is the configuration.
 fn run_command(command: &Command, file: &Path) -> ExitCode {
     match command {
-        Command::Demo { port } => with_log(level(false), || report(demo::run(*port))),
+        Command::Demo { port } => {
+            let format = log_lines::from_environment().ok().flatten().unwrap_or_default();
+            with_log(level(false), format, || report(demo::run(*port), format))
+        }
         Command::Provision(provision) => tools::provision(provision, file),
         Command::Routes(routes) => tools::routes(routes, file),
         Command::Haproxy(command) => haproxy::run(command),
@@ -260,22 +278,26 @@ fn refuse_arguments(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn report(result: Result<(), impl Display>) -> ExitCode {
+fn report(result: Result<(), impl Display>, format: LogFormat) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.to_string().lines() {
                 // The error is printed even if the log is silenced.
-                if log::log_enabled!(log::Level::Error) { log::error!("{line}") } else { eprintln!("{line}") }
+                if log::log_enabled!(Level::Error) {
+                    log::error!("{line}");
+                } else {
+                    log_lines::print(format, Level::Error, line);
+                }
             }
             ExitCode::FAILURE
         }
     }
 }
 
-fn print_warnings(file: &Path, warnings: &[Warning]) {
+fn print_warnings(format: LogFormat, file: &Path, warnings: &[Warning]) {
     for warning in warnings {
-        eprintln!("{}: warning: {warning}", file.display());
+        log_lines::print(format, Level::Warn, &format!("{}: warning: {warning}", file.display()));
     }
 }
 
@@ -311,11 +333,12 @@ fn first_steps(file: &Path) -> String {
 }
 
 /// Runs `serve` with the program's log; pending lines are written at the end.
-fn with_log(level: &str, serve: impl FnOnce() -> ExitCode) -> ExitCode {
-    match program_log::start(level) {
+fn with_log(level: &str, format: LogFormat, serve: impl FnOnce() -> ExitCode) -> ExitCode {
+    match program_log::start(level, format) {
         Ok(_log) => serve(),
         Err(error) => {
-            eprintln!("starting the thread of the program's own log: {error}");
+            let problem = format!("starting the thread of the program's own log: {error}");
+            log_lines::print(format, Level::Error, &problem);
             ExitCode::FAILURE
         }
     }

@@ -13,7 +13,8 @@ pub(super) fn busy() -> Response {
 pub(super) fn send_response(call: ServiceCall, response: Response, service: &Service) {
     let response = finished(response, service);
     if !matches!(call.request.method.as_str(), "GET" | "HEAD") && call.request.ruled.is_none() {
-        log::info!("admin: {}: {} for {}", asked(&call.request), response.status, access::who(&call.request));
+        let (asked, status, who) = (asked(&call.request), response.status, access::who(&call.request));
+        log::info!(request = asked.as_str(), status = status, client:% = who; "admin: {asked}: {status} for {who}");
     }
     call.respond(response);
 }

@@ -2,7 +2,7 @@
 
 use super::haproxy::{self, Check as HaproxyCheck};
 use super::tools::fail;
-use crate::config::{self, Overrides};
+use crate::config::{self, LogFormat, Overrides};
 use crate::directory;
 use clap::Args;
 use nix::unistd::Uid;
@@ -87,11 +87,11 @@ fn check_configuration(path: &Path) -> bool {
     let overrides = Overrides { is_root: Uid::effective().is_root(), ..Overrides::default() };
     match config::load(path, &overrides) {
         Ok((settings, warnings)) => {
-            super::print_warnings(path, &warnings);
+            super::print_warnings(LogFormat::Text, path, &warnings);
             super::try_start(path, &settings)
         }
         Err(failure) => {
-            super::print_warnings(path, &failure.warnings);
+            super::print_warnings(LogFormat::Text, path, &failure.warnings);
             eprintln!("{failure}");
             false
         }

@@ -1,10 +1,12 @@
 //! The program's own log: lines to standard error, written by its own thread. The reader of standard error may stall,
 //! and workers must not wait for it.
 
+use super::log_lines;
 use crate::base::printable::printable;
+use crate::config::LogFormat;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use env_logger::{Target, WriteStyle};
-use log::LevelFilter;
+use log::{Level, LevelFilter};
 use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -18,11 +20,12 @@ const QUEUE_LINES: usize = 4096;
 /// The limit of the program's final wait for a stalled reader.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Starts the log at this level, unless `RUST_LOG` sets another one. The result has to be kept until the program ends.
-pub(super) fn start(level: &str) -> io::Result<ProgramLog> {
-    let (queue, log) = start_writer(io::stderr())?;
+/// Starts the log at this level, unless `RUST_LOG` sets another one, and in this form. The result has to be kept until
+/// the program ends.
+pub(super) fn start(level: &str, format: LogFormat) -> io::Result<ProgramLog> {
+    let (queue, log) = start_writer(io::stderr(), format)?;
     // The logger writes to a queue, and cannot detect a terminal itself.
-    let is_colourful = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
+    let is_colourful = format == LogFormat::Text && io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
     let wish = env::var("RUST_LOG").unwrap_or_default();
     let wish = wish.trim();
     let is_good = wish.is_empty() || is_filter(wish);
@@ -30,6 +33,7 @@ pub(super) fn start(level: &str) -> io::Result<ProgramLog> {
     env_logger::Builder::new()
         .write_style(if is_colourful { WriteStyle::Always } else { WriteStyle::Never })
         .parse_filters(filter)
+        .format(move |out, record| log_lines::write(format, out, record))
         .target(Target::Pipe(Box::new(queue)))
         .init();
     if !is_good {
@@ -67,15 +71,15 @@ enum LogMessage {
     End(Sender<()>),
 }
 
-fn start_writer(out: impl Write + Send + 'static) -> io::Result<(Queue, ProgramLog)> {
+fn start_writer(out: impl Write + Send + 'static, format: LogFormat) -> io::Result<(Queue, ProgramLog)> {
     let (messages, inbox) = bounded(QUEUE_LINES);
     let lost_lines = Arc::<AtomicU64>::default();
     let queue = Queue { messages: messages.clone(), lost_lines: Arc::clone(&lost_lines) };
-    thread::Builder::new().name("log".into()).spawn(move || write_all(&inbox, &lost_lines, out))?;
+    thread::Builder::new().name("log".into()).spawn(move || write_all(&inbox, &lost_lines, out, format))?;
     Ok((queue, ProgramLog { messages }))
 }
 
-fn write_all(inbox: &Receiver<LogMessage>, lost_lines: &AtomicU64, mut out: impl Write) {
+fn write_all(inbox: &Receiver<LogMessage>, lost_lines: &AtomicU64, mut out: impl Write, format: LogFormat) {
     for message in inbox {
         // A failure of the log cannot be reported anywhere.
         match message {
@@ -84,7 +88,8 @@ fn write_all(inbox: &Receiver<LogMessage>, lost_lines: &AtomicU64, mut out: impl
         }
         let lost = lost_lines.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            drop(writeln!(out, "{lost} lines of this log were lost, because it was not read in time"));
+            let report = format!("{lost} lines of this log were lost, because it was not read in time");
+            drop(out.write_all(log_lines::plain(format, Level::Warn, &report).as_bytes()));
         }
     }
 }
@@ -136,7 +141,7 @@ mod tests {
     #[test]
     fn a_stalled_reader_loses_counted_lines_and_delays_no_writer() {
         let (reader, writer) = io::pipe().expect("a pipe");
-        let (mut queue, log) = start_writer(writer).expect("a thread");
+        let (mut queue, log) = start_writer(writer, LogFormat::Text).expect("a thread");
         let line = [&[b'x'; 99][..], b"\n"].concat();
         let mut written = 0;
         while queue.lost_lines.load(Ordering::Relaxed) == 0 {

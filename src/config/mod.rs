@@ -29,7 +29,7 @@ pub use cpus::{CpuList, CpuListFault};
 pub use driver::{HaproxyFile, read_password_file};
 pub use https::{Tls, TlsListener, TlsToBackends};
 pub use report::{Failure, Fault, Warning};
-pub use server::WORKERS;
+pub use server::{LogFormat, WORKERS};
 pub use supervision::Supervision;
 pub use table::{help, sample};
 
@@ -84,6 +84,8 @@ pub struct Settings {
     pub cookie_secret: Option<Secret>,
     /// Whether the log is verbose (`server.debug`).
     pub debug: bool,
+    /// The form of the program's own log (`server.logFormat`).
+    pub log_format: LogFormat,
     /// The number of workers; `None` for one a core.
     pub workers: Option<usize>,
     /// The greatest number of client connections of a worker, as written; `None` derives it from the limit of open
@@ -228,6 +230,7 @@ fn read(root: &Section<'_>, folder: &Path, overrides: &Overrides) -> Option<Sett
         tenants: server.tenants,
         cookie_secret: server.cookie_secret,
         debug: server.debug,
+        log_format: server.log_format,
         workers: overrides.workers.or(server.workers),
         max_connections: server.max_connections,
         pid_file: server.pid_file,

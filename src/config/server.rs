@@ -31,6 +31,27 @@ const HEAD_BYTES: RangeInclusive<u64> = 1024..=65_536;
 
 const COUNT: RangeInclusive<u64> = 1..=10_000_000;
 
+/// The form of the program's own log (`server.logFormat`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line of text for each event.
+    #[default]
+    Text,
+    /// A JSON object on a line of its own for each event.
+    Json,
+}
+
+impl LogFormat {
+    /// The form of this name, `text` or `json`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
 /// Timeouts; for most of them `tcpTimeout` is the common default.
 #[derive(Debug)]
 struct Times {
@@ -72,6 +93,7 @@ pub(super) struct Server {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) max_connections: Option<usize>,
     pub(super) debug: bool,
+    pub(super) log_format: LogFormat,
     pub(super) workers: Option<usize>,
     pub(super) cpus: Option<Vec<usize>>,
     pub(super) pin: bool,
@@ -131,6 +153,7 @@ pub(super) fn read(server: &Section<'_>) -> Server {
         state_dir: read_path(&server.field("stateDir")),
         max_connections,
         debug: server.field("debug").flag().unwrap_or(false),
+        log_format: read_log_format(&server.field("logFormat")),
         workers: server.field("workers").count(WORKERS),
         cpus: read_cpus(&server.field("cpus")),
         pin: server.field("pin").flag().unwrap_or(true),
@@ -330,6 +353,10 @@ fn read_mode(field: &Field<'_>) -> Option<forwarded::Mode> {
         "replace" => Some(forwarded::Mode::Replace),
         _ => None,
     })
+}
+
+fn read_log_format(field: &Field<'_>) -> LogFormat {
+    field.read("\"text\" or \"json\"", |value| LogFormat::named(value.as_str()?)).unwrap_or_default()
 }
 
 /// `server.dnsServers`: the word `system`, or addresses with or without a port.

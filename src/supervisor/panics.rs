@@ -23,7 +23,7 @@ pub(super) fn log_them() {
             // The addresses are resolved here, and not while other threads wait to write to the log.
             let trace = trace.to_string();
             IS_BUSY.store(false, Ordering::Release);
-            log::error!("{name}: backtrace of the panic:\n{trace}");
+            log::error!(backtrace = trace.as_str(); "{name}: backtrace of the panic");
         };
         if let Err(error) = thread::Builder::new().name("backtrace".into()).spawn(tell) {
             IS_BUSY.store(false, Ordering::Release);

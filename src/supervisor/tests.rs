@@ -168,7 +168,9 @@ impl log::Log for Logged {
         // The message of a failing test is logged here too.
         eprintln!("{}", record.args());
         let mut logged = LOGGED.lock().expect("no thread panics here");
-        logged.push_str(&format!("{}\n", record.args()));
+        let trace = record.key_values().get("backtrace".into());
+        let trace = trace.map(|trace| trace.to_string()).unwrap_or_default();
+        logged.push_str(&format!("{}\n{trace}", record.args()));
     }
 
     fn flush(&self) {}
@@ -223,7 +225,7 @@ fn a_panic_costs_its_worker_and_no_other() {
     scene.until("how it came to it", |_| {
         let logged = logged();
         logged
-            .split_once("worker-0: backtrace of the panic:")
+            .split_once("worker-0: backtrace of the panic")
             .is_some_and(|(_, trace)| trace.contains("supervisor::tests::"))
     });
 }

@@ -52,7 +52,7 @@ impl FailureLog {
         if PROCESS.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, reason, now).is_none() {
             return;
         }
-        let at = backend.map(|url| format!(" at backend {url}")).unwrap_or_default();
+        let at = backend.as_ref().map(|url| format!(" at backend {url}")).unwrap_or_default();
         let fault = exchange.stats().fault.as_ref().filter(|_| reason == FailureReason::UpstreamMalformed);
         let fault = fault.map(|fault| format!(", {fault}")).unwrap_or_default();
         let setting = exchange.ended_by(settings).map(|setting| format!(", ended by {setting}")).unwrap_or_default();
@@ -65,7 +65,10 @@ impl FailureLog {
         } else {
             format!("; {suppressed} more of this kind since the last line")
         };
-        log::warn!("{host}: a request failed{at}: {reason} ({status}{setting}{fault}){more}");
+        log::warn!(
+            host = host, backend = backend.as_deref().unwrap_or("-"), reason = reason.name(), status = reason.status();
+            "{host}: a request failed{at}: {reason} ({status}{setting}{fault}){more}"
+        );
     }
 
     /// The number of failures of this kind that were not logged; `None` if this one is not logged either.

@@ -37,7 +37,7 @@ impl Worker {
         if let Some(reason) = stats.reason {
             self.counters.count_reason(reason);
             let host = request.map_or("-", Request::host);
-            log::debug!("{host}: {reason} for {client}");
+            log::debug!(host = host, reason = reason.name(), client:% = client; "{host}: {reason} for {client}");
             self.failures.failed(host, &job.exchange, reason, (&self.core.settings, self.core.now));
         }
         // A client that leaves before its first byte is no request.

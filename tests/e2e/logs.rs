@@ -2,7 +2,7 @@
 
 use crate::support::backend::Backend;
 use crate::support::proxy::Setup;
-use crate::support::{Gate, HOST, canned, until};
+use crate::support::{Gate, HOST, canned, skipped, until};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -212,7 +212,7 @@ fn a_log_that_reaches_a_limit_costs_lines_and_nothing_else() {
     let before = proxy.log_lines("access.log", 100).iter().map(|line| line.len() + 1).sum::<usize>();
     match limit(&(before + 10).to_string()) {
         Ok(status) => assert!(status.success(), "prlimit failed"),
-        Err(error) => return eprintln!("skipped: prlimit cannot be run: {error}"),
+        Err(error) => return skipped(&format!("prlimit cannot be run: {error}")),
     }
     client.get(HOST, "/lost").expect_ok("ok");
     until("the loss is told", || proxy.stderr().contains("1 lines could not be written"));

@@ -32,6 +32,7 @@ mod names;
 mod ondemand;
 mod outage;
 mod pressure;
+mod program_log;
 mod proxy_protocol;
 mod queueing;
 mod respawn;

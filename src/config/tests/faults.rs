@@ -99,6 +99,7 @@ fn wrong_limits() {
 fn wrong_habits() {
     check_server(vec![
         (json!({"debug": 1}), "server.debug: found 1, expected true or false"),
+        (json!({"logFormat": "xml"}), "server.logFormat: found \"xml\", expected \"text\" or \"json\""),
         (json!({"pin": "no"}), "server.pin: found \"no\", expected true or false"),
         (json!({"httpKeepAlive": "true"}), "server.httpKeepAlive: found \"true\", expected true or false"),
         (json!({"deadBackendOn500": 0}), "server.deadBackendOn500: found 0, expected true or false"),

@@ -99,6 +99,7 @@ fn defaults() -> Settings {
         cookie_secret: None,
         worker: worker_defaults(),
         debug: false,
+        log_format: LogFormat::Text,
         workers: None,
         max_connections: None,
         pid_file: None,
@@ -252,6 +253,7 @@ fn limits() {
 fn habits() {
     check_server(vec![
         (json!({"debug": true}), |all| all.debug = true),
+        (json!({"logFormat": "json"}), |all| all.log_format = LogFormat::Json),
         (json!({"pin": false}), |all| all.pin = false),
         (json!({"deferAccept": false}), |all| all.defer_accept = false),
         (json!({"cpus": "0-2,8"}), |all| all.cpus = Some(vec![0, 1, 2, 8])),

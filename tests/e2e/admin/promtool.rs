@@ -4,14 +4,21 @@ use super::Admin;
 use crate::support::backend::Backend;
 use crate::support::client::{Client, connect};
 use crate::support::proxy::Setup;
-use crate::support::{HOST, canned, until, unused_address};
+use crate::support::{HOST, canned, skipped, until, unused_address};
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+/// A tool: of the folder where `tests/run` unpacks it, or of the path.
+fn tool(name: &str) -> Command {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/usr/bin").join(name);
+    Command::new(if unpacked.exists() { unpacked.as_path() } else { Path::new(name) })
+}
 
 /// What the tool says, and whether its status was 0.
 fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
-    let mut command = Command::new("promtool");
+    let mut command = tool("promtool");
     command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
     let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut tool = spawned.expect("promtool");
@@ -23,9 +30,9 @@ fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
 
 #[test]
 fn metrics_and_rules_are_good_to_promtool() {
-    let version = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let version = tool("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if version.is_err() {
-        return eprintln!("skipped: promtool is not installed (Debian: apt-get install prometheus)");
+        return skipped("promtool is not installed (Debian: apt-get install prometheus)");
     }
     let backend = Backend::always(canned::ok("ok"));
     let setup = Setup::for_backends([backend.url()]).option(HOST, "buckets", r#"{"VIP": "5..20 %"}"#).option(
@@ -69,15 +76,13 @@ fn the_exporter_for_haproxy_reads_the_statistics() {
         admin.json("/v1/backends?state=dead")["total"] == 1
     });
     let address = unused_address();
-    let spawned = Command::new("prometheus-haproxy-exporter")
+    let spawned = tool("prometheus-haproxy-exporter")
         .arg(format!("--haproxy.scrape-uri=http://{}/haproxy?stats;csv", admin.host()))
         .arg(format!("--web.listen-address={address}"))
         .stderr(Stdio::null())
         .spawn();
     let Ok(exporter) = spawned else {
-        return eprintln!(
-            "skipped: the exporter is not installed (Debian: apt-get install prometheus-haproxy-exporter)"
-        );
+        return skipped("the exporter is not installed (Debian: apt-get install prometheus-haproxy-exporter)");
     };
     let _exporter = Exporter(exporter);
     until("the exporter listens", || TcpStream::connect(address).is_ok());

@@ -12,6 +12,7 @@ pub(crate) mod secrets;
 pub(crate) mod tls;
 
 use sluice::base::clock::Clock;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -23,6 +24,12 @@ pub(crate) const HOST: &str = "www.example.com";
 /// How long a test waits for something that must happen: long, because the machine may be busy, and never reached when
 /// all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Says that a test is skipped, past the harness, which hides what a test prints that passes.
+pub(crate) fn skipped(why: &str) {
+    let line = format!("skipped: {why}\n");
+    io::stderr().write_all(line.as_bytes()).expect("standard error");
+}
 
 /// Waits until `condition` holds; a test fails that waits for longer than [`PATIENCE`].
 #[track_caller]
