@@ -7,7 +7,47 @@ use crate::support::proxy::{Proxy, Setup};
 use crate::support::{canned, until, unused_address};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// A way to a server that can be cut: open connections are closed, and new ones are too.
+struct Way {
+    address: SocketAddr,
+    state: Arc<Mutex<(bool, Vec<TcpStream>)>>,
+}
+
+impl Way {
+    fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind(unused_address()).expect("a listener");
+        let way = Self { address: listener.local_addr().expect("its address"), state: Arc::default() };
+        let state = Arc::clone(&way.state);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let mut state = state.lock().expect("no panic");
+                let Some(server) = TcpStream::connect(server).ok().filter(|_| !state.0) else { continue };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let [mut from, mut to] = [from, to].map(|stream| stream.try_clone().expect("a second handle"));
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                state.1.extend([client, server]);
+            }
+        });
+        way
+    }
+
+    fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    fn cut(&self, is_cut: bool) {
+        let mut state = self.state.lock().expect("no panic");
+        state.0 = is_cut;
+        state.1.drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+    }
+}
 
 /// A node with an admin service.
 pub(crate) struct Node {
@@ -53,11 +93,11 @@ impl Node {
         serde_json::from_slice(&self.expect("GET", "/", "", 200).body).expect("JSON")
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.call("GET", &format!("/{name}"), "").status() == 200
     }
 
-    fn status(&self, host: &str) -> u16 {
+    pub(crate) fn status(&self, host: &str) -> u16 {
         self.proxy.client().get(host, "/").status()
     }
 
@@ -76,7 +116,12 @@ impl Node {
 }
 
 pub(crate) fn nodes<const N: usize>(redis: &Server) -> [Node; N] {
-    let nodes = [(); N].map(|()| Node::start(Setup::new().driver(redis.url())));
+    nodes_at(&redis.url())
+}
+
+/// Nodes with this driver.
+pub(crate) fn nodes_at<const N: usize>(driver: &str) -> [Node; N] {
+    let nodes = [(); N].map(|()| Node::start(Setup::new().driver(driver)));
     nodes.iter().for_each(Node::until_editable);
     nodes
 }
@@ -294,4 +339,39 @@ fn a_cluster_that_another_node_removes_takes_its_objects_along() {
     make(&new);
     until("the new one serves", || b.proxy.client().get("a.test", "/").text() == "new");
     assert_eq!(b.proxy.client().get("a.test", "/").text(), "new");
+}
+
+/// A node that misses the removal of a cluster, and the creation of the next one of its name, has none of its objects.
+#[test]
+fn a_node_that_was_cut_off_does_not_take_a_new_cluster_for_an_earlier_one() {
+    let response = |text: &str| {
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=86400\r\n";
+        format!("{head}Content-Length: {}\r\n\r\n{text}", text.len())
+    };
+    let redis = Server::start();
+    let [old, new] = ["old", "new"].map(|text| Backend::always(response(text)));
+    // The way of the second node to Redis can be cut.
+    let way = Way::to(redis.address());
+    let [a] = nodes(&redis);
+    let [b] = nodes_at(&way.url());
+    let make = |backend: &Backend| {
+        a.expect("PUT", "/web?hostname=a.test&cache-enabled=true", "", 201);
+        a.expect("PUT", "/web/backends/one", &arguments(backend), 201);
+    };
+    make(&old);
+    until("it is cached", || {
+        let got = b.proxy.client().get("a.test", "/");
+        (got.text().as_str(), got.head.get("X-Cache-Lookup")) == ("old", Some("hit"))
+    });
+    way.cut(true);
+    until("it is cut off", || b.call("POST", "/web", "queue-limit=5").status() == 503);
+    a.expect("DELETE", "/web", "", 204);
+    make(&new);
+    assert_eq!(b.proxy.client().get("a.test", "/").text(), "old", "it serves on");
+    // An edit in place keeps the objects of a cluster; this is another cluster.
+    way.cut(false);
+    until("the new one serves", || b.proxy.client().get("a.test", "/").text() == "new");
+    a.expect("POST", "/web", "queue-limit=5", 202);
+    until("the edit is known", || b.all()["web"]["queue-limit"] == 5);
+    assert_eq!(b.proxy.client().get("a.test", "/").head.get("X-Cache-Lookup"), Some("hit"), "an edit purges nothing");
 }

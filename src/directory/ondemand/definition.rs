@@ -27,6 +27,8 @@ pub struct ClusterDefinition {
     pub is_protected: bool,
     /// The revision of its last edit, if clusters are kept in Redis; 0 if it was never there.
     pub(super) revision: u64,
+    /// The revision that created it; 0 if that is unknown.
+    pub(super) created: u64,
     /// x0d's settings.
     pub(super) settings: Settings,
     /// Further options of this program.

@@ -163,12 +163,12 @@ impl OnDemand {
         if *is_suspended {
             return Err(suspended().into());
         }
-        let revision = match &self.0.origin {
+        let (revision, created) = match &self.0.origin {
             Some(origin) => origin.write(name, before, after.as_ref().map(|(cluster, _)| cluster))?,
-            None => 0,
+            None => (0, 0),
         };
         match after {
-            Some((cluster, record)) => self.put(ClusterDefinition { revision, ..cluster }, &record),
+            Some((cluster, record)) => self.put(ClusterDefinition { revision, created, ..cluster }, &record),
             None => self.remove(name),
         }
         Ok(())

@@ -15,6 +15,8 @@ const MARK: &str = "# sluice: cluster on demand, version 1";
 const END: &str = "# end";
 /// The prefix of the revision of the cluster's last edit in Redis.
 const REVISION: &str = "# revision ";
+/// The prefix of the revision that created the cluster.
+const CREATED: &str = "# created ";
 
 /// The greatest number of values in a section: there are fewer names.
 const MAX_LINES: usize = 500;
@@ -57,10 +59,12 @@ pub(super) struct Read {
 pub(super) fn render(definition: &ClusterDefinition) -> String {
     let head =
         format!("# vim:syntax=dosini\n{MARK}\n# The program writes this file: an edit is read at the next start.\n");
-    match definition.revision {
-        0 => head + &render_body(definition),
-        revision => format!("{head}{REVISION}{revision}\n{}", render_body(definition)),
-    }
+    let number = |start: &str, number: u64| match number {
+        0 => String::new(),
+        number => format!("{start}{number}\n"),
+    };
+    let (revision, created) = (number(REVISION, definition.revision), number(CREATED, definition.created));
+    format!("{head}{revision}{created}{}", render_body(definition))
 }
 
 /// The text of a cluster in Redis.
@@ -142,8 +146,11 @@ pub(super) fn parse(name: &str, text: &str, is_rewrite: bool) -> Result<Read, St
         return import::read(name, &parts, is_rewrite);
     }
     let mut definition = ClusterDefinition::new(name);
-    let revision = text.lines().take(4).find_map(|line| line.strip_prefix(REVISION));
-    definition.revision = revision.map_or(Ok(0), str::parse).map_err(|_| "its revision is no number".to_owned())?;
+    let number = |start: &str| {
+        let number = text.lines().take(5).find_map(|line| line.strip_prefix(start));
+        number.map_or(Ok(0), str::parse).map_err(|_| "its revision is no number".to_owned())
+    };
+    (definition.revision, definition.created) = (number(REVISION)?, number(CREATED)?);
     for part in &parts {
         read_part(&mut definition, part)?;
     }
@@ -261,11 +268,11 @@ mod tests {
 
     #[test]
     fn a_record_is_read_again_and_a_file_keeps_the_revision() {
-        let definition = ClusterDefinition { revision: 17, ..cluster() };
+        let definition = ClusterDefinition { revision: 17, created: 5, ..cluster() };
         let read = parse("web.example", &render(&definition), false).expect("a good file");
         assert_eq!(read.definition, definition);
         let read = parse("web.example", &render_record(&definition), false).expect("a good record");
-        assert_eq!(read.definition, ClusterDefinition { revision: 0, ..definition });
+        assert_eq!(read.definition, ClusterDefinition { revision: 0, created: 0, ..definition });
     }
 
     #[test]

@@ -124,11 +124,12 @@ impl OnDemand {
             }
         };
         let known = record.map_or(0, |record| record.revision);
-        match clusters.write(&Edit { known, least: cluster.revision, ..texts.edit(name) })? {
-            Outcome::Made(revision) => {
+        let edit = Edit { known, least: cluster.revision, created: cluster.created, ..texts.edit(name) };
+        match clusters.write(&edit)? {
+            Outcome::Made { revision, created } => {
                 log::info!("redis: cluster {name} is written: it was not there, or older");
                 match cluster.record() {
-                    Ok(record) => self.put(ClusterDefinition { revision, ..cluster.clone() }, &record),
+                    Ok(record) => self.put(ClusterDefinition { revision, created, ..cluster.clone() }, &record),
                     Err(refusal) => log::error!("cluster {name}: {refusal}"),
                 }
             }
@@ -161,7 +162,8 @@ impl OnDemand {
             return;
         };
         let is_same = |before: &Arc<ClusterDefinition>| {
-            before.revision == record.revision && file::render_record(before) == record.text
+            (before.revision, before.created) == (record.revision, record.created)
+                && file::render_record(before) == record.text
         };
         if before.as_ref().is_some_and(is_same) {
             return;
@@ -169,6 +171,10 @@ impl OnDemand {
         match read(name, &record) {
             Ok((cluster, frontend)) => {
                 let port = cluster.port;
+                if before.as_ref().is_some_and(|before| is_other(before, &cluster)) {
+                    // It was removed and created again, and shares nothing with the removed one.
+                    self.remove(name);
+                }
                 self.put(cluster, &frontend);
                 if let Some(port) = port.filter(|_| port != port_before) {
                     self.open_for_others(port);
@@ -208,6 +214,11 @@ impl OnDemand {
     }
 }
 
+/// Whether two clusters of one name were created separately.
+fn is_other(one: &ClusterDefinition, other: &ClusterDefinition) -> bool {
+    one.created != other.created && one.created != 0 && other.created != 0
+}
+
 /// Parses the record of a cluster.
 pub(super) fn read(
     name: &str,
@@ -221,7 +232,7 @@ pub(super) fn read(
     if read.assumed.is_some() {
         return Err("it is no text of this program".to_owned());
     }
-    let cluster = ClusterDefinition { revision: record.revision, ..read.definition };
+    let cluster = ClusterDefinition { revision: record.revision, created: record.created, ..read.definition };
     let frontend = cluster.record().map_err(|refusal| refusal.to_string())?;
     Ok((cluster, frontend))
 }

@@ -86,17 +86,18 @@ impl Origin {
         Ok(records.into_iter().next().and_then(|(_, record)| record))
     }
 
-    /// Makes an edit. Returns its revision.
+    /// Makes an edit. Returns its revision, and that of the creation of the cluster.
     pub(super) fn write(
         &self,
         name: &str,
         before: Option<&ClusterDefinition>,
         after: Option<&ClusterDefinition>,
-    ) -> Result<u64, Failure> {
+    ) -> Result<(u64, u64), Failure> {
         let texts = Texts::new(before, after)?;
-        let edit = Edit { known: before.map_or(0, |before| before.revision), ..texts.edit(name) };
+        let (known, created) = before.map_or((0, 0), |before| (before.revision, before.created));
+        let edit = Edit { known, created, ..texts.edit(name) };
         match self.lock().write(&edit) {
-            Ok(Outcome::Made(revision)) => Ok(revision),
+            Ok(Outcome::Made { revision, created }) => Ok((revision, created)),
             Ok(Outcome::Changed) => Err(Failure::Overtaken),
             Ok(Outcome::Taken(rival)) => Err(taken(&rival).into()),
             Err(error) if error.is_io_error() => Err(Failure::Refused(Refusal::Unavailable(format!(
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn lost_clusters_are_distinguished_from_removed_ones() {
-        let record = |revision| Record { revision, text: String::new() };
+        let record = |revision| Record { revision, created: 0, text: String::new() };
         let records: BTreeMap<_, _> =
             [("same", record(5)), ("newer", record(9)), ("older", record(7))].map(|(n, r)| (n.to_owned(), r)).into();
         let known = [("same", 5), ("newer", 6), ("older", 12), ("removed", 8), ("lost", 11), ("of a file", 0)];
