@@ -95,6 +95,11 @@ fn read_routes(field: &Field<'_>, drivers: &[Driver], folder: &Path, server: &Se
     match drivers {
         [Driver::File(path)] => Some(Source::File(folder.join(path))),
         [Driver::Redis(read), ..] if drivers.iter().all(|driver| matches!(driver, Driver::Redis(_))) => {
+            let is_cluster = |driver: &Driver| matches!(driver, Driver::Redis(target) if target.is_cluster());
+            if drivers.iter().any(is_cluster) && drivers.iter().any(|driver| *driver != drivers[0]) {
+                field.refuse("a Redis Cluster alone: it is read from and written to at its masters");
+                return None;
+            }
             let write = match drivers.last() {
                 Some(Driver::Redis(write)) => write.clone(),
                 _ => read.clone(),

@@ -57,6 +57,15 @@ impl Status {
         self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Records whether a part of the source is away while the rest is connected.
+    pub(super) fn set_partial(&self, is_partial: bool, now: Moment) {
+        let lost_at = if is_partial { now.as_micros() } else { u64::MAX };
+        if self.means() != 0 {
+            self.lost_at.store(lost_at, Ordering::Relaxed);
+            self.losses.fetch_add(u64::from(is_partial), Ordering::Relaxed);
+        }
+    }
+
     /// How changes are noticed: 3 by client tracking, 2 by keyspace notifications, 1 by polling, 0 not at all.
     pub fn means(&self) -> u8 {
         self.means.load(Ordering::Relaxed)

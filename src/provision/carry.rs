@@ -2,9 +2,9 @@
 //! is without its route for a moment.
 
 use super::Error;
-use crate::directory::redis::{Target, connect};
+use crate::directory::redis::{Target, ToolConnection, connect};
 use crate::directory::{self, Entry, read_routes};
-use redis::{Connection, Pipeline, RedisResult, cmd, pipe};
+use redis::{Pipeline, RedisResult, cmd, pipe};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
@@ -68,7 +68,11 @@ pub fn carry(file: &Path, target: &Target, prune: bool) -> Result<Carried, Error
         }
     }
     for chunk in changed.chunks(CHUNK) {
-        write(target, chunk).exec(connection).map_err(Error::redis("writing lists"))?;
+        if connection.is_cluster() {
+            write_to_cluster(connection, target, chunk).map_err(Error::redis("writing lists"))?;
+        } else {
+            write(target, chunk).exec(connection).map_err(Error::redis("writing lists"))?;
+        }
         carried.written += chunk.len();
     }
     let strange = unlisted_patterns(connection, target, &routes)?;
@@ -76,6 +80,13 @@ pub fn carry(file: &Path, target: &Target, prune: bool) -> Result<Carried, Error
         for chunk in strange.chunks(CHUNK) {
             let keys = chunk.iter().flat_map(|pattern| [target.frontend_key(pattern), target.options_key(pattern)]);
             let keys: Vec<_> = keys.collect();
+            if connection.is_cluster() {
+                let mut removal = pipe();
+                keys.iter().for_each(|key| _ = removal.del(key).ignore());
+                removal.exec(connection).map_err(Error::redis("removing lists"))?;
+                carried.removed += chunk.len();
+                continue;
+            }
             cmd("DEL").arg(keys).exec(connection).map_err(Error::redis("removing lists"))?;
             carried.removed += chunk.len();
         }
@@ -106,9 +117,28 @@ fn write(target: &Target, lists: &[(&String, &Entry)]) -> Pipeline {
     pipeline
 }
 
+/// In a cluster a list and its options may be at two servers: first all options are written, then all lists, each in a
+/// transaction of its own.
+fn write_to_cluster(connection: &mut ToolConnection, target: &Target, lists: &[(&String, &Entry)]) -> RedisResult<()> {
+    for (pattern, Entry { options, .. }) in lists {
+        let hash = target.options_key(pattern);
+        let mut transaction = pipe();
+        transaction.atomic().del(&hash).ignore();
+        if !options.is_empty() {
+            transaction.hset_multiple(&hash, &options.iter().collect::<Vec<_>>()).ignore();
+        }
+        transaction.exec(connection)?;
+    }
+    for (pattern, Entry { items, .. }) in lists {
+        let list = target.frontend_key(pattern);
+        pipe().atomic().del(&list).ignore().rpush(&list, items).ignore().exec(connection)?;
+    }
+    Ok(())
+}
+
 /// The patterns of lists and options that are not in the file.
 fn unlisted_patterns(
-    connection: &mut Connection,
+    connection: &mut ToolConnection,
     target: &Target,
     routes: &BTreeMap<String, Entry>,
 ) -> Result<Vec<String>, Error> {

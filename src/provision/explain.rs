@@ -4,11 +4,11 @@ use super::Error;
 use crate::base::printable::printable;
 use crate::base::secret::{redact_identifier, redact_url};
 use crate::cluster::BackendUrl;
-use crate::directory::redis::{Target, connect};
+use crate::directory::redis::{Target, ToolConnection, connect};
 use crate::directory::{Entry, KeyPattern, Source, key_pattern, read_routes};
 use crate::route;
 use crate::wire::host;
-use redis::{Connection, RedisResult, cmd};
+use redis::{RedisResult, cmd};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
@@ -130,7 +130,7 @@ fn explain_redis(target: &Target, host: &str) -> Result<Explained, Error> {
 }
 
 /// A list; the inner error is that of a key of another type.
-fn read_list(connection: &mut Connection, key: &str) -> Result<RedisResult<Vec<String>>, Error> {
+fn read_list(connection: &mut ToolConnection, key: &str) -> Result<RedisResult<Vec<String>>, Error> {
     match cmd("LRANGE").arg(key).arg(0).arg(-1).query(connection) {
         Err(error) if error.is_io_error() => Err(Error::redis(format!("reading {key}"))(error)),
         list => Ok(list),
@@ -163,7 +163,7 @@ fn put_backends(text: &mut String, backends: &[String], dead: &BTreeSet<usize>, 
     }
 }
 
-fn put_options(text: &mut String, key: &str, connection: &mut Connection) -> Result<(), Error> {
+fn put_options(text: &mut String, key: &str, connection: &mut ToolConnection) -> Result<(), Error> {
     match cmd("HGETALL").arg(key).query::<BTreeMap<String, String>>(connection) {
         Err(error) if error.is_io_error() => return Err(Error::redis(format!("reading {key}"))(error)),
         Err(error) => {
@@ -219,20 +219,12 @@ pub fn list(source: &Source) -> Result<String, Error> {
 }
 
 /// The part of each key behind `start`, sorted.
-pub(super) fn patterns(connection: &mut Connection, start: &str) -> Result<BTreeSet<String>, Error> {
+pub(super) fn patterns(connection: &mut ToolConnection, start: &str) -> Result<BTreeSet<String>, Error> {
     let mut patterns = BTreeSet::new();
-    let mut cursor = 0_u64;
-    // Special characters of the prefix are escaped; the keys are compared as well.
-    let pattern: String =
-        start.chars().flat_map(|char| ("*?[]\\".contains(char)).then_some('\\').into_iter().chain([char])).collect();
-    loop {
-        let mut scan = cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(format!("{pattern}*")).arg("COUNT").arg(1000);
-        let (next, found): (u64, Vec<String>) = scan.query(connection).map_err(Error::redis("listing keys"))?;
-        patterns.extend(found.iter().filter_map(|key| key.strip_prefix(start)).map(str::to_owned));
-        cursor = next;
-        if cursor == 0 {
-            return Ok(patterns);
-        }
-    }
+    let take = |keys: Vec<Vec<u8>>| {
+        let names = keys.into_iter().filter_map(|key| String::from_utf8(key).ok());
+        patterns.extend(names.filter_map(|key| key.strip_prefix(start).map(str::to_owned)));
+    };
+    connection.scan(start, take).map_err(Error::redis("listing keys"))?;
+    Ok(patterns)
 }

@@ -14,7 +14,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
-fn command(pattern: &str, pair: &Pair) -> redis::Cmd {
+pub(crate) fn command(pattern: &str, pair: &Pair) -> redis::Cmd {
     let mut command = cmd("HSET");
     command.arg(format!("tls:{pattern}")).arg("certificate").arg(&pair.certificate).arg("key").arg(&pair.key);
     command
@@ -30,7 +30,7 @@ fn start(server: &Server, workers: usize) -> Proxy {
 
 /// Waits until the next handshake of every core shows this certificate, or none.
 #[track_caller]
-fn until_shown(trust: &Trust, proxy: &Proxy, name: &str, expected: Option<CertificateDer<'static>>) {
+pub(crate) fn until_shown(trust: &Trust, proxy: &Proxy, name: &str, expected: Option<CertificateDer<'static>>) {
     until("every core shows what it should", || (0..8).all(|_| trust.shown(proxy, name) == expected));
 }
 

@@ -9,24 +9,24 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 
-fn sluice(arguments: &[&str]) -> Output {
+pub(crate) fn sluice(arguments: &[&str]) -> Output {
     let output = Command::new(env!("CARGO_BIN_EXE_sluice")).args(arguments).stdin(Stdio::null()).output();
     output.expect("the program runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 impl Node {
     /// The nodes, as this one sees them.
-    fn fleet(&self) -> Vec<Value> {
+    pub(crate) fn fleet(&self) -> Vec<Value> {
         let view = self.client().get(&self.admin.to_string(), "/v1/nodes");
         let view: Value = serde_json::from_slice(&view.body).expect("JSON");
         view["nodes"].as_array().cloned().unwrap_or_default()
     }
 
-    fn receipt(&self, query: &str) -> (u16, String) {
+    pub(crate) fn receipt(&self, query: &str) -> (u16, String) {
         let response =
             self.client().exchange(canned::post(&self.admin.to_string(), &format!("/v1/receipts?{query}"), ""));
         (response.status(), response.text())

@@ -3,6 +3,8 @@
 mod buckets;
 mod certificates;
 mod changes;
+mod cluster;
+mod cluster_servers;
 mod fake;
 mod fleet;
 mod hchecker;

@@ -16,6 +16,7 @@ pub(crate) struct Server {
     dir: PathBuf,
     options: Vec<String>,
     child: Option<Child>,
+    is_stopped: bool,
 }
 
 impl Server {
@@ -35,7 +36,7 @@ impl Server {
         let name = format!("sluice-redis-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("making the server's directory");
-        let mut server = Self { address, dir, options, child: None };
+        let mut server = Self { address, dir, options, child: None, is_stopped: false };
         server.revive();
         server
     }
@@ -64,6 +65,17 @@ impl Server {
         let Some(mut child) = self.child.take() else { return };
         let _ = child.kill();
         let _ = child.wait();
+    }
+
+    /// Whether it was started, and neither killed nor stopped.
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some() && !self.is_stopped
+    }
+
+    /// Stops it, or lets it continue.
+    pub(crate) fn set_stopped(&mut self, is_stopped: bool) {
+        self.signal(if is_stopped { Signal::SIGSTOP } else { Signal::SIGCONT });
+        self.is_stopped = is_stopped;
     }
 
     /// Sends it a signal.

@@ -236,6 +236,11 @@ fn wrong_drivers() {
             ]
         );
     }
+    let beside = faults_of(&json!({"driver": ["redis+cluster://a,b", "redis:"]}));
+    assert_eq!(
+        beside,
+        ["driver: found a list, expected a Redis Cluster alone: it is read from and written to at its masters"]
+    );
     let no_text = faults_of(&json!({"redisHost": "a", "redisPassword": 12345}));
     assert_eq!(no_text[0], "redisPassword: found no text, expected a text");
 }

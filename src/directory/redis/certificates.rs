@@ -8,18 +8,19 @@
 use super::super::certificate_index::CertificateIndex;
 use super::super::certificates::{CertificateChannels, CertificateCommand, CertificateLookup, CertificateResult};
 use super::super::{Error, RouteEvent, Subscribers, snapshot};
-use super::connection::Connection;
+use super::channel::Channel;
 use super::key_pairs::{Bad, KeyPairPem, KeyPairStore, Learned, read_pair};
 use super::odd_keys::Spellings;
+use super::reading::is_away;
 use super::target::Target;
-use super::{Settings, connect, resp};
+use super::{Settings, resp};
 use crate::base::clock::{Clock, Moment};
 use crate::base::printable::printable;
 use crate::net::tls::{DAY, warn_of_expiry};
 use crate::route;
 use crossbeam_channel::select;
 use lru::LruCache;
-use redis::{ProtocolVersion, RedisResult, Value, cmd};
+use redis::{RedisResult, Value, cmd};
 use std::collections::HashSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -97,7 +98,7 @@ pub(super) struct RedisCertificateService {
     pub(super) subscribers: Subscribers,
     pub(super) clock: Clock,
     pub(super) changed_certificates: Arc<ChangedCertificates>,
-    line: Option<Connection>,
+    line: Option<Channel>,
     retry_at: Moment,
     /// The last query failed because the replies are too long.
     was_too_long: bool,
@@ -215,16 +216,10 @@ impl RedisCertificateService {
                     let count = route::patterns(&name).count();
                     let (own, others) = rest.split_at(count);
                     rest = others;
-                    self.judge(&name, own)
+                    let decisive = own.iter().find(|reply| !matches!(read_reply(reply), Ok(None)));
+                    if decisive.is_some_and(is_away) { self.remember_unsure(&name) } else { self.judge(&name, own) }
                 }
-                None => {
-                    let result = self.remember(&name);
-                    // A failure is not cached.
-                    if !matches!(result, CertificateResult::Failed) {
-                        self.unsure.insert(Arc::clone(&name));
-                    }
-                    result
-                }
+                None => self.remember_unsure(&name),
             };
             self.subscribers.tell(core, RouteEvent::Certificate { name, result });
         }
@@ -290,16 +285,12 @@ impl RedisCertificateService {
     fn try_ask(&mut self, packed: &[u8], count: usize) -> RedisResult<Vec<Value>> {
         let line = match &mut self.line {
             Some(line) => line,
-            None => {
-                let server = connect::find(&self.target)?;
-                self.line.insert(connect::open(&self.target, &server, ProtocolVersion::RESP2)?)
-            }
+            None => self.line.insert(Channel::open_tolerant(&self.target)?),
         };
         let replies = line.ask_all(packed, count, MAX_REPLY)?;
-        match replies
-            .iter()
-            .find(|reply| matches!(reply, Value::ServerError(error) if connect::is_passing(error.code())))
-        {
+        // In a cluster, a part of the names may be away.
+        let is_single = line.single().is_some();
+        match replies.iter().find(|reply| is_single && is_away(reply)) {
             Some(reply) => Err(reply.clone().extract_error().expect_err("an error was found")),
             None => Ok(replies),
         }
@@ -335,6 +326,16 @@ impl RedisCertificateService {
 
     fn restore(&mut self, pattern: &str) -> CertificateResult {
         self.pairs.restore(pattern).map_or(CertificateResult::Unknown, CertificateResult::Found)
+    }
+
+    /// The result from memory, until Redis can be queried again.
+    fn remember_unsure(&mut self, name: &Arc<str>) -> CertificateResult {
+        let result = self.remember(name);
+        // A failure is not cached.
+        if !matches!(result, CertificateResult::Failed) {
+            self.unsure.insert(Arc::clone(name));
+        }
+        result
     }
 
     /// The result when Redis was last queried, possibly before the last start. A name that was never looked up gets the

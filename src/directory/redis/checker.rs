@@ -196,7 +196,7 @@ impl Checker {
         }
         let holders: Vec<String> = holders.into_iter().collect();
         let keys: Vec<String> = holders.iter().map(|holder| life_key(holder)).collect();
-        let lives: Vec<Option<String>> = parsed(self.link.ask(cmd("MGET").arg(keys))?)?;
+        let lives = self.link.get_all(&keys)?;
         Ok(holders.into_iter().zip(lives).filter_map(|(holder, life)| life.map(|_| holder)).collect())
     }
 

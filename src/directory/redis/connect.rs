@@ -1,5 +1,6 @@
 //! Connections to a Redis: discovery, opening with a time limit, and queries with a time limit.
 
+use super::address::Address;
 use super::connection::{Connection, Login, MAX_REPLY, PATIENCE};
 use super::target::{Location, SentinelLogin, Target};
 use crate::base::secret::Secret;
@@ -8,13 +9,31 @@ use redis::{
     RedisError, RedisResult, Value, cmd, io::tcp::TcpSettings,
 };
 
-/// The address of one server.
+/// What is connected to.
 #[derive(Clone, Debug)]
-pub(super) struct Server(ConnectionAddr);
+pub(super) enum Server {
+    /// One server.
+    Single(ConnectionAddr),
+    /// All watched servers of a cluster.
+    Cluster,
+}
 
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        match self {
+            Self::Single(address) => address.fmt(f),
+            Self::Cluster => f.write_str("the cluster"),
+        }
+    }
+}
+
+impl Server {
+    /// The address of a single server.
+    fn address(&self) -> RedisResult<&ConnectionAddr> {
+        match self {
+            Self::Single(address) => Ok(address),
+            Self::Cluster => Err((ErrorKind::InvalidClientConfig, "a cluster has no single server").into()),
+        }
     }
 }
 
@@ -22,7 +41,7 @@ impl std::fmt::Display for Server {
 impl Server {
     /// A server that is never connected to.
     pub(super) fn of_a_test() -> Self {
-        Self(ConnectionAddr::Tcp("redis.test".to_owned(), 6379))
+        Self::Single(ConnectionAddr::Tcp("redis.test".to_owned(), 6379))
     }
 }
 
@@ -177,19 +196,24 @@ pub(super) fn role(connection: &mut Connection) -> RedisResult<Role> {
 /// others may name a former master; if as many name another one, chance decides, again at each attempt.
 pub(super) fn find(target: &Target) -> RedisResult<Server> {
     let (sentinels, service, login) = match &target.place {
-        Location::Tcp { host, port, tls: false } => return Ok(Server(ConnectionAddr::Tcp(host.clone(), *port))),
+        Location::Tcp { host, port, tls: false } => {
+            return Ok(Server::Single(ConnectionAddr::Tcp(host.clone(), *port)));
+        }
         Location::Tcp { host, port, tls: true } => {
             let (host, port) = (host.clone(), *port);
-            return Ok(Server(ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }));
+            return Ok(Server::Single(ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }));
         }
-        Location::Unix(path) => return Ok(Server(ConnectionAddr::Unix(path.clone()))),
+        Location::Unix(path) => return Ok(Server::Single(ConnectionAddr::Unix(path.clone()))),
+        Location::Cluster { .. } => {
+            return Err((ErrorKind::InvalidClientConfig, "a cluster has no single server").into());
+        }
         Location::Sentinel { sentinels, service, login } => (sentinels, service, login),
     };
     let mut last = RedisError::from((ErrorKind::InvalidClientConfig, "no sentinel is named"));
     let mut named: Vec<(ConnectionAddr, usize)> = Vec::new();
     for (host, port) in sentinels {
         match ask_sentinel(&ConnectionAddr::Tcp(host.clone(), *port), service, login) {
-            Ok(Server(address)) => {
+            Ok(address) => {
                 let votes = match named.iter_mut().find(|(known, _)| *known == address) {
                     Some((_, votes)) => {
                         *votes += 1;
@@ -201,7 +225,7 @@ pub(super) fn find(target: &Target) -> RedisResult<Server> {
                     }
                 };
                 if 2 * votes > sentinels.len() {
-                    return Ok(Server(address));
+                    return Ok(Server::Single(address));
                 }
             }
             Err(error) => {
@@ -212,10 +236,10 @@ pub(super) fn find(target: &Target) -> RedisResult<Server> {
     }
     let most = named.iter().map(|(_, votes)| *votes).max().unwrap_or_default();
     named.retain(|(_, votes)| *votes == most);
-    if named.is_empty() { Err(last) } else { Ok(Server(named.swap_remove(fastrand::usize(..named.len())).0)) }
+    if named.is_empty() { Err(last) } else { Ok(Server::Single(named.swap_remove(fastrand::usize(..named.len())).0)) }
 }
 
-fn ask_sentinel(sentinel: &ConnectionAddr, service: &str, login: &SentinelLogin) -> RedisResult<Server> {
+fn ask_sentinel(sentinel: &ConnectionAddr, service: &str, login: &SentinelLogin) -> RedisResult<ConnectionAddr> {
     let password = login.password.as_ref().map(Secret::reveal);
     let login = Login { user: login.user.as_deref(), password, database: 0 };
     let mut connection = Connection::open(sentinel, &login, ProtocolVersion::RESP2)?;
@@ -226,26 +250,50 @@ fn ask_sentinel(sentinel: &ConnectionAddr, service: &str, login: &SentinelLogin)
             }
             Ok(redis::from_redis_value(value)?)
         })?;
-    Ok(Server(ConnectionAddr::Tcp(host, port)))
+    Ok(ConnectionAddr::Tcp(host, port))
 }
 
 /// Opens a connection to the server, and selects user and database.
 pub(super) fn open(target: &Target, server: &Server, protocol: ProtocolVersion) -> RedisResult<Connection> {
     let login = Login { user: target.user.as_deref(), password: target.password.as_deref(), database: target.database };
-    let mut connection = Connection::open(&server.0, &login, protocol)?;
+    let mut connection = Connection::open(server.address()?, &login, protocol)?;
     if matches!(target.place, Location::Sentinel { .. }) {
         check_master(&mut connection)?;
     }
     Ok(connection)
 }
 
+/// Opens a connection to a server of a cluster, or to any other server of this target.
+pub(super) fn open_at(target: &Target, address: &Address, protocol: ProtocolVersion) -> RedisResult<Connection> {
+    let login = Login { user: target.user.as_deref(), password: target.password.as_deref(), database: 0 };
+    Connection::open(&place_of(target, address), &login, protocol)
+}
+
+fn place_of(target: &Target, address: &Address) -> ConnectionAddr {
+    let (host, port) = (address.host.to_string(), address.port);
+    if target.is_encrypted() {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    }
+}
+
 /// Opens a connection for a tool, which waits for a reply as long as bytes arrive.
 pub(super) fn open_for_tool(target: &Target) -> RedisResult<redis::Connection> {
     let server = find(target)?;
-    // An installed provider stays.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // A server named by a sentinel is first verified to be a master.
     drop(open(target, &server, ProtocolVersion::RESP2)?);
+    open_tool_at(target, server.address()?.clone())
+}
+
+/// The same for a server of a cluster.
+pub(super) fn open_server_for_tool(target: &Target, address: &Address) -> RedisResult<redis::Connection> {
+    open_tool_at(target, place_of(target, address))
+}
+
+fn open_tool_at(target: &Target, place: ConnectionAddr) -> RedisResult<redis::Connection> {
+    // An installed provider stays.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut settings = RedisConnectionInfo::default().set_db(i64::from(target.database)).set_skip_set_lib_name();
     if let Some(user) = &target.user {
         settings = settings.set_username(user);
@@ -253,7 +301,7 @@ pub(super) fn open_for_tool(target: &Target) -> RedisResult<redis::Connection> {
     if let Some(password) = &target.password {
         settings = settings.set_password(password);
     }
-    let info: ConnectionInfo = server.0.into_connection_info()?;
+    let info: ConnectionInfo = place.into_connection_info()?;
     let info = info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP2));
     let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
     let connection = Client::open(info)?.get_connection_with_timeout(PATIENCE)?;

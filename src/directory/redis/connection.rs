@@ -129,7 +129,7 @@ impl Connection {
         }
     }
 
-    /// The next message of any kind, within [`PATIENCE`]; `None` if none arrives.
+    /// The next message of any kind; `None` if none arrives within the patience.
     pub(super) fn receive(&mut self) -> RedisResult<Option<Value>> {
         self.stream.get_mut().begin();
         let first = self.stream.fill_buf().map(<[u8]>::is_empty);
@@ -139,6 +139,28 @@ impl Connection {
             Ok(true) => Err(self.broken(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
             Ok(false) => resp::read(&mut self.stream, &mut { MAX_REPLY }).map_err(|error| self.broken(error)).map(Some),
         }
+    }
+
+    /// The time left for the replies to the last commands.
+    pub(super) fn time_left(&self) -> Duration {
+        let stream = self.stream.get_ref();
+        stream.deadline.since(stream.clock.now())
+    }
+
+    /// Sets the time left for the replies to the last commands; [`DEADLINE`] if `None`.
+    pub(super) fn set_time_left(&mut self, left: Option<Duration>) {
+        let stream = self.stream.get_mut();
+        stream.deadline = stream.clock.now() + left.unwrap_or(DEADLINE);
+    }
+
+    /// Sets the limit of a wait for the next byte, in place of [`PATIENCE`].
+    pub(super) fn set_patience(&self, patience: Duration) -> RedisResult<()> {
+        match &self.stream.get_ref().socket {
+            Socket::Tcp(stream) => stream.set_read_timeout(Some(patience))?,
+            Socket::Tls(stream) => stream.get_ref().set_read_timeout(Some(patience))?,
+            Socket::Unix(stream) => stream.set_read_timeout(Some(patience))?,
+        }
+        Ok(())
     }
 
     /// Closes the connection for reading.

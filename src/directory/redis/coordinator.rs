@@ -1,12 +1,20 @@
 //! Decisions about the events of this source's threads: connections that come and go, the data behind them, and when
 //! known data is read again. Pure: no thread, no socket, no clock.
 
-use super::Event;
+mod shards;
+
+use super::address::Address;
 use super::connect::{Continuity, Identity};
+use super::odd_keys::Spellings;
 use super::route_state::{ChangedKey, RouteState};
 use super::save::Routes;
+use super::shards::topology::SlotMap;
+use super::target::Target;
 use super::watcher::{InvalidationMode, WatchSession};
+use super::{Event, HEALTH_START};
 use crate::base::clock::Moment;
+use shards::Shards;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Keyspace notifications are incomplete (FLUSHALL sends none), so everything is read again at this interval.
@@ -29,6 +37,16 @@ pub(super) enum Action {
     Reread,
     /// The known data has changed.
     Learned,
+    /// Find the servers of a cluster; these are known.
+    Find(Vec<Address>),
+    /// Watch a server of a cluster in a thread with this number, which waits before if it was lost a moment ago.
+    Watch { address: Address, number: u64, waits: bool },
+    /// End this watching thread.
+    Unwatch(u64),
+    /// Look up keys at these servers.
+    Map(Arc<SlotMap>),
+    /// Whether a part of a cluster is away.
+    Partial(bool),
 }
 
 /// Two connections, and the data known from them. See the module.
@@ -42,6 +60,8 @@ pub(super) struct Coordinator {
     ttl: Duration,
     refresh_at: Moment,
     is_away: bool,
+    /// The servers, if the data comes from a cluster.
+    shards: Option<Shards>,
     actions: Vec<Action>,
 }
 
@@ -49,7 +69,19 @@ impl Coordinator {
     /// A coordinator without a connection. The data in `state` came from the Redis of `identity`.
     pub(super) fn new(state: RouteState, identity: Option<Identity>, ttl: Duration) -> Self {
         let refresh_at = Moment::NEVER;
-        Self { state, identity, watch: None, ttl, refresh_at, is_away: false, actions: Vec::new() }
+        Self { state, identity, watch: None, ttl, refresh_at, is_away: false, shards: None, actions: Vec::new() }
+    }
+
+    /// The same for a cluster.
+    pub(super) fn of_cluster(
+        state: RouteState,
+        identity: Option<Identity>,
+        ttl: Duration,
+        (target, spellings): (&Target, &Spellings),
+    ) -> Self {
+        let lines = identity.map_or_else(Vec::new, |identity| identity.histories);
+        let shards = Some(Shards::new(target, spellings, &lines));
+        Self { shards, actions: vec![Action::Find(Vec::new())], ..Self::new(state, None, ttl) }
     }
 
     /// Handles an event of a thread.
@@ -83,9 +115,13 @@ impl Coordinator {
             }
             Event::ChangedKey(changed) => self.changed(&changed, now),
             Event::Scanned => self.state.note_scan(),
+            Event::Shard(event) => self.hear_shards(event, now),
             Event::Replies(replies) => {
                 if let (Some(identity), Some(offset)) = (&mut self.identity, replies.offset) {
                     identity.offset = Some(offset);
+                }
+                if let Some(shards) = &mut self.shards {
+                    shards.note_offsets(&replies.shard_offsets);
                 }
                 if self.state.replied(replies, now) {
                     self.actions.push(Action::Learned);
@@ -112,10 +148,11 @@ impl Coordinator {
     }
 
     fn connected(&mut self, watch: &WatchSession, identity: Identity, now: Moment) {
-        let continuity = match &self.identity {
-            Some(before) => identity.continues(before),
-            None if self.state.knows_any() => Continuity::Other,
-            None => Continuity::Same,
+        let continuity = match (&self.identity, &mut self.shards) {
+            (_, Some(shards)) => shards.take_continuity(),
+            (Some(before), None) => identity.continues(before),
+            (None, None) if self.state.knows_any() => Continuity::Other,
+            (None, None) => Continuity::Same,
         };
         let note = match continuity {
             Continuity::Same => String::new(),
@@ -131,6 +168,9 @@ impl Coordinator {
         self.is_away = false;
         self.refresh_at = now + self.refresh_every(watch.mode);
         self.actions.push(Action::Connected(watch.mode));
+        if self.shards.as_ref().is_some_and(Shards::is_partial) {
+            self.actions.push(Action::Partial(true));
+        }
         // Writes in between were not reported.
         self.actions.push(Action::Reread);
         self.state.up(continuity == Continuity::Same, now);
@@ -173,7 +213,11 @@ impl Coordinator {
     pub(super) fn routes(&self) -> Routes {
         // Held hosts do not belong to the present data: the next process has to hold them too.
         let identity = self.identity.as_ref().filter(|_| !self.state.is_holding());
-        let histories = identity.map_or_else(Vec::new, Identity::to_lines);
+        let histories = match &self.shards {
+            Some(_) if self.state.is_holding() => Vec::new(),
+            Some(shards) => shards.to_lines(),
+            None => identity.map_or_else(Vec::new, Identity::to_lines),
+        };
         Routes { known: self.state.routes(), histories }
     }
 

@@ -123,7 +123,7 @@ impl Fleet {
         }
         ids.sort_unstable();
         let keys: Vec<String> = ids.iter().map(|id| self.0.key(&format!("node:{id}"))).collect();
-        let texts: Vec<Option<String>> = parsed(self.0.ask(cmd("MGET").arg(keys))?)?;
+        let texts = self.0.get_all(&keys)?;
         let (mut nodes, mut gone) = (Vec::new(), Vec::new());
         for (id, text) in ids.iter().zip(texts) {
             match text {

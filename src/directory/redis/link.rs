@@ -1,9 +1,9 @@
 //! A connection for other queries of this node, opened on demand.
 
+use super::channel::Channel;
 use super::connect;
-use super::connection::Connection;
 use super::target::{Location, Target};
-use redis::{Cmd, ErrorKind, FromRedisValue, ProtocolVersion, RedisError, RedisResult, Value, from_redis_value};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Value, cmd, from_redis_value};
 
 /// Memory limit of the reply to one query, in bytes.
 const MAX_REPLY: usize = 64 << 20;
@@ -11,7 +11,7 @@ const MAX_REPLY: usize = 64 << 20;
 /// A server, and the connection to it if one is open.
 pub(super) struct Link {
     target: Target,
-    connection: Option<Connection>,
+    connection: Option<Channel>,
 }
 
 impl Link {
@@ -26,11 +26,10 @@ impl Link {
 
     /// Fails if sentinels have made another server the master.
     pub(super) fn check_master(&mut self) -> RedisResult<()> {
-        match &mut self.connection {
-            Some(connection) if matches!(self.target.place, Location::Sentinel { .. }) => {
-                connect::check_master(connection).inspect_err(|_| self.connection = None)
-            }
-            _ => Ok(()),
+        let is_named = matches!(self.target.place, Location::Sentinel { .. });
+        match self.connection.as_mut().and_then(Channel::single).filter(|_| is_named) {
+            Some(connection) => connect::check_master(connection).inspect_err(|_| self.connection = None),
+            None => Ok(()),
         }
     }
 
@@ -47,10 +46,7 @@ impl Link {
     pub(super) fn ask_once(&mut self, command: &Cmd) -> RedisResult<Value> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            None => {
-                let server = connect::find(&self.target)?;
-                self.connection.insert(connect::open(&self.target, &server, ProtocolVersion::RESP2)?)
-            }
+            None => self.connection.insert(Channel::open(&self.target)?),
         };
         let reply = connection
             .ask_all(&command.get_packed_command(), 1, MAX_REPLY)
@@ -70,13 +66,21 @@ impl Link {
         commands.iter().for_each(|command| command.write_packed_command(&mut packed));
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            None => {
-                let server = connect::find(&self.target)?;
-                self.connection.insert(connect::open(&self.target, &server, ProtocolVersion::RESP2)?)
-            }
+            None => self.connection.insert(Channel::open(&self.target)?),
         };
         let replies = connection.ask_all(&packed, commands.len(), MAX_REPLY);
         replies.inspect_err(|_| self.connection = None)
+    }
+}
+
+impl Link {
+    /// The texts of these keys, which may be in different slots of a cluster.
+    pub(super) fn get_all(&mut self, keys: &[String]) -> RedisResult<Vec<Option<String>>> {
+        if !self.target.is_cluster() {
+            return parsed(self.ask(cmd("MGET").arg(keys))?);
+        }
+        let commands: Vec<Cmd> = keys.iter().map(|key| cmd("GET").arg(key).clone()).collect();
+        self.ask_many(&commands)?.into_iter().map(|reply| parsed(reply.extract_error()?)).collect()
     }
 }
 

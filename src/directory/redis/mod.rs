@@ -7,7 +7,9 @@
 //! of these may hang for as long as [`connection::DEADLINE`] allows, without delaying the others: sending to them never
 //! waits for room.
 
+mod address;
 mod certificates;
+mod channel;
 mod checker;
 mod connect;
 mod connection;
@@ -17,17 +19,21 @@ mod jobs;
 mod key_pairs;
 mod link;
 mod odd_keys;
+mod pause;
 pub mod purges;
 mod reader;
 mod reading;
+mod reports;
 mod resp;
 mod route_state;
 mod save;
+mod shards;
 mod shared_clusters;
 #[cfg(test)]
 mod simulation;
 mod sources;
 mod target;
+mod tool_connection;
 mod tools;
 mod wake;
 mod watcher;
@@ -38,8 +44,10 @@ pub use checker::ProbeSharer;
 pub(super) use checker::share;
 pub(super) use fleet::{Fleet, Receipt};
 pub use fleet::{Node, Served, nodes, wait_until_served};
+pub(super) use pause::{Pause, Stop};
 pub(super) use shared_clusters::{Edit, LoggedEdit, MAX_RECORD, Outcome, Record, SharedClusters};
 pub use target::{EXPECTED, Location, Target, TargetFault};
+pub use tool_connection::ToolConnection;
 pub use tools::{ParsedListing, connect};
 pub(super) use tools::{read_certificate, read_listing};
 pub(super) use wake::start as start_wake;
@@ -52,12 +60,15 @@ use crate::base::clock::{Clock, Moment};
 use certificates::RedisCertificateService;
 use connect::Identity;
 use coordinator::{Action, Coordinator};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select};
+use crossbeam_channel::{Receiver, Sender, select};
 use jobs::JobGiver;
 use odd_keys::OddKeys;
 use reader::RouteReader;
 use route_state::{ChangedKey, Limits, Output, OwnMark, Replies, RouteState};
 use save::{Routes, Saver};
+use shards::client::WatchedMap;
+use shards::threads::ShardThreads;
+use shards::topology::ShardEvent;
 use sources::Sources;
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -81,9 +92,6 @@ const CHECKER_KEY: &str = "hchecker_ping";
 const MAX_EVENTS: usize = 4096;
 /// The number of events that are read before their actions are performed.
 const DRAIN: usize = 512;
-/// The first pause between attempts to connect.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Settings of this source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +140,8 @@ enum Event {
     Replies(Replies),
     /// The keys of other spellings are known.
     Scanned,
+    /// An event of a server of a cluster.
+    Shard(ShardEvent),
 }
 
 /// Starts the certificate service.
@@ -167,6 +177,12 @@ pub(super) fn start(
         let (sources, stop) = (sources.clone(), stop.clone());
         spawn("redis-choose", move || sources.choose(&stop))?;
     }
+    let (map, target) = (WatchedMap::default(), &settings.read);
+    let shards = target.is_cluster().then(|| {
+        let started = ShardThreads::start(target, map.clone(), events_out.clone(), stop.clone(), clock);
+        started.map_err(|error| Error::Thread(Arc::new(error)))
+    });
+    let shards = shards.transpose()?;
     let watcher = Watcher {
         sources: sources.clone(),
         events: events_out.clone(),
@@ -180,13 +196,16 @@ pub(super) fn start(
         target: settings.read.clone(),
         sources: sources.clone(),
         spellings: odd_keys.frontends.clone(),
+        map,
         jobs: jobs_in,
         events: events_out,
         stop: stop.clone(),
         clock,
     };
     let writer = MarkWriter { target: settings.write.clone(), marks: marks_in, stop, clock };
-    spawn("redis-watch", move || watcher.run())?;
+    if shards.is_none() {
+        spawn("redis-watch", move || watcher.run())?;
+    }
     spawn("redis-read", move || reader.run())?;
     spawn("redis-write", move || writer.run())?;
     let (known, saver) = save::start_routes(settings.snapshot.as_deref(), inherited, clock)?;
@@ -197,8 +216,16 @@ pub(super) fn start(
         Limits { unknown_rate: settings.unknown_rate, resync_hold: settings.resync_hold, mark_life: settings.dead_ttl };
     let mut state = RouteState::new(&limits, known.routes, clusters);
     state.await_scan();
+    let coordinator = match &shards {
+        Some(_) => {
+            let place = (&settings.read, &odd_keys.frontends);
+            Coordinator::of_cluster(state, known.identity, settings.ttl, place)
+        }
+        None => Coordinator::new(state, known.identity, settings.ttl),
+    };
     let server = Server {
-        coordinator: Coordinator::new(state, known.identity, settings.ttl),
+        coordinator,
+        shards,
         subscribers,
         resolver,
         clock,
@@ -223,6 +250,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 /// The directory's thread.
 struct Server {
     coordinator: Coordinator,
+    /// The threads of a cluster.
+    shards: Option<ShardThreads>,
     subscribers: Subscribers,
     resolver: DnsResolver,
     clock: Clock,
@@ -243,6 +272,7 @@ struct Server {
 
 impl Server {
     fn run(mut self, channels: &RequestChannels, events: &Receiver<Event>) {
+        self.perform();
         loop {
             let now = self.clock.now();
             let patience = self.next_moment().map_or(Duration::from_secs(3600), |moment| moment.since(now));
@@ -313,7 +343,7 @@ impl Server {
             Action::Connect(watch) => self.jobs.connect(watch),
             Action::Connected(mode) => {
                 self.status.connected(mode.number());
-                if !self.odd_keys.scan() {
+                if self.shards.is_none() && !self.odd_keys.scan() {
                     // Without the thread fewer keys are known.
                     self.coordinator.state.note_scan();
                 }
@@ -329,12 +359,31 @@ impl Server {
                     saver.hurry(now);
                 }
             }
-            Action::Reread => self.touch_certificates(&[ChangedKey::All]),
+            Action::Reread => {
+                self.touch_certificates(&[ChangedKey::All]);
+                // Spellings at a server of a cluster that was away are not known.
+                if self.shards.is_some() && !self.odd_keys.scan_again() {
+                    self.coordinator.state.note_scan();
+                }
+            }
             Action::Learned => {
                 if let Some(saver) = &mut self.saver {
                     saver.note_change(now);
                 }
             }
+            Action::Partial(is_partial) => self.status.set_partial(is_partial, now),
+            action => self.act_on_shards(action),
+        }
+    }
+
+    fn act_on_shards(&mut self, action: Action) {
+        let Some(shards) = &mut self.shards else { return };
+        match action {
+            Action::Find(known) => shards.find(known),
+            Action::Watch { address, number, waits } => shards.watch(address, number, waits),
+            Action::Unwatch(number) => shards.unwatch(number),
+            Action::Map(map) => shards.set_map(map),
+            _ => {}
         }
     }
 
@@ -410,45 +459,5 @@ impl Server {
         if let Some(saver) = self.saver.take() {
             saver.finish(|| self.coordinator.routes());
         }
-    }
-}
-
-/// The stop signal of a thread: it fires when the other side is dropped.
-#[derive(Clone, Debug)]
-pub(super) struct Stop(Receiver<Infallible>);
-
-impl Stop {
-    /// The side to hold, and the side to check.
-    pub(super) fn new() -> (Sender<Infallible>, Self) {
-        let (guard, stop) = crossbeam_channel::bounded(0);
-        (guard, Self(stop))
-    }
-
-    /// Sleeps for this time. Returns whether to end.
-    fn wait(&self, time: Duration) -> bool {
-        self.0.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
-    }
-
-    pub(super) fn is_set(&self) -> bool {
-        self.0.try_recv() == Err(TryRecvError::Disconnected)
-    }
-}
-
-/// A pause that grows with each attempt, and differs between nodes.
-#[derive(Debug, Default)]
-pub(super) struct Pause(u32);
-
-impl Pause {
-    /// Sleeps. Returns whether to end.
-    pub(super) fn wait(&mut self, stop: &Stop) -> bool {
-        let most = (FIRST_PAUSE * 2_u32.saturating_pow(self.0)).min(LAST_PAUSE);
-        self.0 = (self.0 + 1).min(16);
-        let pause = most.mul_f64(0.5 + fastrand::f64() / 2.0);
-        stop.wait(pause)
-    }
-
-    /// Resets the pause after a success.
-    pub(super) fn reset(&mut self) {
-        self.0 = 0;
     }
 }

@@ -7,11 +7,12 @@
 use super::connect;
 use super::route_state::ChangedKey;
 use super::target::Target;
+use super::tool_connection::ToolConnection;
 use super::{Event, spawn};
 use crate::base::printable::printable;
 use crate::directory::{KeyPattern, key_pattern};
 use crossbeam_channel::Sender;
-use redis::{Connection, RedisResult, cmd};
+use redis::RedisResult;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,10 +23,6 @@ const MAX_NAMED: usize = 100;
 const MAX_SPELLINGS: usize = 10_000;
 /// The greatest number of spellings of one pattern: further ones do not count.
 const MAX_OF_PATTERN: usize = 4;
-/// Number of keys that Redis examines in one round trip of the scan.
-const SCAN_COUNT: usize = 1000;
-/// Number of changed keys in one event.
-const MAX_CHANGED: usize = 1000;
 
 /// The patterns of keys of other spellings, by the pattern as it is looked up. Copies share them.
 #[derive(Clone, Debug, Default)]
@@ -158,6 +155,12 @@ impl OddKeys {
         spawn("odd keys", scan).is_ok()
     }
 
+    /// Scans once more: keys may have been written without a report.
+    pub(super) fn scan_again(&mut self) -> bool {
+        self.is_scanned = false;
+        self.scan()
+    }
+
     fn scan_all(&self) -> RedisResult<()> {
         let mut connection = connect(&self.target)?;
         let frontends = |written: &str| self.note_frontend(written).map(ChangedKey::Route);
@@ -176,31 +179,25 @@ impl OddKeys {
     /// Scans the keys of this start. Returns the number of odd ones.
     fn scan_start(
         &self,
-        connection: &mut Connection,
+        connection: &mut ToolConnection,
         start: &str,
         note: impl Fn(&str) -> Option<ChangedKey>,
     ) -> RedisResult<usize> {
-        let pattern = format!("{}*", super::watcher::escape(start));
-        let (mut cursor, mut odd, mut changed) = (0_u64, 0, Vec::new());
-        loop {
-            let mut command = cmd("SCAN");
-            command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_COUNT);
-            let (next, keys): (u64, Vec<Vec<u8>>) = command.query(connection)?;
+        let mut odd = 0;
+        connection.scan(start, |keys| {
+            let mut changed = Vec::new();
             for key in keys {
                 let key = String::from_utf8_lossy(&key);
                 let Some(written) = key.strip_prefix(start) else { continue };
                 odd += usize::from(key_pattern(written) != KeyPattern::AsLookedUp);
                 changed.extend(note(written));
             }
-            cursor = next;
-            if changed.len() >= MAX_CHANGED || (cursor == 0 && !changed.is_empty()) {
+            if !changed.is_empty() {
                 // It fails only after the directory has ended.
-                let _ = self.events.send(Event::ChangedKey(std::mem::take(&mut changed)));
+                let _ = self.events.send(Event::ChangedKey(changed));
             }
-            if cursor == 0 {
-                return Ok(odd);
-            }
-        }
+        })?;
+        Ok(odd)
     }
 }
 

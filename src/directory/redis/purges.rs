@@ -7,6 +7,7 @@
 //! result has the number of receivers.
 
 use super::connection::Connection;
+use super::shards::client::ClusterClient;
 use super::target::Target;
 use super::{Pause, Stop, connect};
 use crate::base::clock::Clock;
@@ -142,7 +143,7 @@ fn hear(
 }
 
 fn subscribe(target: &Target, channel: &str) -> RedisResult<Connection> {
-    let mut connection = open(target)?;
+    let mut connection = open(target, channel)?;
     match connection.ask(cmd("SUBSCRIBE").arg(channel))? {
         Value::Array(_) => Ok(connection),
         _ => Err((ErrorKind::UnexpectedReturnType, "it does not confirm a subscription").into()),
@@ -151,10 +152,15 @@ fn subscribe(target: &Target, channel: &str) -> RedisResult<Connection> {
 
 fn publish(target: &Target, channel: &str, message: &impl Serialize) -> RedisResult<Value> {
     let text = serde_json::to_string(message).unwrap_or_default();
-    open(target)?.ask(cmd("PUBLISH").arg(channel).arg(text))
+    open(target, channel)?.ask(cmd("PUBLISH").arg(channel).arg(text))
 }
 
-fn open(target: &Target) -> RedisResult<Connection> {
+/// In a cluster, subscribers and publishers of a channel meet at the owner of its slot: a server counts its own
+/// subscribers.
+fn open(target: &Target, channel: &str) -> RedisResult<Connection> {
+    if target.is_cluster() {
+        return ClusterClient::open_owner(target, channel);
+    }
     connect::open(target, &connect::find(target)?, ProtocolVersion::RESP2)
 }
 

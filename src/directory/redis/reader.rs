@@ -3,13 +3,16 @@
 //! A host whose replies are too long, or do not end, must not affect other hosts: the connection is closed at that
 //! point, the host gets this result, and the rest of the batch is queried again on a new connection.
 
+use super::channel::Channel;
 use super::connect::{self, Identity, Role, Server};
-use super::connection::{Connection, DEADLINE, MAX_REPLY};
+use super::connection::{DEADLINE, MAX_REPLY};
 use super::jobs::{Job, Jobs};
 use super::odd_keys::Spellings;
 use super::reading::{self, MAX_FIELDS, MAX_ITEMS, Reading};
 use super::resp;
 use super::route_state::{Batch, Replies};
+use super::shards::client::{Difficulty, WatchedMap};
+use super::shards::topology::ShardEvent;
 use super::sources::Sources;
 use super::target::Target;
 use super::watcher::WatchSession;
@@ -18,7 +21,7 @@ use crate::base::clock::{Clock, Moment};
 use crate::base::reason::FailureReason;
 use crate::route;
 use crossbeam_channel::Sender;
-use redis::{ErrorKind, ProtocolVersion, RedisError, RedisResult, Value, cmd};
+use redis::{ErrorKind, RedisError, RedisResult, Value, cmd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,6 +36,8 @@ pub(super) struct RouteReader {
     pub(super) target: Target,
     pub(super) sources: Sources,
     pub(super) spellings: Spellings,
+    /// The servers of a cluster.
+    pub(super) map: WatchedMap,
     pub(super) jobs: Jobs,
     pub(super) events: Sender<Event>,
     pub(super) stop: Stop,
@@ -64,7 +69,7 @@ impl Asked {
 }
 
 struct ReadConnection {
-    connection: Connection,
+    connection: Channel,
     server: Server,
     run_id: String,
     number: u64,
@@ -158,34 +163,54 @@ impl RouteReader {
     }
 
     fn try_connect(&self, server: &Server, run_id: &str, number: u64) -> RedisResult<(ReadConnection, Identity)> {
-        let mut connection = connect::open(&self.target, server, ProtocolVersion::RESP2)?;
+        let mut connection = match server {
+            Server::Cluster => Channel::watched(&self.target, &self.map),
+            server => Channel::open_server(&self.target, server)?,
+        };
         self.probe(&mut connection)?;
         // This comes last: while a replica loads its master's data it replies to this alone, with its earlier identity.
-        let identity = connect::identify(&mut connection)?;
+        let identity = connection.single().map_or(Ok(Identity::default()), connect::identify)?;
         if identity.run_id != run_id {
             // With two servers behind one address, reports of one say nothing about the other.
             return Err((ErrorKind::Io, "another server responds there than the watched one").into());
         }
-        let line =
-            ReadConnection { connection, server: server.clone(), run_id: run_id.to_owned(), number, has_role: true };
-        Ok((line, identity))
+        let has_role = connection.single().is_some();
+        let (server, run_id) = (server.clone(), run_id.to_owned());
+        Ok((ReadConnection { connection, server, run_id, number, has_role }, identity))
     }
 
-    fn probe(&self, connection: &mut Connection) -> RedisResult<()> {
+    fn probe(&self, connection: &mut Channel) -> RedisResult<()> {
         // Missing permissions show here, where attempts have pauses between them. The replies are empty, since values
         // may be too long.
         let mut probe = cmd("LRANGE").arg(self.target.frontend_key("*")).arg(1).arg(0).get_packed_command();
         self.ask_for_options("*").arg("MATCH").arg("-").write_packed_command(&mut probe);
         cmd("SRANDMEMBER").arg(self.target.dead_key("*")).arg(0).write_packed_command(&mut probe);
         cmd("GET").arg(CHECKER_KEY).write_packed_command(&mut probe);
-        let replies = connect::ask_all(connection, &probe, 4)?;
-        if let Some(error) = replies.iter().find_map(refusal).or_else(|| denial(&replies[0])) {
+        let replies = connection.ask_all(&probe, 4, MAX_REPLY)?;
+        connection.finish();
+        self.report(connection)?;
+        // In a cluster, a part of the keys may be away.
+        let is_single = connection.single().is_some();
+        if let Some(error) = replies.iter().filter(|_| is_single).find_map(refusal).or_else(|| denial(&replies[0])) {
             return Err(error);
         }
         for (reply, what) in replies[1..].iter().zip(["options", "dead marks", CHECKER_KEY]) {
             if let Some(error) = denial(reply) {
                 log::warn!("redis: {what} may not be read, and count as absent: {error}");
             }
+        }
+        Ok(())
+    }
+
+    /// Reports difficulties with servers of a cluster.
+    fn report(&self, connection: &mut Channel) -> RedisResult<()> {
+        for difficulty in connection.take_difficulties() {
+            let event = match difficulty {
+                Difficulty::Unreadable { session, problem } => ShardEvent::Unreadable { session, problem },
+                Difficulty::Redirected(address) => ShardEvent::Redirected(address),
+            };
+            let sent = self.events.send(Event::Shard(event));
+            sent.map_err(|_| RedisError::from((ErrorKind::Io, "the directory has ended")))?;
         }
         Ok(())
     }
@@ -232,47 +257,48 @@ impl RouteReader {
             cmd("ROLE").write_packed_command(&mut packed);
         }
         connection.send(&packed)?;
-        let mut hosts = Vec::with_capacity(batch.hosts.len());
+        let mut replies = Replies::none(batch);
         let mut left = MAX_BATCH;
-        let unread = Vec::new();
         for (host, asked) in batch.hosts.iter().zip(asked) {
             let mut budget = MAX_REPLY;
             match self.read_host(connection, host, &asked, &mut budget) {
-                Ok(reading) => hosts.push((Arc::clone(host), reading)),
+                Ok(reading) => replies.hosts.push((Arc::clone(host), reading)),
                 Err((error, place)) => {
                     let key = self.key(host, &asked, place);
                     let Some(reading) = self.judge(&error, connection, host, key, too_long) else {
                         return Err(error);
                     };
-                    hosts.push((Arc::clone(host), reading));
-                    return Ok(Replies { ticket: batch.ticket, hosts, unread, checker: None, offset: None });
+                    replies.hosts.push((Arc::clone(host), reading));
+                    return Ok(replies);
                 }
             }
             left = left.saturating_sub(MAX_REPLY - budget);
-            if left < MAX_REPLY && hosts.len() < batch.hosts.len() {
+            if left < MAX_REPLY && replies.hosts.len() < batch.hosts.len() {
                 connection.give_up();
-                return Ok(Replies { ticket: batch.ticket, hosts, unread, checker: None, offset: None });
+                return Ok(replies);
             }
         }
-        let mut checker = None;
         if batch.checker {
             let reply = connection.reply(&mut { MAX_REPLY })?;
-            refusal(&reply).map_or(Ok(()), Err)?;
-            checker = Some(silence(&reply, self.clock.wall(self.clock.now())));
+            if connection.single().is_some() {
+                refusal(&reply).map_or(Ok(()), Err)?;
+            }
+            replies.checker = (!reading::is_away(&reply)).then(|| silence(&reply, self.clock.wall(self.clock.now())));
         }
-        let mut offset = None;
         if line.has_role {
             let role = Role::read(&connection.reply(&mut { MAX_REPLY })?);
             line.has_role = role != Role::Unknown;
-            offset = role.offset();
+            replies.offset = role.offset();
         }
-        Ok(Replies { ticket: batch.ticket, hosts, unread, checker, offset })
+        replies.shard_offsets = connection.finish();
+        self.report(connection)?;
+        Ok(replies)
     }
 
     /// Parses the replies about a host. An error comes with the number of the reply that caused it.
     fn read_host(
         &self,
-        connection: &mut Connection,
+        connection: &mut Channel,
         host: &str,
         asked: &Asked,
         budget: &mut usize,
@@ -281,7 +307,9 @@ impl RouteReader {
         let mut own = Vec::with_capacity(count);
         for place in 0..count + 2 * asked.others.len() {
             let reply = connection.reply(budget).map_err(|error| (error, place))?;
-            if let Some(error) = refusal(&reply) {
+            if let Some(error) = refusal(&reply)
+                && !(connection.single().is_none() && reading::is_away(&reply))
+            {
                 return Err((error, place));
             }
             own.push(reply);
@@ -302,7 +330,7 @@ impl RouteReader {
     fn judge(
         &self,
         error: &RedisError,
-        connection: &Connection,
+        connection: &Channel,
         host: &str,
         key: String,
         too_long: &mut TooLong,

@@ -1,6 +1,7 @@
 //! Parsing of Redis's replies about a host: its list, its options, its dead marks, and their faults. Pure.
 
 use super::super::catalog::FrontendRecord;
+use super::connect::is_passing;
 use crate::base::printable::printable;
 use crate::base::reason::FailureReason;
 use crate::base::secret::{redact_identifier, redact_url};
@@ -103,10 +104,14 @@ pub(super) fn read<'p>(patterns: impl Iterator<Item = &'p str>, replies: &[Value
             // For a list that is too long only its length is queried.
             Value::Int(0) => continue,
             Value::Int(_) => return Reading::Unread(FailureReason::BadRoute),
+            list if is_away(list) => return Reading::Unread(FailureReason::RouteSourceDown),
             _ => {}
         }
         match read_list(list, pattern) {
             Ok(None) => {}
+            Ok(Some(_)) if [options, marks, ttl, health].into_iter().any(is_away) => {
+                return Reading::Unread(FailureReason::RouteSourceDown);
+            }
             Ok(Some(mut listing)) => {
                 add_options(&mut listing, options, pattern);
                 // A wildcard has many hosts, whose checks could differ.
@@ -129,6 +134,11 @@ pub(super) fn is_no_list(reply: &Value) -> bool {
 /// Whether a reply to `HSCAN` has no field.
 pub(super) fn has_no_fields(reply: &Value) -> bool {
     read_fields(reply).is_ok_and(|fields| fields.is_empty())
+}
+
+/// Whether the server of a key could not be asked, in a cluster: the key is neither present nor absent.
+pub(super) fn is_away(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if is_passing(error.code()) || matches!(error.code(), "MOVED" | "ASK"))
 }
 
 fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {

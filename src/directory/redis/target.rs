@@ -1,5 +1,6 @@
 //! The URL of a Redis: location, account, database and prefix.
 
+use super::address::Address;
 use crate::base::secret::Secret;
 use percent_encoding::percent_decode_str;
 use std::fmt;
@@ -38,6 +39,13 @@ pub enum Location {
     },
     /// A UNIX socket.
     Unix(PathBuf),
+    /// A Redis Cluster.
+    Cluster {
+        /// Host and port of some of its servers, by which the others are found.
+        seeds: Vec<(String, u16)>,
+        /// Connections use TLS, and the certificates must be valid.
+        tls: bool,
+    },
     /// The master that these sentinels name.
     Sentinel {
         /// Host and port of each.
@@ -60,15 +68,16 @@ pub struct SentinelLogin {
 
 /// A description of the accepted URLs.
 pub const EXPECTED: &str = "\"redis:\", \"redis://user:password@host:port/database#prefix\" (each part may be left out, \
-    rediss: is encrypted), \"unix:/path\" or \"redis+sentinel://host:port,host:port/service/database\"";
+    rediss: is encrypted), \"unix:/path\", \"redis+sentinel://host:port,host:port/service/database\" or \
+    \"redis+cluster://host:port,host:port\"";
 
 /// Why a URL is not valid for Redis. It names only the part, since any part may contain the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetFault {
     /// The scheme is not one of Redis.
     Scheme,
-    /// The URL names a Redis Cluster.
-    Cluster,
+    /// The database of a Redis Cluster, which has only number 0.
+    ClusterDatabase,
     /// The host or the port of a server or sentinel.
     Host,
     /// The number of the database.
@@ -89,7 +98,7 @@ impl fmt::Display for TargetFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Scheme => "a text without a scheme of Redis",
-            Self::Cluster => "a URL of a Redis Cluster, which is not supported: use one server, or sentinels",
+            Self::ClusterDatabase => "a URL of a Redis Cluster with a database: a cluster has only database 0",
             Self::Host => "a URL of Redis whose host or port is no good",
             Self::Database => "a URL of Redis whose database is no number",
             Self::Path => "a URL of Redis whose path of a socket is not absolute",
@@ -114,7 +123,7 @@ impl Target {
             "redis" | "rediss" => Self::parse_tcp(rest, scheme == "rediss"),
             "unix" | "redis+unix" => Self::parse_unix(rest),
             "redis+sentinel" => Self::parse_sentinel(rest),
-            "redis+cluster" | "rediss+cluster" => return Err(TargetFault::Cluster),
+            "redis+cluster" | "rediss+cluster" => Self::parse_cluster(rest, scheme == "rediss+cluster"),
             _ => return Err(TargetFault::Scheme),
         };
         // A password with a literal `/` or `#` ends early, and the rest would be shown as another part.
@@ -186,11 +195,47 @@ impl Target {
         Ok(Self { place, user, password, database: database(path)?, prefix: String::new() })
     }
 
+    fn parse_cluster(rest: &str, tls: bool) -> Result<Self, TargetFault> {
+        let (authority, path) = match rest.strip_prefix("//") {
+            Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
+            None => ("", rest),
+        };
+        if path.contains('@') {
+            return Err(TargetFault::At);
+        }
+        if !matches!(path, "" | "0") {
+            return Err(TargetFault::ClusterDatabase);
+        }
+        let (user, password, places) = split_user(authority)?;
+        if places.is_empty() {
+            return Err(TargetFault::Host);
+        }
+        let seeds: Result<Vec<_>, _> = places.split(',').map(|place| host_and_port(place, DEFAULT_PORT)).collect();
+        let place = Location::Cluster { seeds: seeds?, tls };
+        Ok(Self { place, user, password, database: 0, prefix: String::new() })
+    }
+
+    /// Whether it is a Redis Cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.place, Location::Cluster { .. })
+    }
+
+    /// Whether connections use TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self.place, Location::Tcp { tls: true, .. } | Location::Cluster { tls: true, .. })
+    }
+
+    /// The servers of a cluster that the URL names.
+    pub(super) fn seeds(&self) -> Vec<Address> {
+        let Location::Cluster { seeds, .. } = &self.place else { return Vec::new() };
+        seeds.iter().map(|(host, port)| Address { host: host.as_str().into(), port: *port }).collect()
+    }
+
     /// The password of the sentinels, to be set; `None` for a Redis without sentinels.
     pub fn sentinel_password_mut(&mut self) -> Option<&mut Option<Secret>> {
         match &mut self.place {
             Location::Sentinel { login, .. } => Some(&mut login.password),
-            Location::Tcp { .. } | Location::Unix(_) => None,
+            Location::Tcp { .. } | Location::Unix(_) | Location::Cluster { .. } => None,
         }
     }
 
@@ -220,6 +265,11 @@ impl fmt::Display for Target {
                 write!(f, "{scheme}://{}{host}{}:{port}/{}", open.0, open.1, self.database)?;
             }
             Location::Unix(path) => write!(f, "unix:{}?db={}", path.display(), self.database)?,
+            Location::Cluster { tls, .. } => {
+                let scheme = if *tls { "rediss" } else { "redis" };
+                let seeds: Vec<_> = self.seeds().iter().map(Address::to_string).collect();
+                write!(f, "{scheme}+cluster://{}", seeds.join(","))?;
+            }
             Location::Sentinel { sentinels, service, .. } => {
                 let sentinels: Vec<_> = sentinels.iter().map(|(host, port)| format!("{host}:{port}")).collect();
                 write!(f, "redis+sentinel://{}/{service}/{}", sentinels.join(","), self.database)?;
@@ -309,7 +359,14 @@ mod tests {
             ("redis+sentinel://:12/w@a:1/main", Err(TargetFault::At)),
             ("file:routes.json", Err(TargetFault::Scheme)),
             ("memcached:", Err(TargetFault::Scheme)),
-            ("redis+cluster://:secret@a:7000,b:7001", Err(TargetFault::Cluster)),
+            ("redis+cluster://:secret@a:7000,b:7001", Ok("redis+cluster://a:7000,b:7001")),
+            ("rediss+cluster://user:secret@a,[::1]:7001/0#p:", Ok("rediss+cluster://a:6379,[::1]:7001#p:")),
+            ("redis+cluster://a:7000/1", Err(TargetFault::ClusterDatabase)),
+            ("redis+cluster:", Err(TargetFault::Host)),
+            ("redis+cluster://", Err(TargetFault::Host)),
+            ("redis+cluster://a:x", Err(TargetFault::Host)),
+            ("redis+cluster://:12/34@a", Err(TargetFault::At)),
+            ("redis+cluster://:se#cret@a", Err(TargetFault::At)),
             ("redis", Err(TargetFault::Scheme)),
         ];
         for (url, expected) in table {

@@ -1,8 +1,9 @@
 //! Functions for tools that query Redis themselves.
 
+use super::certificates;
 use super::reading::{self, Reading};
 use super::target::Target;
-use super::{certificates, connect as opening};
+use super::tool_connection::ToolConnection;
 use crate::route;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,8 +32,8 @@ pub struct ParsedListing {
 }
 
 /// A connection for a tool, with limited waits.
-pub fn connect(target: &Target) -> ::redis::RedisResult<::redis::Connection> {
-    opening::open_for_tool(target)
+pub fn connect(target: &Target) -> ::redis::RedisResult<ToolConnection> {
+    ToolConnection::open(target)
 }
 
 /// Parses the replies about a host, for [`crate::directory::test_api`].

@@ -2,7 +2,7 @@
 
 use super::connect::{self, Identity, Role, Server};
 use super::connection::Connection;
-use super::route_state::ChangedKey;
+use super::reports;
 use super::sources::Sources;
 use super::target::{Location, Target};
 use super::{Event, HEALTH_START, Pause, Stop};
@@ -104,7 +104,7 @@ impl Watcher {
 
     fn choose(&self, connection: &mut Connection, is_resp3: bool) -> RedisResult<InvalidationMode> {
         if is_resp3 {
-            match self.track(connection) {
+            match reports::track(connection, &self.target) {
                 Ok(()) => return Ok(InvalidationMode::Tracking),
                 Err(error) if error.is_io_error() => return Err(error),
                 Err(error) => log::warn!("redis: client tracking is not available: {error}"),
@@ -131,19 +131,6 @@ impl Watcher {
             }
         }
         Ok(InvalidationMode::Keyspace)
-    }
-
-    fn track(&self, connection: &mut Connection) -> RedisResult<()> {
-        let prefix = &self.target.prefix;
-        let mut command = cmd("CLIENT");
-        command.arg("TRACKING").arg("ON").arg("BCAST");
-        for start in ["frontend:", "options:", "dead:"] {
-            command.arg("PREFIX").arg(format!("{prefix}{start}"));
-        }
-        for start in ["tls:", HEALTH_START, super::CHECKER_KEY] {
-            command.arg("PREFIX").arg(start);
-        }
-        connect::ask(connection, &command).map(drop)
     }
 
     fn patterns(&self) -> Vec<String> {
@@ -236,48 +223,11 @@ impl Watcher {
     }
 
     fn pass_on(&self, kind: &PushKind, data: &[Value]) -> RedisResult<()> {
-        let changed = match (kind, data) {
-            (PushKind::Invalidate, [Value::Array(keys)]) => keys.iter().filter_map(|key| self.changed(key)).collect(),
-            // The database was emptied.
-            (PushKind::Invalidate, _) => vec![ChangedKey::All],
-            (PushKind::PMessage, [_, channel, ..]) => self.changed_by_channel(channel).into_iter().collect(),
-            _ => Vec::new(),
-        };
-        self.send(changed)
-    }
-
-    fn send(&self, changed: Vec<ChangedKey>) -> RedisResult<()> {
+        let changed = reports::changed_keys(&self.target, kind, data);
         if changed.is_empty() {
             return Ok(());
         }
         self.events.send(Event::ChangedKey(changed)).map_err(|_| gone())
-    }
-
-    fn changed(&self, key: &Value) -> Option<ChangedKey> {
-        let Value::BulkString(key) = key else { return None };
-        let key = std::str::from_utf8(key).ok()?;
-        if key == super::CHECKER_KEY {
-            return Some(ChangedKey::Checker);
-        }
-        if let Some(host) = key.strip_prefix(HEALTH_START) {
-            return Some(ChangedKey::Options(host.into()));
-        }
-        if let Some(pattern) = key.strip_prefix("tls:") {
-            return Some(ChangedKey::Certificate(pattern.into()));
-        }
-        let key = key.strip_prefix(&*self.target.prefix)?;
-        match key.split_once(':')? {
-            ("frontend", pattern) => Some(ChangedKey::Route(pattern.into())),
-            ("options", pattern) => Some(ChangedKey::Options(pattern.into())),
-            ("dead", host) => Some(ChangedKey::Dead(host.into())),
-            _ => None,
-        }
-    }
-
-    fn changed_by_channel(&self, channel: &Value) -> Option<ChangedKey> {
-        let Value::BulkString(channel) = channel else { return None };
-        let key = channel.iter().position(|byte| *byte == b':').map(|colon| channel[colon + 1..].to_vec())?;
-        self.changed(&Value::BulkString(key))
     }
 }
 

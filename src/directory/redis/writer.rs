@@ -1,13 +1,14 @@
 //! Dead marks for other nodes: written and published, or dropped when they have expired.
 
+use super::channel::Channel;
 use super::connect;
-use super::connection::Connection;
+use super::connection::MAX_REPLY;
 use super::route_state::{MarkTask, OwnMark};
 use super::target::Target;
 use super::{Pause, Stop};
 use crate::base::clock::{Clock, Moment};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use redis::{ProtocolVersion, RedisError, RedisResult, Value, cmd};
+use redis::{RedisError, RedisResult, Value, cmd};
 use std::time::Duration;
 
 /// The greatest number of pending marks. Further ones are dropped: the cause must then lie elsewhere.
@@ -41,7 +42,7 @@ impl MarkWriter {
     }
 
     /// Tries until it succeeds or all marks have expired.
-    fn write(&self, mut batch: Vec<Waiting>, connection: &mut Option<Connection>) {
+    fn write(&self, mut batch: Vec<Waiting>, connection: &mut Option<Channel>) {
         let mut pause = Pause::default();
         let mut was_told = false;
         loop {
@@ -68,17 +69,14 @@ impl MarkWriter {
     }
 
     /// Marks that are done are removed from the batch.
-    fn try_write(&self, batch: &mut Vec<Waiting>, connection: &mut Option<Connection>, now: Moment) -> RedisResult<()> {
+    fn try_write(&self, batch: &mut Vec<Waiting>, connection: &mut Option<Channel>, now: Moment) -> RedisResult<()> {
         let open = match connection {
             Some(open) => open,
-            None => {
-                let server = connect::find(&self.target)?;
-                connection.insert(connect::open(&self.target, &server, ProtocolVersion::RESP2)?)
-            }
+            None => connection.insert(Channel::open_tolerant(&self.target)?),
         };
         let mut packed = Vec::new();
         let counts: Vec<_> = batch.iter().map(|waiting| self.pack(waiting, now, &mut packed)).collect();
-        let mut replies = connect::ask_all(open, &packed, counts.iter().sum())?.into_iter();
+        let mut replies = open.ask_all(&packed, counts.iter().sum(), MAX_REPLY)?.into_iter();
         let mut counts = counts.into_iter();
         let mut problem = None;
         batch.retain_mut(|waiting| {
@@ -140,10 +138,9 @@ impl Waiting {
             // The reply to EXEC contains the replies to the commands within.
             let parts = if let Value::Array(parts) = reply { parts } else { vec![reply] };
             for error in parts.into_iter().filter_map(|part| part.extract_error().err()) {
-                if error
-                    .code()
-                    .is_some_and(|code| connect::is_passing(code) || matches!(code, "READONLY" | "NOREPLICAS"))
-                {
+                if error.code().is_some_and(|code| {
+                    connect::is_passing(code) || matches!(code, "READONLY" | "NOREPLICAS" | "MOVED" | "ASK")
+                }) {
                     self.is_published &= !(publishes && number == 0);
                     passing = Some(error);
                 } else {

@@ -35,7 +35,7 @@ impl RouteState {
                     self.pending.keys().chain(self.catalog.iter().map(|(host, _)| host)).cloned().collect();
                 all.into_iter().for_each(|host| self.read_again(host));
                 if self.connection == ConnectionState::Up {
-                    self.restored.verify_all();
+                    self.restored.verify_where(|_| true);
                 }
             }
         }
@@ -81,6 +81,35 @@ impl RouteState {
         let restored = self.restored.hosts_where(|_, serving| serving == pattern);
         let affected: Vec<_> = used.chain(asked).chain(restored).cloned().collect();
         affected.into_iter().for_each(|host| self.read_again(host));
+    }
+
+    /// Reads hosts again that may have been written to without a report. No host is known to have no route.
+    pub(in crate::directory::redis) fn read_again_where(&mut self, is_meant: impl Fn(&str) -> bool) {
+        self.forget_unknowns();
+        self.bad.clear();
+        self.unread.forget_away();
+        self.checker_wanted = true;
+        for (host, pending) in &mut self.pending {
+            pending.tainted |= pending.in_flight && is_meant(host);
+        }
+        self.restored.verify_where(&is_meant);
+        for (host, _) in self.catalog.iter().filter(|(host, _)| is_meant(host)) {
+            self.pending.entry(Arc::clone(host)).or_insert_with(|| {
+                self.idle.push_back(Arc::clone(host));
+                Pending::default()
+            });
+        }
+    }
+
+    /// Holds these hosts: a part of the data is other or older than the known data.
+    pub(in crate::directory::redis) fn hold_where(&mut self, is_meant: impl Fn(&str) -> bool) {
+        let hosts = self.catalog.iter().map(|(host, _)| Arc::clone(host)).filter(|host| is_meant(host));
+        self.guard.begin(hosts, !self.restored.routes.is_empty());
+    }
+
+    /// No host is known to have no route any more.
+    pub(in crate::directory::redis) fn forget_unknowns(&mut self) {
+        self.changed([], true);
     }
 
     /// Reads a host again for an operator. Returns whether it is known.

@@ -55,4 +55,20 @@ pub(in crate::directory::redis) struct Replies {
     pub(in crate::directory::redis) checker: Option<Option<Duration>>,
     /// The position of the data at the time of the read, in bytes of replication.
     pub(in crate::directory::redis) offset: Option<u64>,
+    /// The same for each server of a cluster, by id.
+    pub(in crate::directory::redis) shard_offsets: Vec<(Box<str>, u64)>,
+}
+
+impl Replies {
+    /// No reply to this batch yet.
+    pub(in crate::directory::redis) fn none(batch: &Batch) -> Self {
+        Self {
+            ticket: batch.ticket,
+            hosts: Vec::with_capacity(batch.hosts.len()),
+            unread: Vec::new(),
+            checker: None,
+            offset: None,
+            shard_offsets: Vec::new(),
+        }
+    }
 }

@@ -61,10 +61,10 @@ impl Restored {
         Self { routes, unverified: VecDeque::new() }
     }
 
-    /// Schedules all of them for another read.
-    pub(super) fn verify_all(&mut self) {
-        self.unverified.clear();
-        self.unverified.extend(self.routes.keys().cloned());
+    /// Schedules those for another read whose host is meant.
+    pub(super) fn verify_where(&mut self, is_meant: impl Fn(&str) -> bool) {
+        self.unverified.retain(|host| !is_meant(host));
+        self.unverified.extend(self.routes.keys().filter(|host| is_meant(host)).cloned());
     }
 
     /// Stops reading, because Redis is away.

@@ -94,6 +94,7 @@ impl Scene {
                     unread: Vec::new(),
                     checker: batch.checker.then_some(None),
                     offset: None,
+                    shard_offsets: Vec::new(),
                 },
                 self.now,
             );
@@ -102,7 +103,14 @@ impl Scene {
 
     fn reply(&mut self, ticket: u64, host: &str, reading: Reading) {
         self.state.replied(
-            Replies { ticket, hosts: vec![(host.into(), reading)], unread: Vec::new(), checker: None, offset: None },
+            Replies {
+                ticket,
+                hosts: vec![(host.into(), reading)],
+                unread: Vec::new(),
+                checker: None,
+                offset: None,
+                shard_offsets: Vec::new(),
+            },
             self.now,
         );
     }
@@ -265,7 +273,14 @@ fn a_flood_of_unknown_hosts_costs_so_many_look_ups() {
             read += batch.hosts.len();
             let hosts = batch.hosts.into_iter().map(|host| (host, Reading::Unknown)).collect();
             scene.state.replied(
-                Replies { ticket: batch.ticket, hosts, unread: Vec::new(), checker: None, offset: None },
+                Replies {
+                    ticket: batch.ticket,
+                    hosts,
+                    unread: Vec::new(),
+                    checker: None,
+                    offset: None,
+                    shard_offsets: Vec::new(),
+                },
                 scene.now,
             );
         }

@@ -41,6 +41,11 @@ impl Unread {
         self.reasons.remove(host).is_some()
     }
 
+    /// Allows all hosts to be queried whose server could not be asked. Their entries in the queue stay and do no harm.
+    pub(super) fn forget_away(&mut self) {
+        self.reasons.retain(|_, reason| *reason != FailureReason::RouteSourceDown);
+    }
+
     fn take_due(&mut self, now: Moment) -> Option<Arc<str>> {
         self.next().filter(|until| *until <= now)?;
         let (_, host) = self.queue.pop_front()?;

@@ -213,7 +213,7 @@ impl World {
                 (Action::Connect(watch), _) => self.give_connect(watch),
                 (Action::Lost { .. }, Some(timer)) => timer.hurry(self.now),
                 (Action::Learned, Some(timer)) => timer.note_change(self.now),
-                (Action::Lost { .. } | Action::Learned | Action::Connected(_) | Action::Reread, _) => {}
+                (_, _) => {}
             }
         }
         let Some(process) = &mut self.process else { return };

@@ -294,7 +294,14 @@ impl World {
                 }
                 hosts.push((Arc::clone(host), Reading::Unread(FailureReason::RouteSourceDown)));
                 let (unread, offset) = (batch.hosts[hosts.len()..].to_vec(), Some(self.redis.at.offset));
-                return self.reply(Replies { ticket: batch.ticket, hosts, unread, checker: None, offset });
+                return self.reply(Replies {
+                    ticket: batch.ticket,
+                    hosts,
+                    unread,
+                    checker: None,
+                    offset,
+                    shard_offsets: Vec::new(),
+                });
             }
             hosts.push((Arc::clone(host), self.redis.at.read(host)));
         }
@@ -303,7 +310,14 @@ impl World {
             return self.later(delay, Step::Read);
         }
         let (checker, offset) = (batch.checker.then_some(None), Some(self.redis.at.offset));
-        self.reply(Replies { ticket: batch.ticket, hosts, unread: Vec::new(), checker, offset });
+        self.reply(Replies {
+            ticket: batch.ticket,
+            hosts,
+            unread: Vec::new(),
+            checker,
+            offset,
+            shard_offsets: Vec::new(),
+        });
     }
 
     fn reply(&mut self, replies: Replies) {

@@ -176,6 +176,7 @@ impl World {
             unread: Vec::new(),
             checker: batch.checker.then_some(None),
             offset: None,
+            shard_offsets: Vec::new(),
         });
     }
 
