@@ -13,6 +13,7 @@ use crate::support::{HOST, PATIENCE, canned, holds_within, until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 fn named(names: &[&str]) -> Vec<Backend> {
     names.iter().map(|name| Backend::always(canned::ok(name))).collect()
@@ -45,6 +46,8 @@ fn traffic<'s>(scope: &'s std::thread::Scope<'s, '_>, nodes: &'s [Node], hosts: 
                     let response = client.get(host, "/");
                     assert_eq!(response.status(), 200, "{host}: {}", response.head);
                 }
+                // Leaves time to the others.
+                std::thread::park_timeout(Duration::from_millis(1));
             }
         });
     }
@@ -224,22 +227,17 @@ fn slots_move_and_no_route_is_stale() {
     let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let cluster = &cluster;
     during(&nodes, &names, || {
-        let resharding = AtomicBool::new(true);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let resharding = scope.spawn(|| {
                 let known = cluster.servers[0].address().to_string();
                 cluster.manage(&["add-node", &joined, &known]);
-                until("the new server is known", || {
-                    let ids = cluster.servers[..3].iter().map(|server| server.run::<String>("CLUSTER NODES"));
-                    ids.into_iter().all(|nodes| nodes.contains(&joined))
-                });
+                until("all servers agree", || cluster.agrees_on(7));
                 let id = cluster.id(place);
                 let slots = ["--cluster-from", "all", "--cluster-to", &id, "--cluster-slots", "1200"];
                 cluster.manage(&[&["reshard", known.as_str()][..], &slots].concat());
-                resharding.store(false, Ordering::SeqCst);
             });
             let mut round = 0;
-            while resharding.load(Ordering::SeqCst) || round < 40 {
+            while !resharding.is_finished() || round < 40 {
                 let (name, backend) = [("two", &backends[1]), ("one", &backends[0])][round / 40 % 2];
                 edit(cluster, &nodes, &mut clients, &hosts[round % 40], backend, name);
                 round += 1;

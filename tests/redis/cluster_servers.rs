@@ -62,8 +62,7 @@ impl Cluster {
         cluster.manage(&arguments);
         until("all servers know the cluster", || {
             let is_whole = |server: &Server| server.run::<String>("CLUSTER INFO").contains("cluster_state:ok");
-            let masters = || cluster.servers.iter().map(|server| masters(&cluster.nodes_of(server)));
-            cluster.servers.iter().all(is_whole) && masters().all(|masters| masters == 3)
+            cluster.servers.iter().all(is_whole) && cluster.agrees_on(6)
         });
         until("replicas follow", || {
             let info = cluster.servers.iter().map(|server| server.run::<String>("INFO replication"));
@@ -97,6 +96,18 @@ impl Cluster {
     /// The URL of the driver. It names two of the servers.
     pub(crate) fn url(&self) -> String {
         format!("redis+cluster://{},{}", self.servers[0].address(), self.servers[1].address())
+    }
+
+    /// Whether each server knows this many servers, and all of them the same owners of slots.
+    pub(crate) fn agrees_on(&self, count: usize) -> bool {
+        let views = self.living().map(|server| {
+            let mut nodes = self.nodes_of(server);
+            nodes.sort_by_key(|node| node.slots.clone());
+            let is_whole = nodes.len() == count && !nodes.iter().any(|node| node.flags.contains("handshake"));
+            (is_whole, nodes.into_iter().map(|node| node.slots).collect::<Vec<_>>())
+        });
+        let views: Vec<_> = views.collect();
+        views.iter().all(|view| view.0 && *view == views[0])
     }
 
     fn nodes_of(&self, server: &Server) -> Vec<NodeLine> {
@@ -187,8 +198,4 @@ impl Cluster {
         let line = format!("EVAL {SET} 1 frontend:{pattern} site {}", urls.join(" "));
         self.run::<u64>(&line);
     }
-}
-
-fn masters(nodes: &[NodeLine]) -> usize {
-    nodes.iter().filter(|node| node.is_master() && !node.slots.is_empty()).count()
 }

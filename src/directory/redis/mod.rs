@@ -177,12 +177,9 @@ pub(super) fn start(
         let (sources, stop) = (sources.clone(), stop.clone());
         spawn("redis-choose", move || sources.choose(&stop))?;
     }
-    let (map, target) = (WatchedMap::default(), &settings.read);
-    let shards = target.is_cluster().then(|| {
-        let started = ShardThreads::start(target, map.clone(), events_out.clone(), stop.clone(), clock);
-        started.map_err(|error| Error::Thread(Arc::new(error)))
-    });
-    let shards = shards.transpose()?;
+    let map = WatchedMap::default();
+    let shards = ShardThreads::start(&settings.read, &map, (&events_out, &stop), clock);
+    let shards = shards.map_err(|error| Error::Thread(Arc::new(error)))?;
     let watcher = Watcher {
         sources: sources.clone(),
         events: events_out.clone(),

@@ -26,16 +26,19 @@ pub(in crate::directory::redis) struct ShardThreads {
 }
 
 impl ShardThreads {
-    /// Starts the thread that finds the servers.
+    /// Starts the thread that finds the servers; `None` if the target is no cluster.
     pub(in crate::directory::redis) fn start(
         target: &Target,
-        map: WatchedMap,
-        events: Sender<Event>,
-        stop: Stop,
+        map: &WatchedMap,
+        (events, stop): (&Sender<Event>, &Stop),
         clock: Clock,
-    ) -> io::Result<Self> {
-        let find = finder::start(target, events.clone(), stop)?;
-        Ok(Self { target: target.clone(), map, find, events, watchers: HashMap::new(), clock })
+    ) -> io::Result<Option<Self>> {
+        if !target.is_cluster() {
+            return Ok(None);
+        }
+        let find = finder::start(target, events.clone(), stop.clone())?;
+        let (target, map, events) = (target.clone(), map.clone(), events.clone());
+        Ok(Some(Self { target, map, find, events, watchers: HashMap::new(), clock }))
     }
 
     /// Finds the servers; these are known.
