@@ -192,10 +192,13 @@ impl Cluster {
         redis::from_redis_value(result.expect("just seen")).unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
-    /// Puts a list in the place of a frontend's, in one step.
+    /// Puts a list in the place of a frontend's, in one step. The key is there all the time: a script that removes it cannot
+    /// write it again while its slot is migrated.
     pub(crate) fn set(&self, pattern: &str, urls: &[String]) {
-        const SET: &str = "redis.call('DEL',KEYS[1])return(redis.call('RPUSH',KEYS[1],unpack(ARGV)))";
-        let line = format!("EVAL {SET} 1 frontend:{pattern} site {}", urls.join(" "));
-        self.run::<u64>(&line);
+        const SET: &str = "local before = redis.call('LLEN', KEYS[1]) redis.call('RPUSH', KEYS[1], unpack(ARGV)) \
+            redis.call('LTRIM', KEYS[1], before, -1)";
+        let mut command = cmd("EVAL");
+        command.arg(SET).arg(1).arg(format!("frontend:{pattern}")).arg("site").arg(urls);
+        self.execute::<()>(&command, pattern);
     }
 }

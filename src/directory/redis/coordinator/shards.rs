@@ -80,8 +80,8 @@ impl Coordinator {
         self.actions.extend(change.map.map(Action::Map));
         let start = change.start.into_iter();
         self.actions.extend(start.map(|(address, number, waits)| Action::Watch { address, number, waits }));
-        if let Some((address, problem, is_first)) = change.failed {
-            self.not_watched(&address, &problem, is_first, now);
+        if let Some((address, problem, is_news)) = change.failed {
+            self.not_watched(&address, &problem, is_news, now);
         }
         if let Some((address, problem)) = change.lost {
             self.lost_server(&address, &problem, now);
@@ -116,11 +116,11 @@ impl Coordinator {
         self.watch = Some(watch);
     }
 
-    fn not_watched(&mut self, address: &Address, problem: &str, is_first: bool, now: Moment) {
+    fn not_watched(&mut self, address: &Address, problem: &str, is_news: bool, now: Moment) {
         let is_linked = self.shards.as_ref().is_some_and(|shards| shards.topology.is_linked());
         if !is_linked {
             self.lose(format!("watching {address}: {problem}"), now);
-        } else if is_first {
+        } else if is_news {
             log::warn!(
                 "redis: watching {address}: {problem}; hosts with keys there keep their routes, and others get a 503"
             );

@@ -37,20 +37,24 @@ impl NodeWatcher {
             return;
         }
         for session in self.number * MAX_SESSIONS.. {
-            let result = self.watch(session, &mut pause);
-            let problem = result.err().map_or_else(|| "stopped".to_owned(), |error| error.to_string());
-            let lost = ShardEvent::Lost { watch: self.number, address: self.address.clone(), problem };
+            let (problem, is_replica) = match self.watch(session, &mut pause) {
+                Ok(()) => ("it is a replica".to_owned(), true),
+                Err(error) => (error.to_string(), false),
+            };
+            let lost = ShardEvent::Lost { watch: self.number, address: self.address.clone(), problem, is_replica };
             if self.stop.is_set() || self.events.send(Event::Shard(lost)).is_err() || pause.wait(&self.stop) {
                 return;
             }
         }
     }
 
+    /// Watches until the connection fails. Returns if the server is a replica, which reports the writes of its master
+    /// late, or if the thread is stopped.
     fn watch(&self, session: u64, pause: &mut Pause) -> RedisResult<()> {
         let mut connection = connect::open_at(&self.target, &self.address, ProtocolVersion::RESP3)?;
         let identity = connect::identify(&mut connection)?;
         reports::track(&mut connection, &self.target)?;
-        let view = self.read_view(&connection.ask(&nodes())?)?;
+        let Some(view) = self.read_view(&connection.ask(&nodes())?)? else { return Ok(()) };
         connection.set_patience(LOOK_EVERY)?;
         pause.reset();
         let (watch, address) = (self.number, self.address.clone());
@@ -81,7 +85,7 @@ impl NodeWatcher {
                 }
                 Some(reply) => {
                     asked_at = None;
-                    let seen = self.read_view(&reply.extract_error()?)?;
+                    let Some(seen) = self.read_view(&reply.extract_error()?)? else { return Ok(()) };
                     if seen != view {
                         view = seen.clone();
                         self.send(ShardEvent::Viewed { session, view: seen })?;
@@ -93,13 +97,13 @@ impl NodeWatcher {
         Ok(())
     }
 
-    /// Fails if the server is no master: it reports the writes of its master late.
-    fn read_view(&self, reply: &Value) -> RedisResult<View> {
+    /// The view of the server; `None` if it is a replica.
+    fn read_view(&self, reply: &Value) -> RedisResult<Option<View>> {
         let text: String = redis::from_redis_value_ref(reply)?;
         let view = View::parse(&text, &self.address, self.target.is_encrypted());
         match view.own() {
-            Some(own) if own.is_master => Ok(view),
-            Some(_) => Err(fault("it is a replica")),
+            Some(own) if own.is_master => Ok(Some(view)),
+            Some(_) => Ok(None),
             None => Err(fault("it does not name itself in CLUSTER NODES")),
         }
     }

@@ -83,7 +83,7 @@ pub(in crate::directory::redis) enum ShardEvent {
     /// A watched server has another view.
     Viewed { session: u64, view: View },
     /// A server is not watched any more, or could not be.
-    Lost { watch: u64, address: Address, problem: String },
+    Lost { watch: u64, address: Address, problem: String, is_replica: bool },
     /// A look-up could not reach a watched server.
     Unreadable { session: u64, problem: String },
     /// A look-up was redirected to a server that is not watched.
@@ -103,7 +103,7 @@ pub(in crate::directory::redis) struct Change {
     pub(in crate::directory::redis) map: Option<Arc<SlotMap>>,
     /// A server that is not watched any more.
     pub(in crate::directory::redis) lost: Option<(Address, String)>,
-    /// A server that could not be watched, and whether this was the first attempt.
+    /// A server that could not be watched, and whether that has to be known.
     pub(in crate::directory::redis) failed: Option<(Address, String, bool)>,
     /// A server that is watched from now on.
     pub(in crate::directory::redis) linked: Option<Linked>,
@@ -245,14 +245,14 @@ impl Topology {
                     link.view = view;
                 }
             }
-            ShardEvent::Lost { watch, address, problem } => {
+            ShardEvent::Lost { watch, address, problem, is_replica } => {
                 let Some(known) = self.watches.get_mut(&address).filter(|known| known.number == watch) else {
                     return change;
                 };
                 let is_first = !std::mem::replace(&mut known.has_tried, true);
                 match known.link.take() {
                     Some(_) => change.lost = Some((address, problem)),
-                    None => change.failed = Some((address, problem, is_first)),
+                    None => change.failed = Some((address, problem, is_first && !is_replica)),
                 }
                 change.find = !self.is_linked();
             }

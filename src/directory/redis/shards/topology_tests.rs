@@ -75,7 +75,7 @@ impl Scene {
 
     fn lose(&mut self, port: u16) -> Change {
         let watch = self.watches[&at(port)];
-        self.hear(ShardEvent::Lost { watch, address: at(port), problem: "gone".into() })
+        self.hear(ShardEvent::Lost { watch, address: at(port), problem: "gone".into(), is_replica: false })
     }
 
     /// A watched server has the present view.
@@ -166,7 +166,7 @@ fn a_server_that_cannot_be_read_is_watched_anew_and_reports_of_its_earlier_threa
     assert_eq!((change.stop, change.start.len()), (vec![earlier], 1));
     assert!(change.start[0].2, "it waits");
     assert_eq!(scene.owner(0), None);
-    let late = ShardEvent::Lost { watch: earlier, address: at(1), problem: "late".into() };
+    let late = ShardEvent::Lost { watch: earlier, address: at(1), problem: "late".into(), is_replica: false };
     assert!(scene.hear(late).failed.is_none());
     let again = scene.hear(ShardEvent::Unreadable { session: 1, problem: "silence".into() });
     assert!(again.start.is_empty() && again.lost.is_none());
