@@ -60,10 +60,7 @@ impl Cluster {
         arguments.extend(addresses.iter().map(String::as_str));
         arguments.extend(["--cluster-replicas", "1"]);
         cluster.manage(&arguments);
-        until("all servers know the cluster", || {
-            let is_whole = |server: &Server| server.run::<String>("CLUSTER INFO").contains("cluster_state:ok");
-            cluster.servers.iter().all(is_whole) && cluster.agrees_on(6)
-        });
+        until("all servers know the cluster", || cluster.agrees_on(6));
         until("replicas follow", || {
             let info = cluster.servers.iter().map(|server| server.run::<String>("INFO replication"));
             info.filter(|info| info.contains("master_link_status:up")).count() == 3
@@ -98,8 +95,12 @@ impl Cluster {
         format!("redis+cluster://{},{}", self.servers[0].address(), self.servers[1].address())
     }
 
-    /// Whether each server knows this many servers, and all of them the same owners of slots.
+    /// Whether each server serves and knows this many servers, and all of them the same owners of slots.
     pub(crate) fn agrees_on(&self, count: usize) -> bool {
+        let serves = |server: &Server| server.run::<String>("CLUSTER INFO").contains("cluster_state:ok");
+        if !self.living().all(serves) {
+            return false;
+        }
         let views = self.living().map(|server| {
             let mut nodes = self.nodes_of(server);
             nodes.sort_by_key(|node| node.slots.clone());

@@ -86,18 +86,10 @@ impl Scene {
     /// Replies to all pending reads.
     fn reply_all(&mut self, reading: impl Fn(&str) -> Reading) {
         while let Some(batch) = self.state.take_batch() {
-            let hosts = batch.hosts.into_iter().map(|host| (Arc::clone(&host), reading(&host))).collect();
-            self.state.replied(
-                Replies {
-                    ticket: batch.ticket,
-                    hosts,
-                    unread: Vec::new(),
-                    checker: batch.checker.then_some(None),
-                    offset: None,
-                    shard_offsets: Vec::new(),
-                },
-                self.now,
-            );
+            let mut replies = Replies::none(&batch);
+            replies.checker = batch.checker.then_some(None);
+            replies.hosts = batch.hosts.into_iter().map(|host| (Arc::clone(&host), reading(&host))).collect();
+            self.state.replied(replies, self.now);
         }
     }
 
