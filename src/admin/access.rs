@@ -30,15 +30,19 @@ pub(super) fn check(request: &ServiceRequest, path: &str, settings: &Settings) -
     }
 }
 
-/// The client of a request, for the log: the address, and the user name that it may send together with the token.
-pub(super) fn who(request: &ServiceRequest) -> String {
+/// The client of a request, for the log: the address, and the user name that it has sent together with the token. A name
+/// without the right token may be the token itself, sent in the wrong place: it is not logged.
+pub(super) fn who(request: &ServiceRequest, settings: &Settings) -> String {
     let address = match (request.peer, request.uid) {
         (_, Some(uid)) => format!("user {uid} of this machine"),
         (Some(address), None) => address.to_string(),
         (None, None) => "-".to_owned(),
     };
+    let token = settings.token.as_ref().filter(|token| knows(request, token.reveal()));
     let named = request.authorization.as_deref().and_then(|value| value.strip_prefix(b"Basic ")).and_then(decode);
-    let name = named.as_deref().and_then(|pair| pair.split(|byte| *byte == b':').next()).unwrap_or_default();
+    let name = named.as_deref().filter(|_| token.is_some()).and_then(|pair| pair.split(|byte| *byte == b':').next());
+    let is_secret = |name: &[u8]| token.is_some_and(|token| is_equal(name, token.reveal().as_bytes()));
+    let name = name.filter(|name| !is_secret(name)).unwrap_or_default();
     let origin =
         request.origin.as_deref().map_or_else(String::new, |origin| format!(" from {}", origin.escape_ascii()));
     if name.is_empty() { address + &origin } else { format!("{} at {address}{origin}", name.escape_ascii()) }
@@ -210,10 +214,26 @@ mod tests {
             authorization: authorization.map(Into::into),
             ..request("POST", "")
         };
-        assert_eq!(who(&request(None)), "10.0.0.7");
-        assert_eq!(who(&request(Some("Bearer s3cret"))), "10.0.0.7");
-        assert_eq!(who(&request(Some("Basic YWRtaW46czNjcmV0"))), "admin at 10.0.0.7");
-        assert_eq!(who(&request(Some("Basic OnMzY3JldA=="))), "10.0.0.7");
+        let basic = |pair: &[u8]| {
+            let mut text = b"Basic ".to_vec();
+            base64::encode(pair, false, &mut text);
+            String::from_utf8(text).expect("ASCII")
+        };
+        let with_token = settings("0.0.0.0:9100", Some("s3cret"));
+        for (authorization, expected) in [
+            ("Bearer s3cret".to_owned(), "10.0.0.7"),
+            (basic(b"admin:s3cret"), "admin at 10.0.0.7"),
+            (basic(b":s3cret"), "10.0.0.7"),
+            (basic(b"admin:other"), "10.0.0.7"),
+            // The token in the wrong place is not logged.
+            (basic(b"s3cret:"), "10.0.0.7"),
+            (basic(b"s3cret"), "10.0.0.7"),
+            (basic(b"s3cret:s3cret"), "10.0.0.7"),
+        ] {
+            assert_eq!(who(&request(Some(&authorization)), &with_token), expected, "{authorization}");
+        }
+        assert_eq!(who(&request(None), &with_token), "10.0.0.7");
+        assert_eq!(who(&request(Some(&basic(b"k3y:"))), &settings("127.0.0.1:9100", None)), "10.0.0.7");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::clusters::name_of;
 use super::query::{Query, decoded};
-use super::{Response, Service, cache};
+use super::{Response, Service, cache, frontends};
 use crate::base::clock::Moment;
 use crate::cluster::{AdminState, Cluster, Mark, Member, Route};
 use serde_json::json;
@@ -115,7 +115,7 @@ fn treat(key: &str, verb: &str, query: &Query, service: &Service) -> Response {
     if !VERBS.contains(&verb) {
         return Response::problem(404, "no such action; /v1/openapi.json names them all");
     }
-    let Some(cluster) = service.directory.cluster(key) else {
+    let Some(cluster) = frontends::cluster_of(key, service) else {
         return Response::problem(404, &format!("no cluster {key} is in use here"));
     };
     let Some(url) = query.get("backend") else { return Response::problem(400, "backend= has to name a backend") };
@@ -126,7 +126,7 @@ fn treat(key: &str, verb: &str, query: &Query, service: &Service) -> Response {
         return Response::problem(404, &format!("{key} has no backend {url}"));
     };
     let now = service.clock.now();
-    let what = format!("{verb} {} of {key}", name_of(member));
+    let what = format!("{verb} {} of {}", name_of(member), cluster.key);
     match verb {
         "enable" if member.attributes.is_disabled => {
             return Response::problem(409, "the list disables this backend: change the list");

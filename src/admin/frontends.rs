@@ -9,7 +9,7 @@ use super::query::Query;
 use super::{Response, Sources};
 use crate::base::clock::Moment;
 use crate::base::pacer::Pacer;
-use crate::base::secret::redact_identifier;
+use crate::base::secret::{redact_identifier, redact_url};
 use crate::cluster::{Addresses, Cluster, Member, Second};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -68,18 +68,33 @@ fn measure(sort: &str, cluster: &Cluster, now: Moment) -> u64 {
     }
 }
 
+/// The cluster in use of this key, or the one that a host in use leads to.
+pub(super) fn cluster_of(key: &str, sources: &Sources) -> Option<Arc<Cluster>> {
+    sources.directory.cluster(key).or_else(|| {
+        let route = sources.directory.route(&key.to_ascii_lowercase())?;
+        Some(Arc::clone(&route.cluster))
+    })
+}
+
+/// The value of an option without what may be a password: the query of a path that is probed, and parts of URLs.
+fn shown_option(name: &str, value: &str) -> String {
+    match name {
+        "health.path" => redact_url(value).into_owned(),
+        _ if name.starts_with("errorPage.") => value.to_owned(),
+        _ if value.contains("://") => redact_url(value).into_owned(),
+        _ => value.to_owned(),
+    }
+}
+
 /// A cluster, by the key of its list or by a host that resolves to it; `None` if it is not in use.
 pub(super) fn one(key: &str, index: &mut MarkIndex<'_>, sources: &Sources) -> Option<Value> {
     let now = sources.clock.now();
-    let cluster = sources.directory.cluster(key).or_else(|| {
-        let route = sources.directory.route(&key.to_ascii_lowercase())?;
-        Some(Arc::clone(&route.cluster))
-    })?;
+    let cluster = cluster_of(key, sources)?;
     let hosts = index.hosts(&cluster);
     let marks = HostMarks::of(&cluster, &hosts, now);
     let mut view = summary(&cluster, &marks, sources);
     let options: Map<String, Value> =
-        cluster.options.pairs().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        cluster.options.pairs().map(|(name, value)| (name.to_owned(), shown_option(name, value).into())).collect();
     view["options"] = options.into();
     view["hosts"] = hosts.names.iter().map(|host| &**host).collect();
     view["host_count"] = hosts.count.into();

@@ -2,7 +2,7 @@
 
 use super::marks::MarkIndex;
 use super::query::{Query, decoded};
-use super::reply::{asked, busy, send_response, split};
+use super::reply::{asked, busy, send_refusal, send_response, split};
 use super::{
     Response, Service, access, actions, dashboard, director, events, frontends, haproxy_page, metrics, monitor,
     receipts, stats_csv, status, views, why,
@@ -48,11 +48,11 @@ pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &S
         } else if let Err(refusal) = access::check(&call.request, path, &service.settings) {
             service.state.count_refusal();
             if let Some(suppressed) = warnings.admit(service.clock.now()) {
-                let who = access::who(&call.request);
+                let who = access::who(&call.request, &service.settings);
                 let more = if suppressed > 0 { format!(" ({suppressed} more were suppressed)") } else { String::new() };
                 log::warn!("admin: {} was refused: {} for {who}{more}", asked(&call.request), refusal.status);
             }
-            send_response(call, refusal, service);
+            send_refusal(call, refusal, service);
         } else if access::is_probe(&call.request, path) {
             let response = if path == "/healthz" { Response::text(200, "ok\n") } else { status::readiness(service) };
             send_response(call, response, service);
@@ -74,7 +74,7 @@ pub(super) fn dispatch(calls: &Receiver<ServiceCall>, lanes: &Lanes, service: &S
 /// Makes the responses of one thread.
 pub(super) fn serve(calls: &Receiver<ServiceCall>, service: &Service) {
     loop {
-        let patience = if service.state.statistics().is_some() { GLANCE } else { LONG };
+        let patience = if service.state.keeps_statistics() { GLANCE } else { LONG };
         match calls.recv_timeout(patience) {
             Ok(call) => {
                 let respond = AssertUnwindSafe(|| respond(&call.request, service));
@@ -84,7 +84,7 @@ pub(super) fn serve(calls: &Receiver<ServiceCall>, service: &Service) {
             }
             Err(RecvTimeoutError::Timeout) => {
                 let now = service.clock.now();
-                service.state.statistics().take_if(|statistics| statistics.is_old(now));
+                service.state.drop_statistics(|statistics| statistics.is_old(now));
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }

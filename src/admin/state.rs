@@ -4,7 +4,7 @@ use super::series::Series;
 use super::stats_csv::Statistics;
 use crate::base::clock::Moment;
 use crate::exchange::ServiceBody;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ const FRESH: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct State {
     statistics: Mutex<Option<Statistics>>,
+    keeps_statistics: AtomicBool,
     series: Mutex<Series>,
     open_files: Mutex<Option<(Moment, Option<u64>)>>,
     refusals: AtomicU64,
@@ -27,9 +28,24 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The last HAProxy statistics.
+    /// The last HAProxy statistics. The thread of views holds the lock while it makes new ones, which may take long.
     pub(super) fn statistics(&self) -> MutexGuard<'_, Option<Statistics>> {
+        self.keeps_statistics.store(true, Ordering::Relaxed);
         lock(&self.statistics)
+    }
+
+    /// Whether there may be statistics to drop.
+    pub(super) fn keeps_statistics(&self) -> bool {
+        self.keeps_statistics.load(Ordering::Relaxed)
+    }
+
+    /// Drops the last statistics if they are too old. It waits for nobody.
+    pub(super) fn drop_statistics(&self, is_old: impl FnOnce(&Statistics) -> bool) {
+        let Ok(mut known) = self.statistics.try_lock() else { return };
+        if known.as_ref().is_none_or(is_old) {
+            *known = None;
+            self.keeps_statistics.store(false, Ordering::Relaxed);
+        }
     }
 
     /// The clusters with their own series.

@@ -1,6 +1,6 @@
 //! HAProxy's statistics as CSV, for its exporters and scripts.
 
-use super::clusters::{Load, health_of, load_of, name_of, recent_of, state_of, up_of};
+use super::clusters::{Load, health_of, load_of, name_of, state_of, up_of};
 use super::marks::{HostMarks, MarkIndex};
 use super::patience::Patience;
 use super::query::Query;
@@ -141,7 +141,7 @@ fn make(scope: &str, service: &Service, now: Moment) -> (Vec<u8>, usize) {
 
 /// The common part of the rows FRONTEND and BACKEND of a cluster.
 fn common(cluster: &Cluster, load: &Load, (number, now): (u64, Moment)) -> Row {
-    let rate = if load.requests > 0 { recent_of(cluster, now).0 / 60 } else { 0 };
+    let rate = if load.requests > 0 { cluster.admission.history().last_second(now).requests.into() } else { 0 };
     let mut common = Row::default();
     common.set(PID, 1).set(IID, number).set(SID, 0).set(SCUR, load.in_flight).set(STOT, load.requests);
     common.set(EREQ, 0).set(DREQ, 0).set(DRESP, 0).set(RATE, rate);
@@ -194,12 +194,12 @@ pub(super) fn member_row((member, place): (&Member, usize), marks: &HostMarks, (
         _ => "DOWN",
     };
     let (requests, failures) = member.state.history().totals();
-    let recent = if requests > 0 { member.state.history().recent(now).0 } else { 0 };
+    let rate = if requests > 0 { member.state.history().last_second(now).requests } else { 0 };
     let is_backup = member.role() == Role::Backup;
     let mut row = Row::default();
     row.say(STATUS, status).set(TYPE, SERVER).set(PID, 1).set(IID, number).set(SID, place as u64 + 1);
     row.set(SCUR, member.state.in_flight().into()).set(STOT, requests).set(LBTOT, requests).set(REQ_TOT, requests);
-    row.set(ERESP, failures).set(WEIGHT, member.attributes.weight.into()).set(RATE, recent / 60).set(QCUR, 0);
+    row.set(ERESP, failures).set(WEIGHT, member.attributes.weight.into()).set(RATE, rate.into()).set(QCUR, 0);
     row.set(ACT, (!is_backup).into()).set(BCK, is_backup.into());
     if let Some(capacity) = member.attributes.capacity {
         row.set(SLIM, capacity.get().into());

@@ -65,7 +65,15 @@ fn put_steps(steps: &mut Vec<Value>, asked: &Asked<'_>, cluster: &Cluster, (mark
         None => {}
     }
     if options.is_disabled {
-        return steps.push(step("disabled", "the option disabled is set: it gets a 503 (cluster_disabled)"));
+        let finding = match options.holds() {
+            true => format!(
+                "the option disabled is set: it is held for up to {:?} until the frontend is enabled, then it gets a {} \
+                 (cluster_disabled); beyond {} held requests it gets it at once",
+                options.queue.timeout, options.statuses.disabled, options.queue.limit
+            ),
+            false => format!("the option disabled is set: it gets a {} (cluster_disabled)", options.statuses.disabled),
+        };
+        return steps.push(step("disabled", finding));
     }
     if options.cache.is_enabled {
         let may = matches!(asked.method, "GET" | "HEAD");
@@ -101,7 +109,11 @@ fn put_steps(steps: &mut Vec<Value>, asked: &Asked<'_>, cluster: &Cluster, (mark
     }
     let up = up_of(cluster, marks);
     let finding = match (state_of(cluster, marks, up), cluster.members.len()) {
-        (_, 0) => "the list has no backend: it gets a 502 (no_backend_alive)".to_owned(),
+        ("down", _) if options.waits_for_backends() => {
+            let wake = if options.wake { "a wake message is published, and " } else { "" };
+            format!("no backend may serve: {wake}it waits for one for up to {:?}, then it gets a 503", options.queue.timeout)
+        }
+        (_, 0) => format!("the list has no backend: it gets a {} (no_backend_alive)", options.statuses.empty),
         ("down", _) => {
             "no backend may serve: it gets a 502 (no_backend_alive), unless only marks of this node are in the way: then the \
              backend whose mark ends first is tried"

@@ -124,23 +124,42 @@ const WORDS: [(&str, &str, &str); 4] = [
     ("standby", "role", "standby"),
 ];
 
-/// An attribute with an invalid value.
+/// The names of what belongs to the endpoint of an entry, and stands behind `#` too.
+const CONNECTION_NAMES: [&str; 5] = ["proxy", "sni", "ca", "insecure", "verify"];
+
+/// A part of an entry that sets no attribute.
 #[derive(Clone, Debug)]
-pub struct AttributeError {
-    definition: &'static AttributeDefinition,
-    found: Box<str>,
+pub enum AttributeError {
+    /// An attribute has an invalid value.
+    Value {
+        /// The attribute.
+        definition: &'static AttributeDefinition,
+        /// Its value in the entry.
+        found: Box<str>,
+    },
+    /// A name behind `#` is no attribute. It has no effect.
+    Unknown(Box<str>),
+    /// An attribute that is not read behind `?` stands there. It has no effect.
+    Misplaced(Box<str>),
 }
 
 impl AttributeError {
     /// Sets the attribute to its value in `before`.
     pub(super) fn keep(&self, attributes: &mut Attributes, before: &Attributes) {
-        (self.definition.copy)(attributes, before);
+        if let Self::Value { definition, .. } = self {
+            (definition.copy)(attributes, before);
+        }
+    }
+
+    /// Whether it has no effect, and nothing is missing without it.
+    pub fn is_ignored(&self) -> bool {
+        !matches!(self, Self::Value { .. })
     }
 }
 
 impl PartialEq for AttributeError {
     fn eq(&self, other: &Self) -> bool {
-        self.definition.name == other.definition.name && self.found == other.found
+        self.to_string() == other.to_string()
     }
 }
 
@@ -148,26 +167,54 @@ impl Eq for AttributeError {}
 
 impl fmt::Display for AttributeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AttributeDefinition { name, expected, .. } = self.definition;
-        write!(f, "{name} is {:?}, expected {expected}", self.found)
+        match self {
+            Self::Value { definition: AttributeDefinition { name, expected, .. }, found } => {
+                write!(f, "{name} is {found:?}, expected {expected}")
+            }
+            Self::Unknown(name) => {
+                let names = ATTRIBUTES.iter().map(|definition| definition.name).chain(CONNECTION_NAMES);
+                let names: Vec<&str> = names.collect();
+                write!(
+                    f,
+                    "{name:?} behind \"#\" is ignored, expected {}, each with a value, or disabled, backup or standby alone",
+                    names.join(", ")
+                )
+            }
+            Self::Misplaced(name) => write!(f, "{name} behind \"?\" is ignored: write it behind \"#\""),
+        }
     }
+}
+
+/// The error of a word behind `#` that sets no attribute, unless it belongs to the endpoint.
+fn unknown(word: &str) -> Option<AttributeError> {
+    let name = word.split('=').next().filter(|name| !name.is_empty() && !CONNECTION_NAMES.contains(name))?;
+    Some(AttributeError::Unknown(shorten(name).into()))
 }
 
 impl Attributes {
     /// Reads attributes from the query and the fragment of a URL; the fragment takes precedence. The query supports
-    /// only `capacity` and the words without a value. Unknown names are ignored.
+    /// only `capacity` and the words without a value. Other names in the query are a path's own, unless they are those of
+    /// attributes.
     pub(super) fn read(query: &str, fragment: &str) -> (Self, Vec<AttributeError>) {
         let (mut attributes, mut errors) = (Self::default(), Vec::new());
         let in_query = query.split('&').map(|word| (word, false));
         for (word, is_fragment) in in_query.chain(fragment.split('&').map(|word| (word, true))) {
             let meant = match word.split_once('=') {
                 None => WORDS.iter().find(|(text, ..)| *text == word).map(|(_, name, value)| (*name, *value)),
-                Some((name, value)) => (is_fragment || name == "capacity").then_some((name, value)),
+                Some(pair) => Some(pair),
             };
-            let Some((name, value)) = meant else { continue };
-            let Some(definition) = ATTRIBUTES.iter().find(|definition| definition.name == name) else { continue };
-            if !(definition.set)(&mut attributes, value) {
-                errors.push(AttributeError { definition, found: shorten(value).into() });
+            let definition = meant.and_then(|(name, _)| ATTRIBUTES.iter().find(|definition| definition.name == name));
+            match (meant, definition) {
+                (Some((name, _)), Some(_)) if !is_fragment && word.contains('=') && name != "capacity" => {
+                    errors.push(AttributeError::Misplaced(name.into()));
+                }
+                (Some((_, value)), Some(definition)) => {
+                    let is_set = (definition.set)(&mut attributes, value);
+                    let error = || AttributeError::Value { definition, found: shorten(value).into() };
+                    errors.extend((!is_set).then(error));
+                }
+                _ if is_fragment => errors.extend(unknown(word)),
+                _ => {}
             }
         }
         (attributes, errors)
@@ -189,7 +236,7 @@ mod tests {
         let capacity = NonZeroU32::new;
         let table = [
             ("", "", default.clone()),
-            ("x=1&weight=9", "x", default.clone()),
+            ("x=1&y", "", default.clone()),
             (
                 "capacity=4&backup&disable",
                 "",
@@ -218,5 +265,17 @@ mod tests {
         assert_eq!(attributes, Attributes::default());
         assert_eq!(errors.len(), 5, "{errors:?}");
         assert_eq!(errors[1], "weight is \"257\", expected a whole number from 0 to 256");
+    }
+
+    #[test]
+    fn a_word_that_has_no_effect_is_named() {
+        let (attributes, errors) =
+            read("weight=2&role=backup&token=x", "backup=true&wieght=2&proxy=v2&insecure&standbye");
+        assert_eq!(attributes, Attributes::default());
+        let begins = ["weight behind \"?\"", "role behind \"?\"", "\"backup\"", "\"wieght\"", "\"standbye\""];
+        assert_eq!(errors.len(), begins.len(), "{errors:?}");
+        for (error, start) in errors.iter().zip(begins) {
+            assert!(error.starts_with(start), "{error}");
+        }
     }
 }

@@ -80,6 +80,7 @@ mod tests {
     use super::*;
     use crate::cluster::admission::GRACE;
     use crate::cluster::{BackendId, Role};
+    use std::time::Duration;
 
     const NOW: Moment = Moment::from_micros(7);
 
@@ -147,6 +148,19 @@ mod tests {
         let second = edit_at(Some(&first), &["http://a", "http://b"], NOW + GRACE);
         assert_eq!(second.members[0].state.up_since(), NOW + GRACE);
         assert_eq!(second.members[1].state.up_since(), Moment::ZERO);
+    }
+
+    #[test]
+    fn a_member_whose_mark_is_over_starts_slowly_at_its_first_good_response() {
+        let cluster = edit(None, &["http://a#slowStart=30s&capacity=16", "http://b#capacity=16"]);
+        for (place, since) in [(0, NOW), (1, Moment::ZERO)] {
+            let permit = cluster.try_take(place, NOW).expect("room");
+            permit.note_back(NOW);
+            // The mark of another host of the cluster ends while it starts.
+            permit.note_back(NOW + GRACE);
+            assert_eq!(cluster.members[place].state.up_since(), since);
+        }
+        assert_eq!(cluster.members[0].usable_capacity(Duration::ZERO, NOW), 1);
     }
 
     #[test]

@@ -137,6 +137,17 @@ impl History {
         recent_of(cells.map(|cell| cell.load(Ordering::Relaxed)), second_of(now))
     }
 
+    /// Requests and failures of the last whole second.
+    pub fn last_second(&self, now: Moment) -> Second {
+        let mut found = Second::default();
+        let Some(stamp) = second_of(now).checked_sub(1).map(stamp) else { return found };
+        if let Some(cells) = self.seconds.get() {
+            found.add(cell(cells, stamp), stamp);
+        }
+        self.own.iter().for_each(|cell| found.add(Some(&cell.last), stamp));
+        found
+    }
+
     /// The last [`SECONDS`] whole seconds, oldest first.
     pub fn read(&self, now: Moment) -> [Second; SECONDS] {
         let end = second_of(now);

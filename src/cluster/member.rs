@@ -250,6 +250,16 @@ impl Member {
         u32::try_from(share).unwrap_or(FULL).clamp(FULL / 16, FULL)
     }
 
+    /// Begins its slow start, if it has one and none is under way. Returns whether it has begun.
+    pub(super) fn begin_anew(&self, default_slow_start: Duration, now: Moment) -> bool {
+        let has_one = !self.attributes.slow_start.unwrap_or(default_slow_start).is_zero();
+        let begins = has_one && u64::from(self.ramp(default_slow_start, now)) == WHOLE;
+        if begins {
+            self.state.begin_slow_start(now);
+        }
+        begins
+    }
+
     /// The end of its slow start; [`Moment::ZERO`] if there was none.
     pub(super) fn ramps_until(&self, default_slow_start: Duration) -> Moment {
         let since = self.state.up_since();

@@ -243,7 +243,10 @@ impl<'a> Reader<'a> {
             match BackendUrl::parse(&text) {
                 Ok(url) if index > 0 => {
                     for error in url.attribute_errors() {
-                        self.fault(item, &path(), &error.to_string());
+                        match error.is_ignored() {
+                            true => self.warn(item, &path(), &error.to_string()),
+                            false => self.fault(item, &path(), &error.to_string()),
+                        }
                     }
                     backends.push(url);
                 }

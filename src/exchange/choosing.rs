@@ -3,7 +3,7 @@
 use super::events::Effect;
 use super::request_context::RequestContext;
 use super::settings::Settings;
-use super::step_context::{CommonState, StepContext};
+use super::step_context::{CommonState, StepContext, WaitsFor};
 use super::transition::{Failure, Transition};
 use super::{affinity, classes};
 use crate::balance::{self, Admit};
@@ -85,6 +85,7 @@ fn await_turn(
         }
         Turn::Refused => {
             let waits = route.cluster.options.requests_per_second_waits.0;
+            cx.common.waits_for = WaitsFor::Turn;
             let reason = if waits { FailureReason::QueueFull } else { FailureReason::FrontendRate };
             Err(failure_at(context, route, reason, cx))
         }
@@ -208,6 +209,13 @@ fn hold(context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_
     wait(context, route, cx)
 }
 
+/// Whether a request that has failed for this reason waits for its application to be woken, whatever the limit of retries is.
+#[cold]
+pub(super) fn is_to_wake(context: &RequestContext, reason: FailureReason, common: &CommonState) -> bool {
+    let wakes = common.options().is_some_and(|options| options.wake);
+    wakes && context.named.is_none() && is_of_sleep(reason)
+}
+
 /// How a backend fails that sleeps.
 fn is_of_sleep(reason: FailureReason) -> bool {
     matches!(reason, FailureReason::ConnectFailed | FailureReason::ConnectTimeout | FailureReason::NameNotResolved)
@@ -216,7 +224,7 @@ fn is_of_sleep(reason: FailureReason) -> bool {
 /// No backend takes the request: it waits for one that does, and the application is to be woken. Where a backend has just
 /// taken no connection, a probe is about to find it down; until then the request stays away from it.
 #[cold]
-fn await_wake(mut context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_>) -> Transition {
+pub(super) fn await_wake(mut context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_>) -> Transition {
     cx.effect(Effect::Wake);
     let has_failed = context.failure.take().is_some();
     (context.resolves, context.tried) = (0, Default::default());

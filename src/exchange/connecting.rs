@@ -2,7 +2,7 @@
 
 use super::events::Input;
 use super::request_context::RequestContext;
-use super::step_context::StepContext;
+use super::step_context::{StepContext, WaitsFor};
 use super::transition::{Failure, Next, Remains, Step, Transition};
 use crate::base::reason::FailureReason;
 use crate::health::Observation;
@@ -58,7 +58,8 @@ impl Connecting {
             FailureReason::SocketsExhausted => return Failure::new(self.context, reason),
             // A full queue of this node says nothing about the health of the backend. Nor does a lack of local ports;
             // ports towards other backends may be free.
-            FailureReason::QueueFull | FailureReason::QueueTimeout | FailureReason::PortsExhausted => {}
+            FailureReason::QueueFull | FailureReason::QueueTimeout => cx.common.waits_for = WaitsFor::Connection,
+            FailureReason::PortsExhausted => {}
             _ => cx.observe(Observation::Unreachable),
         }
         Failure::new(self.context, reason).leaving(Remains::NothingSent)

@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use super::settings::Settings;
-use super::step_context::CommonState;
+use super::step_context::{CommonState, WaitsFor};
 use crate::base::reason::FailureReason;
 use std::fmt;
 use std::time::Duration;
@@ -35,7 +35,6 @@ impl Exchange {
 pub(super) fn ended_by(reason: FailureReason, common: &CommonState, settings: &Settings) -> Option<EndedBy> {
     let options = common.options();
     let times = options.map(|options| &options.timeouts);
-    let has_member = common.permit.is_some();
     let ended = match reason {
         FailureReason::ConnectTimeout => {
             time("connectTimeout", times.and_then(|times| times.connect), settings.connect_timeout)
@@ -58,13 +57,9 @@ pub(super) fn ended_by(reason: FailureReason, common: &CommonState, settings: &S
             let own = options.and_then(|options| options.max_body_bytes);
             number("maxBodyBytes", own, settings.max_body_bytes.unwrap_or_default())
         }
-        // All connections to the member are in use.
-        FailureReason::QueueFull if has_member => node("server.maxQueue", None),
-        FailureReason::QueueTimeout if has_member => {
-            time("connectTimeout", times.and_then(|times| times.connect), settings.connect_timeout)
+        FailureReason::QueueFull | FailureReason::QueueTimeout => {
+            return ended_wait(reason == FailureReason::QueueFull, common, settings);
         }
-        FailureReason::QueueFull => option("queueLimit", Value::Number(options?.queue.limit.into())),
-        FailureReason::QueueTimeout => option("queueTimeout", Value::Time(options?.queue.timeout)),
         FailureReason::ClusterDisabled if options?.holds() => {
             option("queueTimeout", Value::Time(options?.queue.timeout))
         }
@@ -84,6 +79,21 @@ pub(super) fn ended_by(reason: FailureReason, common: &CommonState, settings: &S
         FailureReason::BackendRemoved => node("server.tunnelDrain", None),
         FailureReason::Stopped => node("server.drainTimeout", None),
         _ => return None,
+    };
+    Some(ended)
+}
+
+/// The setting that has ended a wait: its queue was full, or its time is over.
+fn ended_wait(is_full: bool, common: &CommonState, settings: &Settings) -> Option<EndedBy> {
+    let options = common.options()?;
+    let ended = match (common.waits_for, is_full) {
+        (WaitsFor::Slot, true) => option("queueLimit", Value::Number(options.queue.limit.into())),
+        (WaitsFor::Slot, false) => option("queueTimeout", Value::Time(options.queue.timeout)),
+        (WaitsFor::Connection, true) => node("server.maxQueue", None),
+        (WaitsFor::Connection, false) => time("connectTimeout", options.timeouts.connect, settings.connect_timeout),
+        (WaitsFor::Node, true) => node("server.tenants.queueLimit", None),
+        (WaitsFor::Node, false) => node("server.tenants.queueTimeout", None),
+        (WaitsFor::Turn, _) => option("requestsPerSecond", Value::Number(options.requests_per_second.into())),
     };
     Some(ended)
 }

@@ -4,7 +4,7 @@
 use super::choosing;
 use super::events::{Effect, Input};
 use super::request_context::RequestContext;
-use super::step_context::{CommonState, StepContext};
+use super::step_context::{CommonState, StepContext, WaitsFor};
 use super::transition::{Failure, Next, Step, Transition};
 use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
@@ -91,6 +91,7 @@ impl Queued {
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
         let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
+        cx.common.waits_for = if is_for_node { WaitsFor::Node } else { WaitsFor::Slot };
         let state = Self { context, until, waiting: None, due: Due::Poll, is_for_node };
         // No request is started for a client that has left.
         match cx.common.client_left {
@@ -105,6 +106,7 @@ impl Queued {
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
         let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
+        cx.common.waits_for = WaitsFor::Slot;
         let mut state = Self { context, until, waiting: None, due: Due::Join, is_for_node: false };
         if cx.common.client_left {
             return Err(Failure::silent(Some(state.context), FailureReason::ClientGone));

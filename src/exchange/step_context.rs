@@ -38,6 +38,8 @@ pub(super) struct CommonState {
     pub(super) had_turn: bool,
     /// Its client's rate has counted it (`requestsPerSecondPerClient`).
     pub(super) is_counted: bool,
+    /// What it waits for, or has waited for last.
+    pub(super) waits_for: WaitsFor,
     /// Its slot of the client's limit (`maxRequestsPerClient`).
     pub(super) client_slot: Option<Box<ClientSlot>>,
     /// The pacing of its bytes, if the frontend has a bandwidth limit.
@@ -61,6 +63,20 @@ pub(super) struct CommonState {
     pub(super) to_upstream: PendingWrite,
     /// Where it came from, if another process has begun it.
     pub(super) origin: Option<Box<Origin>>,
+}
+
+/// What a request waits for in a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// A slot or a token of its cluster.
+    #[default]
+    Slot,
+    /// A connection to the chosen member (`server.maxQueue`).
+    Connection,
+    /// A token of the node (`server.tenants`).
+    Node,
+    /// Its turn (`requestsPerSecond`).
+    Turn,
 }
 
 /// The data that a step may access besides its state.
@@ -150,6 +166,7 @@ impl StepContext<'_> {
         } else if matches!(observation, Observation::Responded { status: ..500, .. })
             && self.common.mark().is_some_and(|mark| mark.note_good())
         {
+            self.common.permit.iter().for_each(|permit| permit.note_back(self.core.now));
             self.effect(Effect::Revived { member });
         }
     }
@@ -256,6 +273,7 @@ impl CommonState {
             token: None,
             bucket: None,
             had_turn: false,
+            waits_for: WaitsFor::default(),
             is_counted: false,
             client_slot: None,
             pacing: None,

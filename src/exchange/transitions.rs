@@ -209,7 +209,11 @@ fn dial(mut context: Box<RequestContext>, fresh: bool, cx: &mut StepContext<'_>)
 fn recover(failure: Failure, cx: &mut StepContext<'_>) -> State {
     let Failure { context, reason, remains } = failure;
     match (remains, context) {
-        (Remains::NothingSent, Some(context)) if cx.retries_on(RetryCause::Connect) => try_another(context, reason, cx),
+        (Remains::NothingSent, Some(context))
+            if cx.retries_on(RetryCause::Connect) || choosing::is_to_wake(&context, reason, cx.common) =>
+        {
+            try_another(context, reason, cx)
+        }
         (Remains::Sent, Some(context)) if context.may_send_again() && cx.retries_on(cause_of(reason)) => {
             try_another(context, reason, cx)
         }
@@ -235,8 +239,14 @@ fn try_another(mut context: Box<RequestContext>, reason: FailureReason, cx: &mut
         return refuse(Some(context), reason, true, cx);
     };
     context.tried.push(permit.member().backend.id());
-    if cx.common.client_left || context.tried.len() > cx.retry_limit() {
+    if cx.common.client_left {
         return refuse(Some(context), reason, true, cx);
+    }
+    if context.tried.len() > cx.retry_limit() {
+        return match choosing::is_to_wake(&context, reason, cx.common) {
+            true => perform(choosing::await_wake(context, route, cx), &[], cx),
+            false => refuse(Some(context), reason, true, cx),
+        };
     }
     match choosing::choose(context, route, cx) {
         Ok(transition) => perform(transition, &[], cx),

@@ -72,6 +72,23 @@ fn one_message_over_all_nodes_wakes_an_application_and_its_requests_are_served()
     assert!((1..=10_000).contains(&redis.run::<i64>(&format!("PTTL wake:{HOST}"))), "and another one after a while");
 }
 
+/// Of more sleeping backends than a request may try, the one that is started serves it.
+#[test]
+fn more_backends_sleep_than_a_request_may_try() {
+    let redis = Server::start();
+    let addresses: Vec<SocketAddr> = (0..6).map(|_| unused_address()).collect();
+    redis.set(HOST, &addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>());
+    redis.run::<()>(&format!("HSET options:{HOST} wake true queueTimeout 1m retries 1 retryOn timeout"));
+    let proxy = node(&redis);
+    let messages = messages(&redis);
+    let mut clients: Vec<_> = (0..4).map(|_| sends(&proxy)).collect();
+    assert_eq!(messages.recv_timeout(PATIENCE).as_deref(), Ok(HOST));
+    let _awake = start_at(addresses[3]);
+    for client in &mut clients {
+        client.response_to("GET").expect_ok("awake");
+    }
+}
+
 #[test]
 fn a_frontend_that_is_disabled_or_empty_is_woken_too_and_no_request_waits_for_ever() {
     const ENCRYPTED: &str = "encrypted.example.com";

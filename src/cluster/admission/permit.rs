@@ -164,6 +164,15 @@ impl Permit {
         self.token.take()
     }
 
+    /// Records the first good response since the host has marked the member dead: its slow start begins, as it has come back.
+    #[cold]
+    pub fn note_back(&self, now: Moment) {
+        let cluster = self.cluster();
+        if self.member().begin_anew(cluster.options.slow_start, now) {
+            cluster.serve(now);
+        }
+    }
+
     /// The list that the member was chosen from.
     pub fn cluster(&self) -> &Arc<Cluster> {
         match &self.list {

@@ -160,8 +160,11 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
         match text.map_err(|(_, what)| what.to_owned()).and_then(|text| read_url(&text)) {
             Ok(url) => {
                 let wrong = url.attribute_errors().iter();
-                attribute_faults
-                    .extend(wrong.map(|error| format!("frontend:{pattern}: backend {place}: {error}; {AS_BEFORE}")));
+                attribute_faults.extend(wrong.map(|error| {
+                    let effect = if error.is_ignored() { "" } else { AS_BEFORE };
+                    let stop = if effect.is_empty() { "" } else { "; " };
+                    format!("frontend:{pattern}: backend {place}: {error}{stop}{effect}")
+                }));
                 backends.push(url);
                 places.push(place);
             }

@@ -188,6 +188,18 @@ fn the_monitor_page_is_the_one_that_tools_look_for() {
 fn the_description_for_tools_names_what_there_is() {
     let admin = Admin::start(Setup::new());
     let description = admin.json("/v1/openapi.json");
+    // All views and actions of the documentation are there.
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/admin.md")).expect("the page");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `/v1/")?.split(['`', '?']).next());
+    let described = |row: &str| {
+        let named = [("KEY", "{host}"), ("HOST", "{host}"), ("/N/", "/{number}/")];
+        named.iter().fold(format!("/v1/{row}"), |path, (name, place)| path.replace(name, place))
+    };
+    let rows: Vec<String> = rows.map(described).collect();
+    assert!(rows.len() > 15, "{rows:?}");
+    for path in rows {
+        assert!(description["paths"].get(&path).is_some(), "{path} is not described");
+    }
     for (path, methods) in description["paths"].as_object().expect("paths") {
         let path = path
             .replace("{number}", "0")

@@ -146,6 +146,7 @@ fn a_wait_for_the_node_ends_in_time_and_an_unknown_tenant_is_none() {
     node.enqueue("noisy.test", "n1");
     let response = node.clients.remove("n1").expect("a client").response_to("GET");
     assert_eq!((response.status(), response.head.get("X-Debug-Error")), (503, Some("queue_timeout")));
+    assert_eq!(response.head.get("X-Debug-Limit"), Some("server.tenants.queueTimeout"));
     assert_eq!(node.number("root", "timed_out"), 1);
     node.put("g1");
     until("nothing is in flight", || node.number("root", "actual") == 0);
