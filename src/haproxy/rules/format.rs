@@ -95,6 +95,16 @@ impl Format {
         }
     }
 
+    /// As a format of a header, a target or a body, where HAProxy has no quotes and no `-` for samples (`LOG_OPT_HTTP`).
+    pub(in super::super) fn for_message(mut self) -> Self {
+        for part in &mut self.parts {
+            if let FormatPart::Sample(_, flags) = part {
+                (flags.quoted, flags.mandatory) = (false, false);
+            }
+        }
+        self
+    }
+
     /// A format without parts to fill in.
     pub(in super::super) fn plain(text: &str) -> Self {
         Self { parts: vec![FormatPart::Text(text.to_owned())] }

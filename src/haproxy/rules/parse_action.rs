@@ -98,6 +98,11 @@ impl<'w> Cursor<'w, '_, '_> {
     }
 
     fn format(&mut self, expected: &str) -> Result<Format, Problem> {
+        self.plain_format(expected).map(Format::for_message)
+    }
+
+    /// A format with all of its flags, as variables have it.
+    fn plain_format(&mut self, expected: &str) -> Result<Format, Problem> {
         let word = self.take(expected)?;
         self.known_format(&word.text, word.at)
     }
@@ -108,7 +113,7 @@ impl<'w> Cursor<'w, '_, '_> {
         let text = self.context.environment.read(Path::new(&word.text));
         let text =
             text.map_err(|problem| Problem::unsupported(word.at, format!("{} cannot be read: {problem}", word.text)))?;
-        self.known_format(&text, word.at)
+        self.known_format(&text, word.at).map(Format::for_message)
     }
 
     /// A format all of whose parts can be rendered.
@@ -356,7 +361,7 @@ fn action(name: &str, text: &str, cursor: &mut Cursor<'_, '_, '_>) -> Result<Act
             Action::SetStatus(status, reason)
         }
         "set-var" => Action::SetVar(variable(text, at)?, cursor.sample("a sample")?),
-        "set-var-fmt" => Action::SetVarFormat(variable(text, at)?, cursor.format("a format")?),
+        "set-var-fmt" => Action::SetVarFormat(variable(text, at)?, cursor.plain_format("a format")?),
         "unset-var" => Action::UnsetVar(variable(text, at)?),
         "track-sc0" | "track-sc1" | "track-sc2" => cursor.track(name)?,
         "sc-inc-gpc0" => Action::IncrementCounter(slot(text, at)?, Counter::Gpc0),

@@ -209,7 +209,7 @@ pub(super) fn format(scope: &mut ProxyScope<'_, '_>, arguments: &mut Arguments<'
     // A log line without one of its columns is a loss, not a danger.
     let format = scope.settle(format, false)?;
     match scope.keyword {
-        "unique-id-format" => scope.proxy.unique_id_format = format,
+        "unique-id-format" => scope.proxy.unique_id_format = format.map(Format::for_message),
         _ => scope.proxy.log_format = format,
     }
     arguments.finish()

@@ -4,11 +4,18 @@ use super::serving::Served;
 
 /// What an expression makes of a request with this line and these header lines.
 fn render(format: &str, line: &str, lines: &str) -> String {
-    let mut served = Served::new(&format!("http-request set-header X-Out \"<{format}>\""), "");
+    let rules =
+        format!("http-request set-var-fmt(txn.out) \"{format}\"\nhttp-request set-header X-Out <%[var(txn.out)]>");
+    out_of(&rules, line, lines)
+}
+
+/// The value between `<` and `>` of the header `X-Out` that rules make.
+fn out_of(rules: &str, line: &str, lines: &str) -> String {
+    let mut served = Served::new(rules, "");
     served.decide(line, lines);
     let head = served.request();
     let out = head.split("X-Out: <").nth(1).and_then(|rest| rest.split(">;").next());
-    out.unwrap_or_else(|| panic!("{format}: {head}")).to_owned()
+    out.unwrap_or_else(|| panic!("{rules}: {head}")).to_owned()
 }
 
 /// Whether a criterion holds for a request with these header lines.
@@ -144,6 +151,17 @@ fn formats_have_flags() {
     ];
     for (format, value, expected) in table {
         assert_eq!(render(format, "GET /p?q=1", &format!("X: {value}\r\n")), expected, "{format}");
+    }
+    // In messages samples have neither quotes nor a dash.
+    let table = [
+        ("%{+Q}[hdr(x)]", "ab", "ab"),
+        ("%{+Q,+E}[hdr(x)]", "a\"]", "a\\\"\\]"),
+        ("%{+M}[hdr(y)]", "", ""),
+        ("%{+Q}o%HM %[path]", "", "\"GET\" /p"),
+    ];
+    for (format, value, expected) in table {
+        let rule = format!("http-request set-header X-Out \"<{format}>\"");
+        assert_eq!(out_of(&rule, "GET /p?q=1", &format!("X: {value}\r\n")), expected, "{format}");
     }
     let loaded = super::frontend("http-request set-header X %{+Z}[path]");
     super::expect_one("%{+Z}", &loaded, crate::haproxy::Treatment::Refused, "no flag but Q, E, X and M");
