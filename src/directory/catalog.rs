@@ -63,6 +63,8 @@ struct InUse {
     route: Arc<Route>,
     /// The last purge found no other holder, and it was not asked for since.
     is_idle: bool,
+    /// No write of its list was reported since it came into use. See [`Catalog::take_unreported`].
+    is_unreported: bool,
 }
 
 impl Default for Catalog {
@@ -203,26 +205,27 @@ impl Catalog {
     /// Makes `host` lead to this cluster. Returns whether that is a change.
     fn lead(&mut self, host: &Arc<str>, cluster: &Arc<Cluster>) -> bool {
         self.by_key.insert(&cluster.key, host);
-        let before = self.by_host.get(host).map(|in_use| (Arc::clone(&in_use.route), in_use.is_idle));
-        let (marks, is_idle) = match &before {
-            Some((route, _)) if Arc::ptr_eq(&route.cluster, cluster) => return false,
-            Some((route, is_idle)) => {
+        let before = self.by_host.get(host);
+        let (is_idle, is_unreported) = before.map_or((false, true), |before| (before.is_idle, before.is_unreported));
+        let marks = match before.map(|before| Arc::clone(&before.route)) {
+            Some(route) if Arc::ptr_eq(&route.cluster, cluster) => return false,
+            Some(route) => {
                 if route.cluster.key != cluster.key {
                     self.by_key.remove(&route.cluster.key, host);
                 }
                 let marks = marks(&route.marks, cluster);
                 remove_missing(&route.marks, &marks);
-                (marks, *is_idle)
+                marks
             }
             None => {
                 self.purge();
-                (marks(&[], cluster), false)
+                marks(&[], cluster)
             }
         };
         self.mark_replaced(host);
         let route = Arc::new(Route::with_marks(host, Arc::clone(cluster), marks));
         self.clusters.note_route(host, &route);
-        self.by_host.insert(Arc::clone(host), InUse { route, is_idle });
+        self.by_host.insert(Arc::clone(host), InUse { route, is_idle, is_unreported });
         true
     }
 
@@ -244,6 +247,13 @@ impl Catalog {
         gone.route.mark_replaced();
         remove_missing(&gone.route.marks, &[]);
         true
+    }
+
+    /// Whether a write of the list of `host`, which is reported now, is the first one since the host came into use; true
+    /// for a host that is not in use. The look-up that took the host into use may have been faster than the report: then
+    /// other cores still hold that the host is unknown.
+    pub(super) fn take_unreported(&mut self, host: &str) -> bool {
+        self.by_host.get_mut(host).is_none_or(|in_use| std::mem::take(&mut in_use.is_unreported))
     }
 
     /// Whether `host` is in use.
@@ -298,7 +308,7 @@ impl Catalog {
     }
 
     /// The hosts in use that lead to this key.
-    fn hosts_of(&self, key: &str) -> Vec<Arc<str>> {
+    pub(super) fn hosts_of(&self, key: &str) -> Vec<Arc<str>> {
         let own = self.by_host.get_key_value(key).filter(|(_, in_use)| *in_use.route.cluster.key == *key);
         own.map(|(host, _)| host).into_iter().chain(self.by_key.hosts(key)).cloned().collect()
     }

@@ -298,9 +298,8 @@ impl RouteState {
         {
             return LookupResult::Found(Arc::clone(route));
         }
-        if before.is_none()
-            && listing.record.backends.is_empty()
-            && let Some(route) = self.hold_with_others(host, pattern)
+        if before.as_ref().is_none_or(|route| *route.cluster.key != *pattern)
+            && let Some(route) = self.hold_newcomer(host, pattern, &listing.record, now)
         {
             return LookupResult::Found(route);
         }
@@ -360,6 +359,10 @@ impl RouteState {
 
     /// Both connections are established. `same_history`: the data continues the known data.
     pub(super) fn up(&mut self, same_history: bool, now: Moment) {
+        if self.connection == ConnectionState::Up {
+            // The reading connection was opened twice: replies of the first one no longer count.
+            self.pause();
+        }
         self.connection = ConnectionState::Up;
         self.in_flight = false;
         self.checker_wanted = true;

@@ -17,8 +17,8 @@ impl RouteState {
             ChangedKey::Route(host) => {
                 self.guard.saw_write(now);
                 let host: Arc<str> = Arc::from(&**host);
-                if !self.catalog.contains(&host) {
-                    // Some core may hold that it is unknown.
+                if self.catalog.take_unreported(&host) {
+                    // Some core may hold that it is unknown, even if another core has found it since.
                     self.changed([Arc::clone(&host)], false);
                 }
                 self.read_again(host);

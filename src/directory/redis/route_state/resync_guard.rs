@@ -103,6 +103,13 @@ impl ResyncGuard {
         true
     }
 
+    /// A host comes into use with its route of the snapshot: it is as unconfirmed as those in use before.
+    pub(super) fn add(&mut self, host: Arc<str>) {
+        if self.is_on {
+            self.unconfirmed.entry(host).or_insert(false);
+        }
+    }
+
     /// Holds a host that was restored.
     pub(super) fn hold(&mut self, host: Arc<str>) {
         self.note_held(&host);
@@ -158,13 +165,44 @@ impl RouteState {
         self.guard.is_on()
     }
 
-    /// While other hosts of a key are held, a host that joins the key gets their list: the new one may be half written.
-    pub(super) fn hold_with_others(&mut self, host: &Arc<str>, pattern: &str) -> Option<Arc<Route>> {
-        let has_members = self.catalog.cluster(pattern).is_some_and(|cluster| !cluster.members.is_empty());
-        if !(self.guard.is_on() && has_members && self.catalog.adopt(host, pattern)) {
+    /// While a hold is active, handles a host that comes to this pattern, whose list may be half written. One that was not
+    /// in use keeps its route of the snapshot. Without one, or if others of this pattern are held, it gets their list: all
+    /// hosts of a pattern share one, so a half list would reach those too.
+    pub(super) fn hold_newcomer(
+        &mut self,
+        host: &Arc<str>,
+        pattern: &str,
+        record: &FrontendRecord,
+        now: Moment,
+    ) -> Option<Arc<Route>> {
+        if !self.guard.is_on() {
             return None;
         }
+        let was_in_use = self.catalog.contains(host);
+        let known = self.restored.routes.get(host).filter(|_| !was_in_use);
+        let route = match known.is_some_and(|known| is_less(host, &known.pattern, pattern, record)) {
+            true => self.restore(host, now)?,
+            _ if record.backends.is_empty() && (!was_in_use || self.holds_any_of(pattern)) => {
+                self.join_others(host, pattern)?
+            }
+            _ => return None,
+        };
         self.guard.hold(Arc::clone(host));
+        if was_in_use {
+            self.changed([Arc::clone(host)], false);
+        }
+        Some(route)
+    }
+
+    fn holds_any_of(&self, pattern: &str) -> bool {
+        self.catalog.hosts_of(pattern).iter().any(|host| self.guard.is_holding(host))
+    }
+
+    fn join_others(&mut self, host: &Arc<str>, pattern: &str) -> Option<Arc<Route>> {
+        let has_members = self.catalog.cluster(pattern).is_some_and(|cluster| !cluster.members.is_empty());
+        if !(has_members && self.catalog.adopt(host, pattern)) {
+            return None;
+        }
         self.version += 1;
         self.catalog.peek(host)
     }

@@ -122,6 +122,7 @@ impl RouteState {
             self.catalog.set(host, &route.pattern, &route.record, Moment::ZERO);
         }
         let found = self.catalog.peek(host)?;
+        self.guard.add(Arc::clone(host));
         self.marks.restore(&found, &route, now);
         Some(found)
     }

@@ -45,8 +45,13 @@ impl<T: PartialEq> Timeline<T> {
 
     /// Whether a matching value existed at some time since then.
     fn was(&self, since: Moment, is_meant: impl Fn(&T) -> bool) -> bool {
+        self.was_between(since, Moment::NEVER, is_meant)
+    }
+
+    /// Whether a matching value existed at some time since then, and before another.
+    fn was_between(&self, since: Moment, before: Moment, is_meant: impl Fn(&T) -> bool) -> bool {
         let ends = self.0.iter().skip(1).map(|(start, _)| *start).chain([Moment::NEVER]);
-        self.0.iter().zip(ends).any(|((_, value), end)| end >= since && is_meant(value))
+        self.0.iter().zip(ends).any(|((start, value), end)| end >= since && *start < before && is_meant(value))
     }
 
     fn last(&self) -> Option<&T> {
@@ -59,6 +64,34 @@ impl<T: PartialEq> Timeline<T> {
 struct Known {
     first: Moment,
     last: Moment,
+    /// How it was served last, and since when.
+    service: Service,
+    since: Moment,
+}
+
+/// How a host is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Service {
+    key: &'static str,
+    has_backend: bool,
+}
+
+impl Service {
+    /// Whether this may be a part of what Redis has lost of the other: a list without a backend, or that of a pattern
+    /// that does not serve the host once the other is there again.
+    fn is_part_of(self, host: &str, whole: Self) -> bool {
+        let place = |key: &str| route::patterns(host).position(|pattern| *pattern == *key);
+        whole.has_backend && (!self.has_backend || place(self.key) > place(whole.key))
+    }
+}
+
+/// A host of which Redis has lost something without an edit.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    at: Moment,
+    whole: Service,
+    /// An earlier state that ended before this moment was read by then.
+    read_by: Moment,
 }
 
 /// The period in which hosts are held that Redis lacks.
@@ -79,6 +112,8 @@ pub(super) struct Checker {
     denied: BTreeMap<&'static str, Moment>,
     /// Hosts that Redis has lost without an edit, and since when.
     lost: BTreeMap<&'static str, Moment>,
+    /// The same for hosts that Redis has lost at least in part.
+    reduced: BTreeMap<&'static str, Loss>,
     /// The newest list of a pattern, and the newest pattern, that a host was served with.
     seen_lists: BTreeMap<(&'static str, &'static str), usize>,
     seen_keys: BTreeMap<&'static str, usize>,
@@ -96,6 +131,7 @@ impl Checker {
             known: BTreeMap::new(),
             denied: HOSTS.iter().map(|host| (*host, Moment::NEVER)).collect(),
             lost: BTreeMap::new(),
+            reduced: BTreeMap::new(),
             seen_lists: BTreeMap::new(),
             seen_keys: BTreeMap::new(),
             calm_until: Moment::ZERO,
@@ -129,6 +165,9 @@ impl Checker {
     pub(super) fn killed(&mut self, keeps_snapshot: bool, now: Moment) {
         self.ended(keeps_snapshot);
         self.known.retain(|_, known| known.first + SAVED_WITHIN < now);
+        for known in self.known.values_mut().filter(|known| known.since + SAVED_WITHIN >= now) {
+            known.service.has_backend = false;
+        }
         self.calm_until = Moment::ZERO;
         self.seen_lists.clear();
         self.seen_keys.clear();
@@ -164,11 +203,56 @@ impl Checker {
         let is_lost = self.lost.get(host).is_some_and(|lost_at| self.is_hold_over(*lost_at, limit, now));
         is_lost || denied + READ_WITHIN >= known.last.min(reading)
     }
+
+    /// How Redis has a host served.
+    fn service_of(&self, host: &str) -> Option<Service> {
+        let key = (*self.keys[host].last()?)?;
+        Some(Service { key, has_backend: self.lists[key].last().is_some_and(Entry::has_backend) })
+    }
+
+    /// Redis had a host served as `before`, without an edit since; or as before.
+    fn note_reduced(
+        &mut self,
+        host: &'static str,
+        before: Option<Service>,
+        read_by: Moment,
+        limit: Duration,
+        now: Moment,
+    ) {
+        let after = self.service_of(host);
+        if after.is_some_and(|after| self.lists[after.key].last() == Some(&Entry::Bad)) {
+            // Whatever served the host serves on, and follows the edits of its own key.
+            return;
+        }
+        let is_reduced = |whole: Service| whole.has_backend && after.is_none_or(|after| after.is_part_of(host, whole));
+        if self.reduced.get(host).is_some_and(|loss| !is_reduced(loss.whole)) {
+            self.reduced.remove(host);
+        }
+        let is_held = self.reduced.get(host).is_some_and(|loss| !self.is_hold_over(loss.at, limit, now));
+        if let Some(whole) = before.filter(|before| !is_held && is_reduced(*before)) {
+            self.reduced.insert(host, Loss { at: now, whole, read_by });
+        }
+    }
+
+    /// Checks that a host which Redis has lost at least in part keeps all of what was known, until its hold is over.
+    fn check_reduced(&self, host: &str, service: Service, limit: Duration, now: Moment) {
+        let (Some(loss), Some(known)) = (self.reduced.get(host), self.known.get(host)) else { return };
+        let is_held = known.since < loss.at && !self.is_hold_over(loss.at, limit, now);
+        if !is_held || !service.is_part_of(host, known.service) {
+            return;
+        }
+        // An edit before the loss has made it so.
+        let was = |list: &Entry| list.has_backend() == service.has_backend;
+        let is_edit = self.keys[host].was_between(loss.read_by, loss.at, |key| *key == Some(service.key))
+            && self.lists[service.key].was_between(loss.read_by, loss.at, was);
+        assert!(is_edit, "{host} has {service:?}, and had {:?} until Redis lost it", known.service);
+    }
 }
 
 impl World {
     /// The data at the address has changed, by an edit or by a fault.
     pub(super) fn observe(&mut self, by_order: bool) {
+        let before: Vec<_> = HOSTS.iter().map(|host| self.checker.service_of(host)).collect();
         let (now, data) = (self.now, &self.redis.at.data);
         for (pattern, list) in &mut self.checker.lists {
             list.record(now, data.entry(pattern));
@@ -193,6 +277,11 @@ impl World {
                 _ => {}
             }
         }
+        let read_by = self.checker.calm_until.min(now).since(Moment::ZERO + READ_WITHIN + self.bound());
+        let read_by = Moment::ZERO + read_by;
+        for (host, before) in HOSTS.iter().zip(before) {
+            self.checker.note_reduced(host, before.filter(|_| !by_order), read_by, self.plan.hold, now);
+        }
     }
 
     /// Checks a result that the directory has sent to a core.
@@ -203,7 +292,7 @@ impl World {
         let reading = self.process.as_ref().map_or(now, |process| process.thawed_at(now));
         let may_be_forgotten = self.checker.may_be_forgotten(host, reading, self.plan.hold, now);
         match result {
-            LookupResult::Found(route) => self.check_found(host, route),
+            LookupResult::Found(route) => self.check_found(host, route, may_be_forgotten),
             LookupResult::Unknown => {
                 assert!(
                     may_be_forgotten,
@@ -219,7 +308,7 @@ impl World {
         }
     }
 
-    fn check_found(&mut self, host: &'static str, route: &Route) {
+    fn check_found(&mut self, host: &'static str, route: &Route, may_be_forgotten: bool) {
         let (now, checker) = (self.now, &mut self.checker);
         let (key, entry) = meaning(route);
         let first = checker.seen_lists.get(&(host, key)).copied().unwrap_or(0);
@@ -230,10 +319,17 @@ impl World {
         let place = checker.keys[host].next(first, &Some(key));
         let place = place.unwrap_or_else(|| panic!("{host} leads to {key}, which is older than what it had"));
         checker.seen_keys.insert(host, place);
+        let service = Service { key, has_backend: entry.has_backend() };
+        if !may_be_forgotten {
+            checker.check_reduced(host, service, self.plan.hold, now);
+        }
         let denied = checker.denied[host].min(now);
-        let known = checker.known.entry(host).or_insert(Known { first: now, last: now });
+        let known = checker.known.entry(host).or_insert(Known { first: now, last: now, service, since: now });
         if denied + READ_WITHIN >= known.last {
             known.first = now;
+        }
+        if known.service != service {
+            (known.service, known.since) = (service, now);
         }
         known.last = now;
     }

@@ -8,9 +8,12 @@ use super::{Happening, World};
 use crate::base::clock::Moment;
 use crate::cluster::Route;
 use crate::directory::LookupResult;
+use crate::route;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(super) const CORES: usize = 2;
 
 /// The greatest number of unread messages. Further ones are lost, and the core starts afresh.
 const MAX_MAIL: usize = 48;
@@ -26,6 +29,22 @@ pub(super) struct Core {
 }
 
 impl Core {
+    /// Checks a cached route. A core hears of each route that was replaced, since its tunnels depend on it; and a route
+    /// that was replaced is not used, even before that.
+    fn check_cached(&self, host: &str, cached: &Arc<Route>, published: Option<&Arc<Route>>) {
+        if !cached.is_stale() {
+            let is_published = published.is_some_and(|published| Arc::ptr_eq(published, cached));
+            assert!(is_published, "{host} has a new route, and the old one does not know it");
+            return;
+        }
+        let is_about_it = |output: &Output| match output {
+            Output::Changed { hosts, .. } => hosts.iter().any(|known| **known == *host),
+            Output::LookedUp { .. } | Output::Checker { .. } => false,
+        };
+        let is_told = self.has_lost || self.mail.iter().any(is_about_it);
+        assert!(is_told, "{host} has a new route, and a core that holds the old one is not told");
+    }
+
     /// Nothing runs until then.
     pub(super) fn excuse(&mut self, until: Moment) {
         self.waiting.values_mut().for_each(|since| *since = until);
@@ -33,23 +52,41 @@ impl Core {
 }
 
 impl World {
+    /// A core gets a request for any host, and the next one later.
+    pub(super) fn request_any(&mut self, number: usize) {
+        let delay = self.between(1_000, 900_000);
+        self.after(delay, Happening::AnyRequest(number));
+        let host = HOSTS[self.rng.usize(..HOSTS.len())];
+        self.request(number, host);
+    }
+
+    /// Requests for the hosts of this pattern, at about the same time: while a write is read, and while connections are
+    /// lost.
+    pub(super) fn request_many(&mut self, pattern: &str) {
+        for host in HOSTS.iter().filter(|host| route::patterns(host).any(|name| *name == *pattern)) {
+            for number in 0..CORES {
+                let delay = self.between(0, 100_000);
+                self.after(delay, Happening::Request(number, host));
+            }
+        }
+    }
+
     /// A core gets a request for a host.
-    pub(super) fn request(&mut self, number: usize) {
-        if self.now + Duration::from_secs(5) > self.ends_at {
+    pub(super) fn request(&mut self, number: usize, host: &'static str) {
+        let now = self.now;
+        if now + Duration::from_secs(5) > self.ends_at {
             return;
         }
-        let delay = self.between(1_000, 900_000);
-        self.after(delay, Happening::Request(number));
-        let (now, host) = (self.now, HOSTS[self.rng.usize(..HOSTS.len())]);
         let Some(process) = self.process.as_mut().filter(|process| process.frozen_until <= now) else { return };
         let core = &mut process.cores[number];
         let late = core.waiting.iter().find(|(_, since)| **since + MAX_WAIT < now);
         assert!(late.is_none(), "core {number} has waited since {late:?}");
-        match core.cache.get(host) {
-            Some(Some(route)) if !route.is_stale() => {
-                let result = LookupResult::Found(Arc::clone(route));
-                self.check_served(host, &result);
-            }
+        let cached = core.cache.get(host).cloned();
+        if let Some(Some(route)) = &cached {
+            core.check_cached(host, route, process.clusters.route(host).as_ref());
+        }
+        match cached {
+            Some(Some(route)) if !route.is_stale() => self.check_served(host, &LookupResult::Found(route)),
             Some(None) => self.check_served(host, &LookupResult::Unknown),
             _ => {
                 if core.waiting.insert(host.into(), now).is_none() {

@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Lag,
     /// The replica replaces the server.
     Promote,
+    /// The server responds slowly; then, as a replica, it loads the data of a master with other or no data.
+    Resync,
     Drip,
 }
 
@@ -46,25 +48,26 @@ impl World {
         let dice = self.rng.u32(..100);
         let is_quiet = self.redis.reach == Reach::Open && !self.redis.is_lagging;
         match dice {
-            0..8 => self.cut("watching", true, false),
-            8..16 => self.cut("reading", false, true),
-            16..20 => self.cut("both", true, true),
+            0..20 => self.cut(),
             20..28 => self.drip(),
             28..42 => {
                 let end = [End::Orderly, End::Orderly, End::Killed, End::Upgraded][self.rng.usize(..4)];
                 self.end_process(end);
             }
             42..47 => self.freeze(),
-            47..60 if is_quiet => self.begin_outage(),
-            60..80 if is_quiet => self.begin_restart(),
-            80..95 if is_quiet => self.begin_lag(),
-            95.. if is_quiet => self.resync(),
+            47..58 if is_quiet => self.begin_outage(),
+            58..76 if is_quiet => self.begin_restart(),
+            76..90 if is_quiet => self.begin_lag(),
+            90.. if is_quiet => self.begin_resync(),
             _ => {}
         }
     }
 
-    fn cut(&mut self, what: &str, watching: bool, reading: bool) {
-        self.note(|_| format!("cut {what}"));
+    /// One of the connections is lost, or both.
+    pub(super) fn cut(&mut self) {
+        let (watching, reading) =
+            [(true, false), (true, false), (false, true), (false, true), (true, true)][self.rng.usize(..5)];
+        self.note(|_| format!("cut the watching connection: {watching}, the reading one: {reading}"));
         self.disturb(self.now);
         let delay = self.between(0, 50_000);
         if watching {
@@ -105,21 +108,34 @@ impl World {
         self.trouble(Fault::Lag, delay);
     }
 
-    /// The server is a replica, and loads the data of a master with other or no data.
-    fn resync(&mut self) {
+    fn begin_resync(&mut self) {
         // The other modes send no report.
         if self.plan.mode != InvalidationMode::Tracking {
+            return;
+        }
+        let delay = self.between(1_000, 1_500_000);
+        self.redis.is_slow = true;
+        self.trouble(Fault::Resync, delay);
+        if self.rng.bool() {
+            self.cut();
+        }
+    }
+
+    fn resync(&mut self) {
+        if self.redis.reach != Reach::Open || self.redis.is_lagging {
             return;
         }
         let number = self.redis.number();
         let data = if self.rng.bool() { self.redis.saved.data.clone() } else { Data::default() };
         self.redis.at = self.redis.at.resynced(number, data);
         self.redis.replica = self.redis.at.clone();
-        self.redis.loads_until = self.now + Duration::from_millis(200);
         self.note(|_| "resync".to_owned());
         self.disturb(self.now);
         self.observe(false);
-        self.notify(ChangedKey::All, Duration::ZERO);
+        // The push precedes the new data. Without a watching connection, the reading one is not used for long.
+        let told_at = self.notify(ChangedKey::All, Duration::ZERO);
+        let more = if self.rng.bool() { Duration::ZERO } else { self.between(0, 200_000) };
+        self.redis.loads_until = told_at.unwrap_or(self.now + Duration::from_millis(60)) + more;
         self.refill();
     }
 
@@ -141,6 +157,10 @@ impl World {
         let number = self.redis.number();
         match fault {
             Fault::Outage => self.open(),
+            Fault::Resync => {
+                self.resync();
+                self.redis.is_slow = false;
+            }
             Fault::Restart(kept) => {
                 let (at, saved) = (&self.redis.at, &self.redis.saved);
                 self.redis.at = match kept {
@@ -193,7 +213,7 @@ impl World {
         self.troubles = 0;
         self.disturb(self.now);
         self.redis.drips.clear();
-        self.redis.is_lagging = false;
+        (self.redis.is_lagging, self.redis.is_slow) = (false, false);
         self.open();
     }
 }

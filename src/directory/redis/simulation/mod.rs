@@ -7,9 +7,11 @@
 //!
 //! [`checker`] holds the invariants:
 //!
-//! * A host that was served stays served until an edit in Redis removes it, or until its hold is over.
+//! * A host that was served stays served until an edit in Redis removes it, or until its hold is over. Until then it is
+//!   not served by less either: by a list without a backend, or by a wildcard behind the one that Redis has lost.
 //! * No core serves a route that Redis never had, or an older one than was served before. Without faults, no route is
 //!   older than the time that a change takes. After a loss of data the limit is `server.resyncHold`.
+//! * No core uses a route that the directory has replaced, and each core that holds one is told.
 //! * Each request gets its response within [`checker::MAX_WAIT`].
 //! * At rest every core holds the state of Redis, nothing is pending, and every host leads to the newest list of its
 //!   key.
@@ -77,6 +79,8 @@ struct Plan {
     /// `server.lruCache.ttl`.
     ttl: Duration,
     keeps_snapshot: bool,
+    /// Each look-up takes long.
+    is_slow: bool,
     /// The mean time between two edits, and between two faults.
     order_every: Duration,
     fault_every: Duration,
@@ -96,8 +100,12 @@ enum Happening {
     Fault,
     /// The fault continues or ends.
     Next(Fault),
-    /// A core gets a request.
-    Request(usize),
+    /// A core gets a request for a host.
+    Request(usize, &'static str),
+    /// A core gets one for any host.
+    AnyRequest(usize),
+    /// The connections are lost.
+    Cut,
     /// A process starts, with data handed over by another one.
     Start(Option<Vec<u8>>),
     /// A thread of the process with this number takes a step.
@@ -140,6 +148,7 @@ impl World {
             hold: Duration::from_secs(rng.u64(20..150)),
             ttl: Duration::from_secs(rng.u64(3..20)),
             keeps_snapshot: rng.u32(..4) > 0,
+            is_slow: rng.u32(..5) == 0,
             order_every: Duration::from_millis(rng.u64(300..8_000)),
             fault_every: Duration::from_secs(rng.u64(15..120)),
             refilled: rng.u32(..=10),
@@ -175,7 +184,7 @@ impl World {
             }
         }
         self.after(Duration::ZERO, Happening::Start(None));
-        for happening in [Happening::Order, Happening::Fault, Happening::Request(0), Happening::Request(1)] {
+        for happening in [Happening::Order, Happening::Fault, Happening::AnyRequest(0), Happening::AnyRequest(1)] {
             self.after(Duration::from_millis(100), happening);
         }
         self.after(UNREST, Happening::Rest);
@@ -202,7 +211,10 @@ impl World {
             Happening::Fault if self.is_resting => {}
             Happening::Fault => self.begin_fault(),
             Happening::Next(fault) => self.go_on(fault),
-            Happening::Request(core) => self.request(core),
+            Happening::Request(core, host) => self.request(core, host),
+            Happening::AnyRequest(core) => self.request_any(core),
+            Happening::Cut if self.is_resting => {}
+            Happening::Cut => self.cut(),
             Happening::Start(inherited) => self.start(inherited),
             Happening::Of(generation, step) => self.step(generation, step),
             Happening::Rest => {

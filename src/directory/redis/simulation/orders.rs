@@ -72,6 +72,13 @@ impl World {
         self.note(|_| format!("order {pattern} {}", items.join(" ")));
         self.observe(true);
         self.notify(ChangedKey::Route(pattern.into()), Duration::ZERO);
+        if self.rng.u32(..3) == 0 {
+            self.request_many(pattern);
+        }
+        if self.rng.u32(..30) == 0 {
+            let delay = self.between(0, 60_000);
+            self.after(delay, Happening::Cut);
+        }
     }
 
     fn order_option(&mut self, pattern: &'static str) {

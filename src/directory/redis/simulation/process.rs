@@ -4,7 +4,7 @@ use super::super::Event;
 use super::super::coordinator::{Action, Coordinator};
 use super::super::route_state::{Limits, Output, RouteState};
 use super::super::save::{self, SaveTimer};
-use super::cores::Core;
+use super::cores::{CORES, Core};
 use super::faults::End;
 use super::threads::{Reader, Step, Watcher};
 use super::{Happening, World};
@@ -16,11 +16,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-const CORES: usize = 2;
-
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) coordinator: Coordinator,
+    /// The clusters and routes that every thread can see.
+    pub(super) clusters: Clusters,
     events: VecDeque<Event>,
     pub(super) lookups: VecDeque<(usize, Arc<str>)>,
     pub(super) watcher: Watcher,
@@ -56,7 +56,8 @@ impl World {
         self.note(|_| format!("start with {} routes", known.routes.len()));
         let limits =
             Limits { unknown_rate: 1_000_000, resync_hold: self.plan.hold, mark_life: Duration::from_secs(30) };
-        let state = RouteState::new(&limits, known.routes, Clusters::default());
+        let clusters = Clusters::default();
+        let state = RouteState::new(&limits, known.routes, clusters.clone());
         let mut timer = self.plan.keeps_snapshot.then(SaveTimer::default);
         if let Some(timer) = timer.as_mut().filter(|_| handed_over) {
             timer.note_change(self.now);
@@ -65,6 +66,7 @@ impl World {
         self.disturb(self.now);
         self.process = Some(Process {
             coordinator: Coordinator::new(state, known.identity, self.plan.ttl),
+            clusters,
             events: VecDeque::new(),
             lookups: VecDeque::new(),
             watcher: Watcher::default(),
@@ -119,7 +121,9 @@ impl World {
     pub(super) fn step(&mut self, generation: u32, step: Step) {
         let Some(process) = self.process.as_mut().filter(|_| generation == self.generation) else { return };
         if process.frozen_until > self.now {
-            let delay = process.frozen_until.since(self.now);
+            // Pushes that Redis has sent meanwhile precede its replies to what is sent from then on.
+            let is_push = matches!(step, Step::Push(..));
+            let delay = process.frozen_until.since(self.now) + Duration::from_micros(u64::from(!is_push));
             return self.later(delay, step);
         }
         match step {

@@ -24,6 +24,12 @@ pub(super) enum Entry {
     },
 }
 
+impl Entry {
+    pub(super) fn has_backend(&self) -> bool {
+        matches!(self, Self::List { urls, .. } if !urls.is_empty())
+    }
+}
+
 /// The content of a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Data {
@@ -128,6 +134,8 @@ pub(super) struct Redis {
     /// Its replica.
     pub(super) replica: Server,
     pub(super) is_lagging: bool,
+    /// Its replies take long.
+    pub(super) is_slow: bool,
     /// The data at the last save.
     pub(super) saved: Server,
     /// The data by all edits.
@@ -150,6 +158,7 @@ impl Redis {
             saved: at.clone(),
             at,
             is_lagging: false,
+            is_slow: false,
             intended: Data::default(),
             reach: Reach::Open,
             loads_until: Moment::ZERO,

@@ -122,8 +122,8 @@ impl World {
         self.later(delay, Step::Watch);
     }
 
-    /// Redis reports a write to the process, if the key is watched.
-    pub(super) fn notify(&mut self, changed: ChangedKey, delay: Duration) {
+    /// Redis reports a write to the process, if the key is watched. Returns when the report arrives.
+    pub(super) fn notify(&mut self, changed: ChangedKey, delay: Duration) -> Option<Moment> {
         let is_told = match self.plan.mode {
             InvalidationMode::Tracking => true,
             // Some are not reported, and some reports are lost.
@@ -134,9 +134,10 @@ impl World {
         let is_doubled = self.rng.u32(..10) == 0;
         let reach = self.redis.reach;
         let watch = self.process.as_mut().and_then(|process| process.watcher.open.as_mut());
-        let Some(watch) = watch.filter(|watch| is_told && !watch.is_cut) else { return };
+        let watch = watch.filter(|watch| is_told && !watch.is_cut)?;
         if reach == Reach::Silent {
-            return watch.stuck.push(changed);
+            watch.stuck.push(changed);
+            return None;
         }
         let at = (self.now + delay).max(watch.last_push);
         watch.last_push = at;
@@ -144,6 +145,7 @@ impl World {
         for _ in 0..=usize::from(is_doubled) {
             self.later(delay, Step::Push(number, vec![changed.clone()]));
         }
+        Some(at)
     }
 
     pub(super) fn push(&mut self, number: u64, changed: Vec<ChangedKey>) {
@@ -265,7 +267,13 @@ impl World {
     /// Reads the next host of a batch.
     fn read(&mut self, batch: Batch, mut hosts: Vec<(Arc<str>, Reading)>, is_renewed: bool, is_late: bool) {
         let (now, at, reach) = (self.now, self.redis.at.run, self.redis.reach);
-        let delay = self.between(1, 200) + Duration::from_millis(self.rng.u64(..400).saturating_sub(390) * 30);
+        let delay = match self.rng.u32(..40) {
+            _ if self.redis.is_slow => self.between(1_000, 100_000),
+            _ if self.plan.is_slow => self.between(1_000, 30_000),
+            0 => self.between(1, 270_000),
+            1..4 => self.between(1, 30_000),
+            _ => self.between(1, 200),
+        };
         let Some(reader) = self.process.as_mut().map(|process| &mut process.reader) else { return };
         let Some(line) = &mut reader.line else { return };
         if self.redis.loads_until > now {

@@ -214,3 +214,43 @@ fn half_a_list_that_comes_with_another_host_takes_no_held_one_down() {
     scene.ask("b.w");
     assert_eq!(scene.told(), ["a.w is ", "b.w is "], "a list that was whole may be emptied");
 }
+
+#[test]
+fn a_host_of_the_snapshot_is_not_served_by_half_a_list_or_a_shorter_wildcard_until_the_data_is_complete() {
+    let record = listing(&["http://one"]).record;
+    let readings = [found("a.b", &[], &[]), found("*.b", &["http://two"], &[]), found("*", &["http://two"], &[])];
+    for reading in readings {
+        let mut scene = Scene::with(std::iter::once(("a.b".into(), kept_route("a.b", &record))).collect());
+        scene.up(false);
+        scene.ask("a.b");
+        scene.reply_all(|_| reading.clone());
+        assert_eq!(scene.told(), ["a.b is one"], "{reading:?}");
+        scene.now = scene.state.next_tick().expect("an end");
+        scene.state.tick(scene.now);
+        scene.reply_all(|_| reading.clone());
+        assert_eq!(scene.told(), ["changed: a.b"], "{reading:?}");
+    }
+    // Nor where another host comes to its wildcard.
+    let mut scene = Scene::new();
+    scene.up(true);
+    ["a.b", "c.b"].iter().for_each(|host| scene.ask(host));
+    let own = |host: &str| found(if host == "a.b" { "a.b" } else { "*.b" }, &["http://one"], &[]);
+    scene.reply_all(own);
+    scene.state.down(scene.now);
+    scene.up(false);
+    scene.reply_all(|host| if host == "a.b" { own(host) } else { found("*.b", &[], &[]) });
+    scene.told();
+    scene.touch("a.b");
+    scene.reply_all(|_| found("*.b", &[], &[]));
+    ["a.b", "c.b"].iter().for_each(|host| scene.ask(host));
+    assert_eq!(scene.told(), ["changed: a.b a.b", "a.b is one", "c.b is one"]);
+    // Nor where a bad record has brought it into use.
+    let mut scene = Scene::with(std::iter::once(("a.b".into(), kept_route("a.b", &record))).collect());
+    scene.up(false);
+    scene.ask("a.b");
+    scene.reply_all(|_| Reading::Bad("frontend:*.b: nonsense".into()));
+    scene.touch("a.b");
+    scene.reply_all(|_| found("a.b", &[], &[]));
+    scene.ask("a.b");
+    assert_eq!(scene.told(), ["a.b is one", "changed: a.b", "a.b is one"]);
+}
