@@ -33,13 +33,15 @@ pub struct Freshness {
     received_at: SystemTime,
 }
 
-/// The times of a request and its response.
+/// The times of a request and its response, by a clock that is never set: ages are differences of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     /// The request was sent.
     pub requested_at: SystemTime,
     /// The head of the response was received.
     pub received_at: SystemTime,
+    /// The latter by the system's clock as it is set: dates of backends are compared with it.
+    pub received_at_wall: SystemTime,
 }
 
 impl Freshness {
@@ -113,7 +115,7 @@ fn lifetime(
 
 /// RFC 9111 section 4.2.3, `corrected_initial_age`.
 fn initial_age(date: SystemTime, fields: Fields<'_>, times: Times) -> Duration {
-    let apparent = times.received_at.duration_since(date).unwrap_or_default();
+    let apparent = times.received_at_wall.duration_since(date).unwrap_or_default();
     // If there are several ages, the first one counts (RFC 9111 section 5.1).
     let stated = fields.first("age").and_then(|value| list(value).next()).and_then(seconds).unwrap_or(0);
     let delay = times.received_at.duration_since(times.requested_at).unwrap_or_default();

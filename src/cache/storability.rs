@@ -153,7 +153,7 @@ pub fn admit_to_eligible(
         VaryFault::Any | VaryFault::TooMuch => Refusal::Vary,
         VaryFault::LongRequest => Refusal::LongSelection,
     })?;
-    let date = fields.date("date").unwrap_or(response.times.received_at);
+    let date = fields.date("date").unwrap_or(response.times.received_at_wall);
     let freshness = Freshness::of((response.status, date), fields, &directives, response.times, options);
     let etag = fields.only("etag").and_then(ETag::parse);
     let last_modified = fields.date("last-modified");
@@ -257,7 +257,7 @@ fn stored_fields(response: &CacheResponse<'_>, directives: &ResponseDirectives) 
     }
     if !fields.has("date") {
         // RFC 9110 section 6.6.1: a cache records the arrival time of a response without a date.
-        let date = httpdate::fmt_http_date(response.times.received_at);
+        let date = httpdate::fmt_http_date(response.times.received_at_wall);
         put(&mut all, "Date", date.as_bytes());
     }
     all

@@ -69,10 +69,10 @@ impl AwaitingFill {
     /// failed meanwhile, the request joins the next fill.
     fn read(mut self: Box<Self>, live: Arc<LiveFill>, sleeper: Sleeper, cx: &mut StepContext<'_>) -> Step<Box<Self>> {
         let Some(store) = cx.core.cache.clone() else { return self.forward(cx) };
-        let wall = cx.core.wall_time();
+        let steady = cx.core.steady_time();
         let (caching, route) = (&self.caching, &self.route);
         let may_read = with_view(&self.context.request, route, |view| {
-            caching.may_read(view, &live, &route.cluster.options.cache, wall)
+            caching.may_read(view, &live, &route.cluster.options.cache, steady)
         });
         if may_read != Some(true) || store.is_outdated(caching.key(), &live.head, live.ticket) {
             return self.forward(cx);

@@ -42,7 +42,7 @@ impl AwaitingResponse {
         let host = cx.common.permit.as_ref().and_then(|permit| permit.member().attributes.host.as_deref());
         cx.core.output.upstream.make(|out| context.request.write(conditions, host, out));
         if let Some(caching) = &mut context.caching {
-            caching.note_sent(cx.core.wall_time());
+            caching.note_sent(cx.core.steady_time());
         }
         if !context.awaits_continue() {
             context.upload_rate.restart(cx.core.now);

@@ -70,7 +70,7 @@ pub(super) fn start(
         options: &route.cluster.options.cache,
         store: &store,
         now: cx.core.now,
-        wall: cx.core.wall_time(),
+        steady: cx.core.steady_time(),
         // The client names a backend to try, so other clients must not get the response.
         names_backend: affinity::named(request, &route.cluster, &cx.core.settings.forwarded).is_some(),
         may_purge: request.may_purge(),
@@ -93,7 +93,7 @@ pub(super) fn start(
         Plan::OnlyIfCached => Ok(give(context, 504, cx)),
         Plan::Fetch(fetch) => {
             let may_wait = fetch.selection.is_some() && context.waited.is_none();
-            let caching = Box::new(Caching::new(key.as_slice().into(), ticket, fetch, cx.core.wall_time()));
+            let caching = Box::new(Caching::new(key.as_slice().into(), ticket, fetch, cx.core.steady_time()));
             match may_wait {
                 true => Ok(Transition::JoinFill(context, caching, route)),
                 false => forward(context, caching, route, cx),
@@ -123,7 +123,7 @@ struct Lookup<'a> {
     options: &'a Options,
     store: &'a Store,
     now: Moment,
-    wall: SystemTime,
+    steady: SystemTime,
     names_backend: bool,
     may_purge: bool,
     asked_disk: bool,
@@ -169,7 +169,7 @@ impl Lookup<'_> {
         {
             return self.plan_for_part(view, (object, missing), &mut values);
         }
-        let decision = lookup::decide(view, object.as_deref(), other.is_some(), options, self.wall);
+        let decision = lookup::decide(view, object.as_deref(), other.is_some(), options, self.steady);
         let cause = match (decision, &object) {
             (Decision::OnlyIfCached, _) => return Plan::OnlyIfCached,
             (Decision::Hit, Some(object)) => return Plan::Serve(Arc::clone(object), status::State::Hit),
@@ -179,7 +179,7 @@ impl Lookup<'_> {
                 false => Cause::Stale,
             },
             (Decision::Revalidate(Cause::Stale) | Decision::Miss(Cause::Stale), Some(object))
-                if lookup::may_serve_while_updating(object, options, self.wall) && self.is_refreshed(object) =>
+                if lookup::may_serve_while_updating(object, options, self.steady) && self.is_refreshed(object) =>
             {
                 return Plan::Serve(Arc::clone(object), status::State::StaleUpdating);
             }
@@ -214,7 +214,7 @@ impl Lookup<'_> {
         (object, missing): (&Arc<Object>, Range<u64>),
         values: &mut RequestValues<'_>,
     ) -> Plan {
-        let decide = |object| lookup::decide(view, object, false, self.options, self.wall);
+        let decide = |object| lookup::decide(view, object, false, self.options, self.steady);
         if decide(None) == Decision::OnlyIfCached {
             return Plan::OnlyIfCached;
         }

@@ -30,17 +30,21 @@ pub(super) fn take(
     let (Some(mut caching), Some(store), Some(route)) = (context.caching.take(), store, route) else {
         return Ok(context);
     };
-    let (now, wall) = (cx.core.now, cx.core.wall_time());
+    let (now, steady) = (cx.core.now, cx.core.steady_time());
     let response = CacheResponse {
         status: head.status,
         phrase: head.phrase(),
         fields: Fields(head.headers()),
         body: head.body,
-        times: Times { requested_at: caching.requested_at(), received_at: wall },
+        times: Times {
+            requested_at: caching.requested_at(),
+            received_at: steady,
+            received_at_wall: cx.core.wall_time(),
+        },
     };
     let options = &route.cluster.options.cache;
     let judges_without_fields = caching.judges_without_fields(&response);
-    let mut judge = |view: &CacheRequest<'_>| caching.judge(view, &response, options, &store, (now, wall));
+    let mut judge = |view: &CacheRequest<'_>| caching.judge(view, &response, options, &store, (now, steady));
     let verdict = match judges_without_fields {
         true => Some(judge(&view_without_fields(&context.request, &route))),
         false => with_view(&context.request, &route, judge),
@@ -84,9 +88,9 @@ pub(super) fn stand_in(
     let caching = context.caching.take().filter(|_| matches!(status, 502..=504))?;
     let (object, route) = (caching.into_stale()?, cx.common.route()?);
     let options = &route.cluster.options.cache;
-    let wall = cx.core.wall_time();
+    let steady = cx.core.steady_time();
     let may_serve = with_view(&context.request, route, |view| {
-        view.is_retrieval() && lookup::may_replace_error(view, &object, Failure::NoResponse, options, wall)
+        view.is_retrieval() && lookup::may_replace_error(view, &object, Failure::NoResponse, options, steady)
     });
     if may_serve != Some(true) {
         return None;

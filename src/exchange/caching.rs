@@ -60,7 +60,7 @@ pub(super) struct Caching {
 
 impl Caching {
     /// The part for a request with this key.
-    pub(super) fn new(key: Arc<[u8]>, ticket: Ticket, fetch: Fetch, wall: SystemTime) -> Self {
+    pub(super) fn new(key: Arc<[u8]>, ticket: Ticket, fetch: Fetch, steady: SystemTime) -> Self {
         let Fetch { cause, stale, validates, completion, asks_for_whole, keeps_conditions, selection, may_lead } =
             fetch;
         let conditions = match (&stale, &completion) {
@@ -82,7 +82,7 @@ impl Caching {
             completion,
             asks_for_whole,
             keeps_conditions,
-            requested_at: wall,
+            requested_at: steady,
             pending: None,
             is_passing: false,
             is_held: false,
@@ -103,8 +103,8 @@ impl Caching {
     }
 
     /// Records the time at which the request is sent to a backend.
-    pub(super) fn note_sent(&mut self, wall: SystemTime) {
-        self.requested_at = wall;
+    pub(super) fn note_sent(&mut self, steady: SystemTime) {
+        self.requested_at = steady;
     }
 
     /// The time at which the request was sent to a backend.
@@ -170,7 +170,7 @@ impl Caching {
         response: &CacheResponse<'_>,
         options: &Options,
         store: &Store,
-        (now, wall): (Moment, SystemTime),
+        (now, steady): (Moment, SystemTime),
     ) -> Verdict {
         if !view.is_retrieval() {
             invalidate(view, response, options, store);
@@ -190,7 +190,7 @@ impl Caching {
                     Refresh::Good(object) => {
                         let object = match store.insert(Arc::clone(&self.key), object, self.ticket, options) {
                             Ok(object) => {
-                                end_fill(self.lead.take(), object.is_fresh(wall), now);
+                                end_fill(self.lead.take(), object.is_fresh(steady), now);
                                 object
                             }
                             // A purge since the look-up stands: the object is good for this request alone.
@@ -219,7 +219,7 @@ impl Caching {
                     }
                 };
             }
-            if lookup::may_replace_error(view, stale, Failure::Status(response.status), options, wall) {
+            if lookup::may_replace_error(view, stale, Failure::Status(response.status), options, steady) {
                 return serve(Arc::clone(stale), true);
             }
         }
@@ -232,7 +232,7 @@ impl Caching {
         match if is_unasked { Err(Refusal::Status) } else { admit_within(view, response, options, store) } {
             Ok(pending) => {
                 // An object that must be validated each time is of no use to waiting requests.
-                if !pending.can_be_fresh(wall) {
+                if !pending.can_be_fresh(steady) {
                     end_fill(self.lead.take(), false, now);
                 }
                 let needs_none = self.needs_no_body(view, &pending);

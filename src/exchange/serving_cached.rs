@@ -49,12 +49,12 @@ impl ServingCached {
         if route.cluster.options.has_byte_rates() {
             cx.common.start_pacing(request.head().len(), cx.core.now);
         }
-        let wall = cx.core.wall_time();
+        let steady = cx.core.steady_time();
         let (output, via) = (&mut cx.core.output.client, cx.core.settings.via.as_deref());
         let reply = with_view(request, &route, |view| {
             let reply = Reply::new(view, &object, served);
             output.make(|out| {
-                reply.write_head(wall, out);
+                reply.write_head(steady, out);
                 put_own_fields(request, via, disposition, out);
             });
             (reply.status(), reply.body())

@@ -56,14 +56,14 @@ impl ServingLive {
         if route.cluster.options.has_byte_rates() {
             cx.common.start_pacing(request.head().len(), cx.core.now);
         }
-        let (wall, hits) = (cx.core.wall_time(), live.head.count_hit());
+        let (steady, hits) = (cx.core.steady_time(), live.head.count_hit());
         let served =
             Served { state: status::State::Hit, is_shadow: false, backend_status: None, waited: Some(cause), hits };
         let (output, via) = (&mut cx.core.output.client, cx.core.settings.via.as_deref());
         let sent = with_view(request, &route, |view| {
             let reply = Reply::live(view, &live.head, live.len, served);
             output.make(|out| {
-                reply.write_head(wall, out);
+                reply.write_head(steady, out);
                 if reply.is_full() && framing == Framing::Chunked {
                     out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
                 }

@@ -84,8 +84,10 @@ pub struct WorkerContext {
     pub most_read_ahead: usize,
     /// Another process has replaced this one: clients whose connections end here may reconnect at once.
     pub is_replaced: bool,
-    /// The wall-clock time of [`Moment::ZERO`].
+    /// The wall-clock time of [`Moment::ZERO`], as the system's clock is set now.
     pub wall_origin: SystemTime,
+    /// The same as the system's clock was set at the start: ages in the cache do not depend on what was set since.
+    pub steady_origin: SystemTime,
     /// The output. It is boxed because an owner may have several and swap them.
     pub output: Box<Output>,
 }
@@ -94,7 +96,8 @@ impl WorkerContext {
     /// A context at this moment, without pooled objects.
     pub fn new(now: Moment, settings: Settings, pages: Arc<Pages>, rng: fastrand::Rng) -> Self {
         let (buffers, request_pool, output) = (BufferPool::default(), RequestPool::default(), Box::default());
-        let (cache, tenants, cache_key, wall_origin) = (None, None, Vec::new(), SystemTime::UNIX_EPOCH);
+        let (cache, tenants, cache_key) = (None, None, Vec::new());
+        let (wall_origin, steady_origin) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
         let (rules, most_read_ahead) = (Workspace::default(), 16 << 20);
         Self {
             now,
@@ -111,6 +114,7 @@ impl WorkerContext {
             most_read_ahead,
             is_replaced: false,
             wall_origin,
+            steady_origin,
             output,
         }
     }
@@ -118,5 +122,10 @@ impl WorkerContext {
     /// The present wall-clock time.
     pub(super) fn wall_time(&self) -> SystemTime {
         self.wall_origin + self.now.since(Moment::ZERO)
+    }
+
+    /// The present time of a wall clock that is never set.
+    pub(super) fn steady_time(&self) -> SystemTime {
+        self.steady_origin + self.now.since(Moment::ZERO)
     }
 }

@@ -378,6 +378,7 @@ impl Supervisor {
                 },
                 recv(ticks) -> _ => {
                     self.pool.deps.roster.note_lost_log_lines(self.log.lost_lines());
+                    self.follow_clock();
                     self.pool.look();
                     if self.upgrade_state.is_none() {
                         self.pool.retry_listeners();
@@ -385,6 +386,15 @@ impl Supervisor {
                 }
                 recv(daily) -> _ => self.pool.deps.certificates.warn_of_expiry(),
             }
+        }
+    }
+
+    /// Follows the system's clock where it was set: times of the logs, ages in the cache, and heartbeats depend on it.
+    fn follow_clock(&self) {
+        if let Some(micros) = self.pool.deps.clock.follow() {
+            let seconds = Duration::from_micros(micros.unsigned_abs()).as_secs_f64();
+            let direction = if micros < 0 { "back" } else { "ahead" };
+            log::warn!("the system's clock was set {seconds:.3} s {direction}; times follow it");
         }
     }
 

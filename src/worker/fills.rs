@@ -18,7 +18,8 @@ pub(super) fn context(
     (clock, most_read_ahead): (Clock, usize),
 ) -> WorkerContext {
     let mut core = WorkerContext::new(now, settings, pages, fastrand::Rng::new());
-    (core.cache, core.wall_origin, core.most_read_ahead) = (cache, clock.wall(Moment::ZERO), most_read_ahead);
+    (core.cache, core.most_read_ahead) = (cache, most_read_ahead);
+    (core.wall_origin, core.steady_origin) = (clock.wall(Moment::ZERO), clock.steady(Moment::ZERO));
     core
 }
 

@@ -399,6 +399,7 @@ impl Worker {
             _ => {}
         }
         self.core.now = self.clock.now();
+        self.core.wall_origin = self.clock.wall(Moment::ZERO);
         self.take_events(events);
         // A deadline set in this turn is looked at in the next one.
         if self.core.now >= wake_at {

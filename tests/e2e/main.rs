@@ -9,6 +9,7 @@ mod cache;
 mod cache_disk;
 mod cache_parts;
 mod clients;
+mod clock;
 mod clusters;
 mod departures;
 mod dns;

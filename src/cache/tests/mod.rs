@@ -65,7 +65,7 @@ fn get<'a>(target: &'a str, fields: &'a [Header<'a>]) -> CacheRequest<'a> {
 }
 
 fn response<'a>(status: u16, fields: &'a [Header<'a>], len: usize) -> CacheResponse<'a> {
-    let times = Times { requested_at: zero(), received_at: zero() };
+    let times = Times { requested_at: zero(), received_at: zero(), received_at_wall: zero() };
     CacheResponse { status, phrase: "OK", fields: Fields(fields), body: BodyLength::Sized(len as u64), times }
 }
 

@@ -5,7 +5,7 @@ use crate::cache::refresh::{Refresh, fills, refresh, update_by_head};
 
 fn not_modified(stored: &Object, lines: &str, received: u64) -> Refresh {
     let fields = parse(lines);
-    let times = Times { requested_at: at(received), received_at: at(received) };
+    let times = Times { requested_at: at(received), received_at: at(received), received_at_wall: at(received) };
     refresh(stored, &get("/", &[]), &CacheResponse { times, ..response(304, &fields, 0) }, &options())
 }
 

@@ -69,7 +69,7 @@ fn lifetimes_that_nothing_states() {
 #[test]
 fn a_response_is_delayed_by_the_network() {
     let fields = parse("Cache-Control: max-age=60\nAge: 5");
-    let times = Times { requested_at: zero(), received_at: at(4) };
+    let times = Times { requested_at: zero(), received_at: at(4), received_at_wall: at(4) };
     let head = CacheResponse { times, ..response(200, &fields, 0) };
     let object = admit(&get("/", &[]), &head, &options()).expect("cacheable").finish().expect("whole");
     assert_eq!(object.freshness.age(at(4)).as_secs(), 9);

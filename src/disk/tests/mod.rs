@@ -87,7 +87,7 @@ fn made(host: &str, language: &str, body: &[u8], lines: &[(&str, &str)]) -> Obje
         phrase: "OK",
         fields: Fields(&lines),
         body: BodyLength::Sized(body.len() as u64),
-        times: Times { requested_at: now, received_at: now },
+        times: Times { requested_at: now, received_at: now, received_at_wall: now },
     };
     let options = Options { is_enabled: true, max_object_bytes: 0, ..Options::default() };
     let mut pending = admit(&request(host, &asked), &response, &options).expect("cacheable");

@@ -306,7 +306,7 @@ mod tests {
             phrase: "Gone For Now",
             fields: Fields(&fields),
             body: BodyLength::Sized(body.len() as u64),
-            times: Times { requested_at: now, received_at: now },
+            times: Times { requested_at: now, received_at: now, received_at_wall: now },
         };
         let options = Options { is_enabled: true, ..Options::default() };
         let mut pending = admit(&request(host), &response, &options).expect("cacheable");
