@@ -335,6 +335,7 @@ impl Worker {
         }
         let sent_before = stream.transport.sent();
         let upstream = self.upstreams.insert(Upstream {
+            address_changes: backend.address_changes(),
             idle_seconds: None,
             stream,
             backend,

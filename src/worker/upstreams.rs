@@ -64,6 +64,8 @@ impl Worker {
     fn dial(&mut self, job: SlotKey) {
         let permit = self.jobs.get(job).and_then(|job| job.exchange.permit());
         let Some(backend) = permit.map(|permit| Arc::clone(&permit.member().backend)) else { return };
+        // A change after this is noticed when the connection is returned.
+        let address_changes = backend.address_changes();
         match backend.next_addresses(self.core.now) {
             Addresses::Known(addresses) => {
                 self.counters.count(Counter::Dials);
@@ -79,7 +81,8 @@ impl Worker {
                     }
                     tls => {
                         let tls = tls.flatten();
-                        let dial = Dial { addresses, tried: 0, address: None, earlier: Vec::new(), preface, tls };
+                        let (earlier, address) = (Vec::new(), None);
+                        let dial = Dial { addresses, address_changes, tried: 0, address, earlier, preface, tls };
                         self.dial_addresses(job, backend, Box::new(dial));
                     }
                 }
@@ -102,6 +105,7 @@ impl Worker {
                 let key = upstreams.insert_with(|key| Upstream {
                     stream: BufferedConnection::new(transport),
                     backend,
+                    address_changes: dial.address_changes,
                     job: Some(job),
                     idle_since: Moment::NEVER,
                     timer: timers.insert(Owner::Upstream(key)),
@@ -166,6 +170,11 @@ impl Worker {
     /// The name of a backend is resolved, or does not exist.
     #[cold]
     pub(super) fn on_dns_result(&mut self, backend: BackendId) {
+        for connection in self.pool.idle(backend) {
+            if !self.has_present_address(connection) {
+                self.close_upstream(connection);
+            }
+        }
         for job in self.awaiting_dns.remove(&backend).unwrap_or_default() {
             let waits =
                 self.jobs.get(job).is_some_and(|job| job.upstream_state == UpstreamState::ResolvingDns(backend));
@@ -263,9 +272,27 @@ impl Worker {
         }
     }
 
-    /// Whether a list still names its backend, it has no unread bytes, and its backend got no PROXY header: after a
+    /// Whether its address is still one of its backend: a host that has moved gets no more requests.
+    fn has_present_address(&mut self, key: SlotKey) -> bool {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return false };
+        let changes = upstream.backend.address_changes();
+        if upstream.address_changes == changes {
+            return true;
+        }
+        let ends = upstream.stream.transport.ends();
+        let is_present = ends.is_ok_and(|(peer, _)| upstream.backend.leads_to(peer));
+        if is_present {
+            upstream.address_changes = changes;
+        }
+        is_present
+    }
+
+    /// Whether a list still names its backend, its address is one of it, it has no unread bytes, and its backend got no PROXY header: after a
     /// header, all bytes belong to that client. If the last read filled its buffer, another read decides.
     fn is_reusable(&mut self, key: SlotKey) -> bool {
+        if !self.has_present_address(key) {
+            return false;
+        }
         let Some(upstream) = self.upstreams.get_mut(key) else { return false };
         let transport = &mut upstream.stream.transport;
         !upstream.is_uncounted

@@ -156,3 +156,22 @@ fn a_response_that_is_too_long_for_a_datagram_comes_by_tcp() {
     assert_eq!(proxy.client().get(HOST, "/").status(), 502);
     until("it is told", || proxy.stderr().contains("there is no such name, or it has no address"));
 }
+
+/// Backends keep their connections: requests follow the name all the same.
+#[test]
+fn a_host_that_has_moved_gets_no_request_over_connections_that_are_kept() {
+    let [old, new] = ["old", "new"].map(|name| Backend::always(canned::ok(name)));
+    let names = NameServer::start(false);
+    names.set_service(&[(1, &old)]);
+    let proxy = names.proxy("http://_http._tcp.app.test");
+    let mut client = proxy.client();
+    client.get(HOST, "/").expect_ok("old");
+    client.get(HOST, "/").expect_ok("old");
+    assert_eq!(old.connections(), 1);
+    names.set_service(&[(1, &new)]);
+    until("the new one serves", || client.get(HOST, "/").text() == "new");
+    let served = old.heads();
+    (0..20).for_each(|_| client.get(HOST, "/").expect_ok("new"));
+    assert_eq!(old.heads(), served, "none goes to where the name has led");
+    assert_eq!(new.connections(), 1, "a connection to an address that stays is kept");
+}
