@@ -414,8 +414,36 @@ pub(super) fn read_networks(field: &Field<'_>) -> Option<Vec<IpNet>> {
 }
 
 fn as_network(text: &str) -> Option<IpNet> {
-    match text.parse::<IpAddr>() {
-        Ok(address) => Some(address.into()),
-        Err(_) => text.parse::<IpNet>().ok().map(|network| network.trunc()),
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => address.into(),
+        Err(_) => text.parse::<IpNet>().ok()?.trunc(),
+    };
+    // The address of an IPv4 peer never has its mapped form (::ffff:10.0.0.1).
+    let mapped = match network {
+        IpNet::V6(network) => network.addr().to_ipv4_mapped().zip(network.prefix_len().checked_sub(96)),
+        IpNet::V4(_) => None,
+    };
+    let plain = mapped.and_then(|(address, length)| IpNet::new(address.into(), length).ok());
+    Some(plain.unwrap_or(network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_that_of_the_addresses() {
+        for (text, expected) in [
+            ("10.0.0.1", Some("10.0.0.1/32")),
+            ("10.1.2.3/8", Some("10.0.0.0/8")),
+            ("::ffff:10.0.0.1", Some("10.0.0.1/32")),
+            ("::ffff:10.1.2.3/104", Some("10.0.0.0/8")),
+            ("::ffff:0:0/96", Some("0.0.0.0/0")),
+            ("::/0", Some("::/0")),
+            ("fd00::1/8", Some("fd00::/8")),
+            ("10.0.0.0/33", None),
+        ] {
+            assert_eq!(as_network(text).map(|network| network.to_string()).as_deref(), expected, "{text}");
+        }
     }
 }

@@ -158,10 +158,23 @@ fn find_user(name: &str) -> Result<(Uid, Gid), Fault> {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
         Err(_) => User::from_name(name),
     };
-    let user = found.map_err(|error| Fault::Refused("looking up the user", error))?;
-    // A number needs no passwd entry: containers often have none.
-    let by_number = || name.parse().ok().map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
+    let user = unless_absent(found).map_err(|error| Fault::Refused("looking up the user", error))?;
+    let by_number = || number_of(name).map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
     user.map(|user| (user.uid, user.gid)).or_else(by_number).ok_or_else(|| Fault::NoUser(name.to_owned()))
+}
+
+/// An account without an entry. Where there is no passwd file at all, as below a chroot, the C library reports one of
+/// these errors (getpwnam(3)).
+fn unless_absent<T>(found: Result<Option<T>, Errno>) -> Result<Option<T>, Errno> {
+    match found {
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        found => found,
+    }
+}
+
+/// The number of an account that needs no passwd entry, which small containers do not have.
+fn number_of(name: &str) -> Option<u32> {
+    if name == "root" { Some(0) } else { name.parse().ok() }
 }
 
 fn find_group(name: &str) -> Result<Gid, Fault> {
@@ -169,8 +182,8 @@ fn find_group(name: &str) -> Result<Gid, Fault> {
         Ok(number) => Group::from_gid(Gid::from_raw(number)),
         Err(_) => Group::from_name(name),
     };
-    let group = found.map_err(|error| Fault::Refused("looking up the group", error))?;
-    let by_number = || name.parse().ok().map(Gid::from_raw);
+    let group = unless_absent(found).map_err(|error| Fault::Refused("looking up the group", error))?;
+    let by_number = || number_of(name).map(Gid::from_raw);
     group.map(|group| group.gid).or_else(by_number).ok_or_else(|| Fault::NoGroup(name.to_owned()))
 }
 
@@ -185,6 +198,13 @@ mod tests {
         assert_eq!(find_group("4199999999"), Ok(Gid::from_raw(4_199_999_999)));
         assert_eq!(find_user("no such user"), Err(Fault::NoUser("no such user".into())));
         assert_eq!(find_group("no such group"), Err(Fault::NoGroup("no such group".into())));
+        assert_eq!((number_of("root"), number_of("0"), number_of("www-data")), (Some(0), Some(0), None));
+    }
+
+    #[test]
+    fn a_system_without_accounts_has_no_entry() {
+        assert_eq!(unless_absent::<()>(Err(Errno::ENOENT)), Ok(None));
+        assert_eq!(unless_absent::<()>(Err(Errno::EIO)), Err(Errno::EIO));
     }
 
     #[test]

@@ -21,6 +21,11 @@ pub(super) enum Server {
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Single(ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. })
+                if host.contains(':') =>
+            {
+                write!(f, "[{host}]:{port}")
+            }
             Self::Single(address) => address.fmt(f),
             Self::Cluster => f.write_str("the cluster"),
         }
@@ -357,6 +362,13 @@ mod tests {
 
     fn identity(text: &str) -> Identity {
         Identity::of(&text.replace(' ', "\r\n"))
+    }
+
+    #[test]
+    fn an_address_is_shown_as_it_is_written() {
+        for (host, expected) in [("redis.test", "redis.test:6379"), ("::1", "[::1]:6379")] {
+            assert_eq!(Server::Single(ConnectionAddr::Tcp(host.to_owned(), 6379)).to_string(), expected);
+        }
     }
 
     #[test]

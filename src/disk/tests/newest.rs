@@ -64,7 +64,7 @@ fn put_part(store: &Store) {
         phrase: "Partial Content",
         fields: Fields(&lines),
         body: BodyLength::Sized(4),
-        times: Times { requested_at: now, received_at: now },
+        times: Times { requested_at: now, received_at: now, received_at_wall: now },
     };
     let options = Options { is_enabled: true, ..Options::default() };
     let mut pending = admit(&request("a", &asked), &response, &options).expect("a part");
