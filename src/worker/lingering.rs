@@ -26,11 +26,16 @@
 //! | client: takes nothing for `server.bodyTimeout` | the client; the response is lost all the same | at once |
 //! | client: a response whose missing end would look like its end | the client; it has to see a failure | reset |
 //! | client: no PROXY header, no handshake, no free place for its address | the client, which was sent nothing | at once |
+//! | client: the system cannot watch it (no memory for the poll) | the client; nothing would be heard of it | at once |
+//! | client: on its way to another process that ends | the client; the sockets end with that process | at once |
+//! | client: still in the queue of a listening socket that is closed without a successor | the client, which was sent nothing | by the kernel, a reset |
 //! | client: the time for draining is over | the client; no limit above that one | at once |
 //! | backend: behind its response | the backend: bytes without a request. The request was sent as a whole, or its rest was not needed | at once |
 //! | backend: in the middle of a request that has failed | the backend: a response that is no longer needed | at once |
 //! | backend: a tunnel whose sides have both ended | none | at once |
-//! | backend: idle in the pool | the backend: its end, or bytes without a request | at once |
+//! | backend: idle in the pool, or its address is no longer one of its name | the backend: its end, or bytes without a request | at once |
+//! | backend: the slower ones of several addresses that are tried, or a connection that nobody waits for any more | the backend, which was sent no request | at once |
+//! | backend: a health probe | the backend: the rest of a response that is judged already | at once |
 
 use super::connection::Client;
 use super::idle::REST;

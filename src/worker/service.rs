@@ -110,13 +110,18 @@ impl Worker {
         self.service.clients.len() >= MAX_CLIENTS
     }
 
-    /// Closes the oldest idle client of the service. Returns whether there was one.
+    /// Closes the oldest idle client of the service, of those that have acknowledged their response if there are any.
+    /// Returns whether there was one.
     pub(super) fn give_up_service_client(&mut self) -> bool {
         let is_idle = |key: &SlotKey| {
             let client = self.clients.get(*key).filter(|client| client.job.is_none() && !client.is_lingering);
             client.is_some_and(|client| client.stream.unread.is_empty() && client.stream.transport.is_silent())
         };
-        let oldest = self.service.clients.iter().copied().find(is_idle);
+        let has_all = |key: &SlotKey| {
+            self.clients.get(*key).is_some_and(|client| client.stream.transport.bytes_unacknowledged() == 0)
+        };
+        let idle: Vec<SlotKey> = self.service.clients.iter().copied().filter(is_idle).collect();
+        let oldest = idle.iter().copied().find(has_all).or_else(|| idle.first().copied());
         oldest.into_iter().for_each(|key| self.close_client(key));
         oldest.is_some()
     }
