@@ -3,9 +3,10 @@
 //! A receipt for a host is acknowledged when every core serves the state that Redis had when the receipt was requested:
 //! edits of on-demand clusters up to then are taken over, the host is read again, and all cores have read their mail.
 
-use super::redis::{self, Fleet, Node, Pause, ProbeSharer, Receipt, Stop, Target};
+use super::redis::{self, Fleet, Node, Pause, ProbeSharer, Receipt, Sleeper, Stop, Target};
 use super::{Directory, Error, RouteEvent, Source, SourceCommand};
 use crate::base::clock::{Clock, Moment};
+use crate::cluster::Cluster;
 use crate::health::ProbeSharing;
 use ::redis::RedisResult;
 use crossbeam_channel::{RecvTimeoutError, Sender};
@@ -59,12 +60,14 @@ impl Directory {
         share.inspect_err(|error| log::error!("this node probes backends for itself: starting a thread: {error}")).ok()
     }
 
-    /// Has a message published that wakes the application of this frontend, unless one was a moment ago. Never waits. Without
+    /// Has a message published that wakes the application of this frontend, unless one was a moment ago, and again while requests of it wait. Never waits. Without
     /// a Redis there is nobody to tell.
-    pub fn wake(&self, key: &str) {
+    pub fn wake(&self, cluster: &Cluster) {
         if let Some(wakes) = &self.wakes {
+            let admission = Arc::downgrade(&cluster.admission);
+            let has_waiters = move || admission.upgrade().is_some_and(|admission| admission.waiting() > 0);
             // Where there is no room, the next request asks again.
-            let _ = wakes.try_send(key.into());
+            let _ = wakes.try_send(Sleeper { key: cluster.key.clone(), has_waiters: Box::new(has_waiters) });
         }
     }
 
@@ -213,7 +216,7 @@ impl Member {
 }
 
 /// The way to the thread that publishes messages which wake applications; `None` where there is no Redis.
-pub(super) fn start_wakes(source: &Source, clock: Clock) -> Result<Option<Sender<Box<str>>>, Error> {
+pub(super) fn start_wakes(source: &Source, clock: Clock) -> Result<Option<Sender<Sleeper>>, Error> {
     let start = |target: Target| redis::start_wake(&target, clock).map_err(|error| Error::Thread(Arc::new(error)));
     target(source).map(start).transpose()
 }

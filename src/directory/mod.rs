@@ -318,7 +318,7 @@ pub struct Directory {
     clock: Clock,
     on_demand: OnDemand,
     fleet: Option<redis::Target>,
-    wakes: Option<Sender<Box<str>>>,
+    wakes: Option<Sender<redis::Sleeper>>,
     lookups: Sender<Lookup>,
     marks: Sender<DeadMark>,
     commands: Sender<SourceCommand>,

@@ -86,7 +86,7 @@ impl Worker {
     #[cold]
     fn wake(&mut self, job: SlotKey) {
         if let Some(route) = self.jobs.get(job).and_then(|job| job.exchange.route()) {
-            self.directory.wake(&route.cluster.key);
+            self.directory.wake(&route.cluster);
         }
     }
 

@@ -50,7 +50,7 @@ pub use target::{EXPECTED, Location, Target, TargetFault};
 pub use tool_connection::ToolConnection;
 pub use tools::{ParsedListing, connect};
 pub(super) use tools::{read_certificate, read_listing};
-pub(super) use wake::start as start_wake;
+pub(super) use wake::{Sleeper, start as start_wake};
 
 use super::catalog::Clusters;
 use super::certificates::{CertificateChannels, CertificateCommand};
