@@ -72,7 +72,9 @@ impl<'c> Passing<'c> {
             return Err(error);
         }
         let Self { idle, running, refused, .. } = self;
-        if self.channel.say(&Message::End { clients: idle }).is_ok() {
+        let end = Message::End { clients: idle };
+        // The last limit may be nearly over.
+        if self.channel.set_send_patience(self.patience).and_then(|()| self.channel.say(&end)).is_ok() {
             log::info!(
                 "upgrade: {idle} idle connections and {running} with a tunnel or a response in progress were handed over; \
                  {refused} of the latter were not accepted"
@@ -85,6 +87,7 @@ impl<'c> Passing<'c> {
         let (mut clients, mut replies) = (clients.clone(), self.replies.clone());
         let mut has_ended = false;
         while !(has_ended && self.unsettled.is_empty()) {
+            let patience = self.first_due().since(self.clock.now()).min(self.patience);
             select! {
                 recv(clients) -> departure => match departure {
                     Ok(Departure::Idle(clients)) => self.pass_idle(clients)?,
@@ -96,7 +99,7 @@ impl<'c> Passing<'c> {
                     Err(_) if self.unsettled.is_empty() => replies = never(),
                     Err(_) => return Err(io::ErrorKind::BrokenPipe.into()),
                 },
-                default(self.patience) => {}
+                default(patience) => {}
             }
             self.check_patience()?;
         }
