@@ -22,7 +22,7 @@ pub(super) fn send_response(call: ServiceCall, response: Response, service: &Ser
     call.respond(response);
 }
 
-/// Sends a refusal for lack of access. It is no action: whoever has no access must not fill the log.
+/// Sends a refusal for lack of access, without a log line of its own: clients without access must not fill the log.
 pub(super) fn send_refusal(call: ServiceCall, refusal: Response, service: &Service) {
     let response = finished(refusal, service);
     call.respond(response);

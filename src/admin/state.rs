@@ -39,7 +39,7 @@ impl State {
         self.keeps_statistics.load(Ordering::Relaxed)
     }
 
-    /// Drops the last statistics if they are too old. It waits for nobody.
+    /// Drops the last statistics if they are too old. It never waits for the lock.
     pub(super) fn drop_statistics(&self, is_old: impl FnOnce(&Statistics) -> bool) {
         let Ok(mut known) = self.statistics.try_lock() else { return };
         if known.as_ref().is_none_or(is_old) {

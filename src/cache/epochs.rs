@@ -1,5 +1,5 @@
-//! The order of fills and removals: each removal begins an epoch, and a fill or a load that began before it stores
-//! nothing of what was removed.
+//! The order of fills and removals: each removal begins an epoch, and a fill or a load that began before it does
+//! not store a removed key again.
 
 use super::purge::Ticket;
 use quick_cache::DefaultHashBuilder;

@@ -23,7 +23,7 @@ pub enum FillEnd {
     Streams(Arc<LiveFill>),
     /// There are more bytes to read, or readers have caught up.
     More,
-    /// What the disk tier has of the key is in the store, and what it was to take away is away.
+    /// The objects of the key are loaded from the disk tier, and pending removals are done.
     Loaded,
     /// The object is stored.
     Stored,

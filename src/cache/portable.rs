@@ -18,8 +18,7 @@ pub const PREFIX: usize = 4;
 /// The most bytes of a message, the body of an object left out.
 pub const MOST_BYTES: u32 = 4 << 20;
 
-/// The greatest age, lifetime and distance from 1970 that a message may state: whoever adds two of them stays within what a
-/// time can be.
+/// The greatest age, lifetime and distance from 1970 that a message may state: the sum of two is within the range of a time.
 const LONGEST: Duration = Duration::from_secs(1 << 40);
 
 /// A change that removes objects, to be repeated in another store.

@@ -43,8 +43,8 @@ pub struct Served {
     pub is_shadow: bool,
     /// The status of a backend's response: 304 if it validated the object, or the error.
     pub backend_status: Option<u16>,
-    /// Why the request would have been forwarded, if it had not waited for another one's response; or, beside the status of a
-    /// backend, why that was asked, which is staleness if nothing is said.
+    /// Why the request would have been forwarded, had it not waited for the response to another one; or, beside the status of a
+    /// backend, why that backend was asked. `None`: the object was stale.
     pub waited: Option<Cause>,
     /// The number of this reuse.
     pub hits: u64,

@@ -102,7 +102,7 @@ pub struct PendingObject {
     body: LiveWriter,
     /// What it is a part of, where it is one.
     part: Option<Part>,
-    /// The fields are those that its client lacks, who has an older part: it is good with a stored one alone.
+    /// The response omits fields that its client has: it is usable only joined with a stored part.
     only_joins: bool,
 }
 
@@ -143,7 +143,7 @@ pub fn admit_to_eligible(
     let fields = response.fields;
     let directives = ResponseDirectives::read(fields);
     let part = if response.status == 206 { Some(Part::of(fields).ok_or(Refusal::Status)?) } else { None };
-    // A part is stored as what it is a part of.
+    // A 206 is stored under the status of the whole response.
     let response = &match part {
         Some(_) => CacheResponse { status: 200, phrase: "OK", ..*response },
         None => *response,

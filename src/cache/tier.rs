@@ -2,8 +2,8 @@
 //! the interface for the store and for requests, and the data that they can read without a wait.
 //!
 //! Orders are performed one after the other. Objects that are stored or removed are ordered under the lock of the store's
-//! writes, so they are in the order of the store's epochs: from the last performed order the thread knows what an object of
-//! the disk may precede. A file is that of the newest object of its variant, or absent: an object that is not written
+//! writes, so they are in the order of the store's epochs: the last performed order bounds the epoch of any object on
+//! disk. A file is that of the newest object of its variant, or absent: an object that is not written
 //! removes the file of its predecessor.
 
 use super::fill::{FillEnd, FillWaiter};

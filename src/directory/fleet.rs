@@ -61,7 +61,7 @@ impl Directory {
     }
 
     /// Has a message published that wakes the application of this frontend, unless one was a moment ago, and again while requests of it wait. Never waits. Without
-    /// a Redis there is nobody to tell.
+    /// a Redis there is none.
     pub fn wake(&self, cluster: &Cluster) {
         if let Some(wakes) = &self.wakes {
             let admission = Arc::downgrade(&cluster.admission);

@@ -1,5 +1,5 @@
-//! The disk tier of the object cache is asked for what memory lacks, or has yet to take away what was purged. Cores do not wait
-//! for it: the request does.
+//! The request waits for the disk tier of the object cache: to load a key that memory lacks, or to finish a purge. No core waits
+//! for it.
 
 use super::cache_lookup;
 use super::events::{Effect, Input};

@@ -157,7 +157,7 @@ impl Caching {
         Arc::clone(&self.selection)
     }
 
-    /// Whether nothing of the request's fields has a say in what is done with this response.
+    /// Whether storing this response is independent of the request's fields.
     pub(super) fn judges_without_fields(&self, response: &CacheResponse<'_>) -> bool {
         let is_first = self.stale.is_none() && self.completion.is_none() && !self.keeps_conditions;
         self.may_lead && is_first && response.status != 206 && !response.fields.has("vary")

@@ -112,7 +112,7 @@ pub enum Effect {
     /// [`Input::Enqueued`], [`Input::EnqueuedUntil`], [`Input::Granted`], [`Input::GrantedToken`], [`Input::QueueFull`]
     /// or [`Input::Notice`].
     Enqueue,
-    /// A request waits, as no backend of its frontend serves: whoever can start one is to be told.
+    /// A request waits, as no backend of its frontend serves: a message asks for one to be started.
     Wake,
     /// The member of [`Exchange::permit`](super::Exchange::permit) was marked dead after a failure.
     MarkedDead {

@@ -35,7 +35,7 @@ pub(super) fn fail(
     let own = route.as_ref().and_then(|route| route.cluster.options.pages.of(status));
     let body = match (own, &ended_by) {
         (Some(page), _) => Cow::Borrowed(page),
-        // Nobody has to see it, and who looks for it finds it.
+        // A comment in HTML: it is in the source of the page, and not on it.
         (None, Some(ended_by)) if pages.is_built_in(reason) => {
             let remark = format!("<!-- {reason}: {ended_by} -->\n");
             Cow::Owned([pages.body(reason), remark.as_bytes()].concat())

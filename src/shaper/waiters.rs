@@ -51,7 +51,7 @@ struct Queue {
 /// The queues of a leaf, the one whose turn it is first.
 #[derive(Debug, Default)]
 struct Leaf {
-    /// Queues that are gone may stand here too, though not at the front: taking each out at once would take a search.
+    /// It may have removed queues, never at the front: they are taken out together, since each alone would take a search.
     turns: VecDeque<SlotKey>,
     of_flow: HashMap<u32, SlotKey>,
     len: u32,

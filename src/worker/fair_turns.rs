@@ -92,7 +92,7 @@ impl<K: Copy + Ord + Hash, T> FairTurns<K, T> {
             self.ready.insert((tenant.clock, key));
         }
         if self.ready.is_empty() {
-            // The core is idle: what a tenant has used beyond its share was nobody's.
+            // The core is idle: use beyond a share has cost no other tenant anything.
             self.tenants.clear();
             (self.now, self.counted, self.forget_beyond) = (0, 0, REMEMBERED);
         } else if self.tenants.len() > self.forget_beyond {

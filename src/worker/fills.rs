@@ -24,7 +24,7 @@ pub(super) fn context(
 }
 
 impl Worker {
-    /// Has the store do what a request wants of it.
+    /// Performs what a request asks of the store.
     pub(super) fn ask_store(&mut self, job_key: SlotKey) {
         let Some(request) = self.jobs.get(job_key).and_then(|job| job.exchange.store_request()) else { return };
         let waiter = FillWaiter { sink: self.request_mail.fills(), exchange: job_key.pack() };

@@ -34,7 +34,7 @@
 //! | backend: in the middle of a request that has failed | the backend: a response that is no longer needed | at once |
 //! | backend: a tunnel whose sides have both ended | none | at once |
 //! | backend: idle in the pool, or its address is no longer one of its name | the backend: its end, or bytes without a request | at once |
-//! | backend: the slower ones of several addresses that are tried, or a connection that nobody waits for any more | the backend, which was sent no request | at once |
+//! | backend: the slower ones of several addresses that are tried, or a connection that no exchange waits for any more | the backend, which was sent no request | at once |
 //! | backend: a health probe | the backend: the rest of a response that is judged already | at once |
 
 use super::connection::Client;

@@ -1,7 +1,7 @@
 //! A core that has more to do than it can do at once serves its tenants by turns (`server.tenants`).
 //!
 //! Connections that are ready are sorted by the tenants of their requests, and each tenant has short turns: [`FairTurns`]. A
-//! tenant whose thousand connections are ready at once so does not stand before the one connection of another. As long as few
+//! tenant whose thousand connections are ready at once does not delay the one connection of another. As long as few
 //! connections are ready, they are served as they come.
 
 use super::connection::Endpoint;

@@ -229,7 +229,8 @@ pub struct NodeTicket {
 }
 
 impl NodeTicket {
-    /// Leaves the queue, as the client has left or the time is over. A token that is on its way is given back by whoever gets it.
+    /// Leaves the queue, as the client has left or the time is over. The receiver of a token that is on its way gives it
+    /// back.
     pub fn leave(&self, is_late: bool) {
         if let Some(key) = self.ticket.key {
             let cause = if is_late { Departure::TimedOut } else { Departure::Left };

@@ -265,7 +265,7 @@ impl Matcher {
     }
 }
 
-/// Whether one of these stands in a text between delimiters, or its ends.
+/// Whether a pattern occurs in a text with a delimiter, or an end of the text, on each side.
 fn is_between(text: &[u8], delimiters: &[u8], prefixes: &Prefixes) -> bool {
     let is_delimiter = |byte: Option<&u8>| byte.is_none_or(|byte| delimiters.contains(byte));
     (0..text.len()).filter(|start| is_delimiter(start.checked_sub(1).and_then(|before| text.get(before)))).any(

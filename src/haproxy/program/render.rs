@@ -34,7 +34,7 @@ impl Format {
     }
 }
 
-/// Adds what the flags ask for to what stands from `start` on.
+/// Applies the flags of a format to the text from `start` on.
 fn decorate(flags: FormatFlags, start: usize, out: &mut Vec<u8>) {
     if flags == FormatFlags::default() {
         return;

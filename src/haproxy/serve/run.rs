@@ -112,7 +112,7 @@ impl<'a> Run<'a> {
         tracked.for_each(|tracked| tracked.count(counters, self.dice.now));
     }
 
-    /// Keeps the values of the headers that the frontend captures. Of several lines the last one counts, as in HAProxy.
+    /// Keeps the values of the headers that the frontend captures: of several lines the last one, as in HAProxy.
     pub(super) fn capture_headers(&mut self, frontend: &ServedProxy) {
         let side = self.side;
         for (slot, Capture { header, len }) in frontend.captures.of(side).iter().enumerate() {

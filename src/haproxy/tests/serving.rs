@@ -368,7 +368,7 @@ fn cookies_have_dates_and_modes() {
     let told = ask("insert maxlife 60", &cookie(&format!("sa|{old}|{old}")), plain, 1);
     assert_eq!(told.0, None, "it has lived too long");
     let told = ask("insert", &cookie(&format!("sa|{old}")), plain, 1);
-    assert_eq!((told.0, first(&told)), (Some(1), "SRV=sa".to_owned()), "a date that nobody asks for goes");
+    assert_eq!((told.0, first(&told)), (Some(1), "SRV=sa".to_owned()), "a date that is not asked for goes");
     assert_eq!(ask("insert postonly", "", plain, 1).2, [""; 0]);
     // What the server itself says.
     assert_eq!(ask("insert", "", set, 1).2, ["SRV=sa"]);

@@ -40,7 +40,7 @@ fn texts_are_read_as_numbers() {
         ("hdr(x),iif(a,b)", "1:5", "a"),
         ("hdr(x),iif(a,b)", "true", "b"),
         ("hdr(x),iif(a,b)", "", ""),
-        // Of headers and cookies numbers are read in another way: 32 bits, and what is below the digits counts.
+        // Numbers of headers and cookies are read in another way: 32 bits, and what is below the digits counts.
         ("hdr_val(x)", "5x", "5"),
         ("hdr_val(x)", "x5", "0"),
         ("hdr_val(x)", "", "0"),
@@ -170,7 +170,7 @@ fn formats_have_flags() {
 #[test]
 fn flags_of_acls_are_read() {
     let x = |value: &str| format!("X: {value}\r\n");
-    // Of a map only the first words are values.
+    // Only the first words of a map's lines are values.
     assert!(holds("hdr(x) -M -f hosts.map", &x("www.example.org")));
     assert!(!holds("hdr(x) -f hosts.map", &x("www.example.org")));
     assert!(holds("hdr(x) -f hosts.map", &x("www.example.org web")));

@@ -1,4 +1,4 @@
-//! Turns of tenants: who stands before whom, and connections that wait for a turn while time passes.
+//! Turns of tenants: their order, and connections that wait for a turn while time passes.
 
 use super::*;
 use crate::cluster::{TenantKey, TenantSettings};

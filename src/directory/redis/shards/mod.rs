@@ -13,7 +13,7 @@
 //!   keys. Look-ups are sent to watched servers only, and follow a redirection only to a watched server.
 //! * A server replies only for slots that it owns, or that it imports if it is asked so. A map of slots that is too old
 //!   therefore costs a redirection, never a wrong reply.
-//! * While all masters are watched, every write is reported, whoever owns the slot: before a slot moves by its earlier
+//! * While all masters are watched, every write is reported, whatever node owns the slot: before a slot moves by its earlier
 //!   owner, afterwards by its new one.
 //! * Once a master is watched again, or for the first time, there may have been unreported writes, so everything in use
 //!   is read again. When a slot moves between watched masters, the hosts with keys in it are read again.
