@@ -15,7 +15,8 @@
 //!   responses of a short phase would miss those that take longer than the phase.
 //! * The measurement of a phase begins after one latency: until then the server still processes the requests of the
 //!   phase before.
-//! * If requests do not use up the limit, latency says nothing about it, and the limit stays.
+//! * If requests do not use up the limit, latency says nothing about it, and the limit stays. Where a known capacity is
+//!   less than the limit, requests use that up: then both phases are measured at the capacity.
 //! * The limit moves by a *step*, a fraction of itself. A step in the same direction as the one before is half as large
 //!   again, a step in the other direction is half as large. So the limit finds the knee fast and stays there with
 //!   little noise.
@@ -87,6 +88,8 @@ pub struct Gradient {
     bounds: Bounds,
     /// The limit of high phases, with its fraction.
     limit: f64,
+    /// The greatest number of requests in flight for other reasons.
+    capacity: u32,
     step: f64,
     went_up: bool,
     phase: Phase,
@@ -105,6 +108,7 @@ impl Gradient {
         Self {
             bounds,
             limit: bounds.clamp(f64::from(FIRST_LIMIT)),
+            capacity: u32::MAX,
             step: MIN_STEP,
             went_up: true,
             phase: Phase::High,
@@ -122,14 +126,29 @@ impl Gradient {
         self.limit = bounds.clamp(self.limit);
     }
 
+    /// Sets the greatest number of requests that may be in flight for other reasons; `u32::MAX` at first.
+    pub fn set_capacity(&mut self, capacity: u32, now: Moment) {
+        let before = self.usable();
+        self.capacity = capacity.max(1);
+        if (self.usable() - before).abs() > f64::EPSILON {
+            // The two phases of a pair differ by the limit alone.
+            self.begin(Phase::High, Means::default(), now);
+        }
+    }
+
+    /// The limit of high phases, as far as the capacity allows it.
+    fn usable(&self) -> f64 {
+        self.limit.min(f64::from(self.capacity))
+    }
+
     /// The current limit.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between two whole numbers")]
     pub fn limit(&self) -> u32 {
-        let high = self.limit.round() as u32;
+        let high = self.usable().round() as u32;
         match self.phase {
-            Phase::High => high,
+            Phase::High => self.limit.round() as u32,
             // It is lower by at least one, since the comparison needs a difference.
-            Phase::Low => ((self.limit * LOW_PART).round() as u32).min(high.saturating_sub(1)).max(self.bounds.min),
+            Phase::Low => ((self.usable() * LOW_PART).round() as u32).min(high.saturating_sub(1)).max(self.bounds.min),
         }
     }
 
@@ -156,9 +175,9 @@ impl Gradient {
         }
         let means = self.means(now);
         match self.phase {
-            Phase::High if means.in_flight < f64::from(self.limit()) * MIN_USE => self.begin(Phase::High, means, now),
+            Phase::High if means.in_flight < self.usable().round() * MIN_USE => self.begin(Phase::High, means, now),
             // The limit cannot go lower, so a higher one is tried.
-            Phase::High if self.limit() <= self.bounds.min => {
+            Phase::High if self.usable().round() <= f64::from(self.bounds.min) => {
                 self.go(1.0);
                 self.begin(Phase::High, means, now);
             }
@@ -205,7 +224,9 @@ impl Gradient {
         let factor = if is_up == self.went_up { 1.5 } else { 0.5 };
         (self.step, self.went_up) = ((self.step * factor).clamp(MIN_STEP, MAX_STEP), is_up);
         // A small limit moves by whole requests; otherwise it would not move at all.
-        let by = (self.limit * self.step).max(1.0) * direction;
-        self.limit = self.bounds.clamp(self.limit + by);
+        let moved = self.usable() + (self.usable() * self.step).max(1.0) * direction;
+        // Beyond the capacity nothing is known, so it does not grow there.
+        let limit = if is_up { self.limit.max(moved.min(f64::from(self.capacity))) } else { moved };
+        self.limit = self.bounds.clamp(limit);
     }
 }

@@ -105,6 +105,12 @@ impl Share {
         if is_below || ceil.is_nothing() { Err(ShareFault::Ceil) } else { Ok(Self { rate, ceil }) }
     }
 
+    /// The rate in ten-thousandths of a token, for weights. A ceil in tokens is its limit.
+    pub(super) fn fine_rate(self, parent: u64) -> u64 {
+        let rate = self.rate.fine(parent);
+        if let Amount::Tokens(ceil) = self.ceil { rate.min(fine(ceil)) } else { rate }
+    }
+
     /// The ten-thousandths of the parent's rate that this rate takes; 0 if it is in tokens.
     pub(super) fn rate_parts(self) -> u32 {
         match self.rate {

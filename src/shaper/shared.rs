@@ -165,6 +165,18 @@ impl<W: Flow> Shaper<W> {
         self.dispatch(now, deliver);
     }
 
+    /// Ends all limits, of the root and of all buckets: every waiter gets a token. [`Shaper::resize`] and [`Shaper::apply`]
+    /// set limits again.
+    pub fn lift_limits(&self, now: Moment, deliver: impl FnMut(W, Token)) {
+        self.lock().tree.lift_limits(&self.nodes);
+        self.dispatch(now, deliver);
+    }
+
+    /// Maps all waiters, in no order, under the lock.
+    pub fn map_waiters<T>(&self, map: impl FnMut(&W) -> T) -> Vec<T> {
+        self.lock().waiters.iter().map(map).collect()
+    }
+
     /// Changes the size and the spec of the tree in one step. A bucket that keeps its name and its place keeps its
     /// tokens, its queue and its counters. A deleted bucket still serves its waiters and ends with its last request;
     /// new requests of it count as unclassified. Classifiers have to be bound again. If the spec is refused, the old

@@ -112,6 +112,37 @@ impl Spec {
     }
 }
 
+impl Spec {
+    /// The part of each bucket's own requests in `whole`, by the rates at this size of the tree, and that of requests of no
+    /// bucket. The own part of a bucket that contains buckets is what these leave of its rate.
+    pub fn weights(&self, size: u32, whole: u32) -> (Vec<(&str, u32)>, u32) {
+        let mut weights = Vec::new();
+        let (size, whole) = (share::fine(size.max(1)), u64::from(whole));
+        let part = |fine: u64| u32::try_from(fine.saturating_mul(whole) / size).unwrap_or(u32::MAX);
+        let rest = add_weights(&self.buckets, size, &part, &mut weights);
+        (weights, part(rest))
+    }
+}
+
+/// Adds the weights of these buckets of a parent with this rate. Returns what they leave of it.
+fn add_weights<'s>(
+    buckets: &'s [BucketSpec],
+    parent: u64,
+    part: &impl Fn(u64) -> u32,
+    weights: &mut Vec<(&'s str, u32)>,
+) -> u64 {
+    let mut rest = parent;
+    for bucket in buckets {
+        let rate = bucket.share.fine_rate(parent);
+        rest = rest.saturating_sub(rate);
+        let place = weights.len();
+        weights.push((&*bucket.name, 0));
+        let own = add_weights(&bucket.children, rate, part, weights);
+        weights[place].1 = part(own);
+    }
+    rest
+}
+
 #[derive(Default)]
 struct Reader {
     faults: Faults,

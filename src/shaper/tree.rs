@@ -262,6 +262,17 @@ impl Tree {
         self.resize_children(nodes, ROOT_NODE);
     }
 
+    /// Lets every node in use hold any number of tokens, whatever its share is.
+    pub(super) fn lift_limits(&mut self, nodes: &Nodes) {
+        self.resize(nodes, u32::MAX);
+        for (plan, index) in self.plans.iter_mut().zip(0..).filter_map(|(plan, index)| Some((plan.as_mut()?, index))) {
+            if !plan.is_draining || plan.waiters > 0 {
+                plan.ceil = u32::MAX;
+                nodes.set_limit(index, u32::MAX);
+            }
+        }
+    }
+
     fn resize_children(&mut self, nodes: &Nodes, index: Index) {
         let parent = self.plan(index);
         let (rate, ceil, fine_rate) = (parent.rate, parent.ceil, parent.fine_rate);
@@ -276,7 +287,7 @@ impl Tree {
                 (plan.rate, plan.fine_rate) = (0, 0);
             } else {
                 plan.rate = share.rate.of(rate).min(plan.ceil);
-                plan.fine_rate = share.rate.fine(fine_rate);
+                plan.fine_rate = share.fine_rate(fine_rate);
             }
             (rest, fine_rest) = (rest.saturating_sub(plan.rate), fine_rest.saturating_sub(plan.fine_rate));
             // A share rounded down to 0 could never be used.

@@ -89,6 +89,11 @@ impl<W: Flow> Waiters<W> {
         Self { slots: GenSlab::default(), queues: GenSlab::default(), leaves }
     }
 
+    /// All waiters, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &W> {
+        self.slots.values().map(|waiting| &waiting.waiter)
+    }
+
     /// The waiters at a leaf.
     pub(super) fn len(&self, leaf: Index) -> u32 {
         self.leaves[usize::from(leaf)].len

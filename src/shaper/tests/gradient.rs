@@ -21,6 +21,8 @@ struct Server {
     way: u64,
     /// The greatest number of requests that clients have at once.
     demand: u32,
+    /// The capacity that is known.
+    capacity: u32,
     /// Service times are exponentially distributed; otherwise they differ from the mean by at most a half.
     varies_much: bool,
     /// Ends of service, and arrivals of responses at the client.
@@ -41,6 +43,7 @@ impl Server {
             knee,
             way: 0,
             demand: u32::MAX,
+            capacity: u32::MAX,
             varies_much,
             events: BinaryHeap::new(),
             number: 0,
@@ -73,7 +76,7 @@ impl Server {
     }
 
     fn step(&mut self) {
-        while self.in_flight < self.gradient.limit().min(self.demand) {
+        while self.in_flight < self.gradient.limit().min(self.demand).min(self.capacity) {
             self.in_flight += 1;
             self.waiting.push_back(());
         }
@@ -87,6 +90,7 @@ impl Server {
                 return self.plan(self.way, true);
             }
         }
+        self.gradient.set_capacity(self.capacity, Moment::from_micros(time));
         self.gradient.note_response(self.in_flight, Moment::from_micros(time));
         self.in_flight -= 1;
         self.responses += 1;
@@ -179,6 +183,31 @@ fn the_limit_stays_where_it_is_not_used_up_and_within_its_bounds() {
         server.gradient.set_bounds(Bounds::new(7, 7));
         assert_eq!(server.gradient.limit(), 7);
     }
+}
+
+#[test]
+fn a_known_capacity_beyond_the_knee_does_not_hide_it() {
+    for (knee, capacity, seed) in [(5, 12, 1), (20, 40, 2), (30, 33, 3)] {
+        let mut server = Server::new(knee, false, seed);
+        server.capacity = capacity;
+        server.run(40);
+        let (_, mean, _) = server.run(40);
+        let knee = knee as f64;
+        assert!((mean - knee).abs() <= (0.15 * knee).max(1.5), "{mean} at a knee of {knee} below {capacity}");
+    }
+    // Below the knee the capacity is used, but for the low phases and the search; and when it is back, the knee is found again.
+    let mut server = Server::new(100, false, 4);
+    server.run(10);
+    server.capacity = 10;
+    server.run(10);
+    let before = server.responses;
+    server.run(20);
+    let served = (server.responses - before) as f64 / (10.0 * 1_000_000.0 / SERVICE * 20.0);
+    assert!(served > 0.85, "{served:.3} of the throughput");
+    server.capacity = u32::MAX;
+    server.run(15);
+    let (_, mean, _) = server.run(10);
+    assert!((85.0..115.0).contains(&mean), "{mean} at a knee of 100");
 }
 
 #[test]

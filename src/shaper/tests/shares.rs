@@ -1,6 +1,6 @@
 //! Shares under endless load: each class always has waiting requests, and each request takes a random time.
 
-use super::{QUEUE, spec};
+use super::{Bench, QUEUE, spec};
 use crate::base::clock::Moment;
 use crate::shaper::{Admission, BucketId, Shaper, Token};
 use std::cmp::Reverse;
@@ -101,6 +101,14 @@ impl Load {
 const RUN: u64 = 2_000_000;
 
 /// Assured shares hold within one token, whichever class came first, and the root is in use to at least 98 %.
+#[test]
+fn a_rate_of_more_tokens_than_its_ceil_counts_as_the_ceil() {
+    let bench = Bench::new(20, r#"{"a": "60 %..5 t", "b": "25 %"}"#, QUEUE);
+    assert_eq!((bench.sizes("a"), bench.sizes("b")), ((5, 5), (5, 5)));
+    let (weights, rest) = spec(r#"{"a": "60 %..5 t", "b": "25 %"}"#).weights(20, 10_000);
+    assert_eq!((weights, rest), (vec![("a", 2500), ("b", 2500)], 5000));
+}
+
 #[test]
 fn hungry_classes_have_their_assured_shares() {
     let texts: [(&str, &[&str]); 4] = [
