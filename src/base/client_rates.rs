@@ -59,14 +59,13 @@ impl ClientRates {
         let Some(Row(cells)) = self.rows.get(hash as usize % self.rows.len()) else { return true };
         // Never 0, which is an empty cell.
         let tag = (hash >> TIME_BITS).max(1) << TIME_BITS;
-        let step = TICKS_PER_SECOND.div_ceil(u64::from(rate.max(1)));
-        let burst = step * u64::from(rate.max(1));
+        let rate = u64::from(rate.max(1));
         let now = (now.as_micros() / TICK_MICROS) & !(!0 << TIME_BITS);
         for _ in 0..MAX_RACES {
             let (cell, before) = cell_of(cells, tag, now);
             let paid_at = if before & !0 << TIME_BITS == tag { before & !(!0 << TIME_BITS) } else { 0 };
-            let after = paid_at.max(now) + step;
-            if after > now + burst {
+            let after = next_unit(paid_at.max(now), rate);
+            if after > now + TICKS_PER_SECOND {
                 return false;
             }
             if cell.compare_exchange(before, tag | after, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
@@ -75,6 +74,14 @@ impl ClientRates {
         }
         true
     }
+}
+
+/// The tick at which one more unit is paid for. Units lie on a grid, so that the ticks of `rate` units are a second, though
+/// those of one unit may be no whole number. At more than one unit a tick, it is one a tick.
+fn next_unit(paid_at: u64, rate: u64) -> u64 {
+    let ticks = u128::from(TICKS_PER_SECOND);
+    let unit = u128::from(paid_at) * u128::from(rate) / ticks + 1;
+    u64::try_from((unit * ticks).div_ceil(rate.into())).unwrap_or(u64::MAX)
 }
 
 /// The cell of this client, or the one that it takes: an empty one, or the one whose client is paid for first.
@@ -120,6 +127,18 @@ mod tests {
         let v6 = |text: &str| text.parse().expect("an address");
         assert!(table.take(1, v6("2001:db8::1"), 1, at(1)) && !table.take(1, v6("2001:db8::2"), 1, at(1)));
         assert!(table.take(1, v6("2001:db8:0:1::1"), 1, at(1)));
+    }
+
+    #[test]
+    fn the_rate_is_exact_where_a_second_is_no_multiple_of_a_step() {
+        for rate in [3, 7_000, 9_999, 10_000, 30_000, 70_000] {
+            let table = ClientRates::with_rows(1);
+            let taken = |now: Moment| (0..).take_while(|_| table.take(1, client(1), rate, now)).count() as u64;
+            let start = Moment::from_micros(1_000_000_013);
+            assert_eq!(taken(start), u64::from(rate), "the burst");
+            let passed: u64 = (1..=1000).map(|step| taken(start + Duration::from_millis(10 * step))).sum();
+            assert!(passed.abs_diff(10 * u64::from(rate)) <= 1, "{rate}: {passed} in 10 s");
+        }
     }
 
     #[test]

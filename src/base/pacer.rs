@@ -34,9 +34,15 @@ impl Default for Pacer {
 }
 
 impl Pacer {
-    /// Sets the rate in bytes a second; 0 for no limit.
-    pub fn set_rate(&self, rate: u64) {
-        self.limiter.set_per_second(rate);
+    /// Sets the rate in bytes a second from `now` on; 0 for no limit. Bytes that have passed are paid for at the new rate.
+    pub fn set_rate(&self, rate: u64, now: Moment) {
+        self.limiter.set_per_second(rate, now);
+    }
+
+    /// The end of a wait that began at `since` and was to end at `until`: it is earlier if the rate was raised since then,
+    /// and never later. A flow asks once in [`LOOK`](super::rate_limiter::LOOK).
+    pub fn end_of_wait(&self, until: Moment, since: Moment) -> Moment {
+        self.limiter.turn_of(until, since)
     }
 
     /// The rate in bytes a second; 0 for no limit.
@@ -117,7 +123,7 @@ mod tests {
             [(100_000, 1, 16_384), (1_000_000, 20, 16_384), (50_000_000, 7, 16_384), (20_000, 50, 500)]
         {
             let pacer = Pacer::default();
-            pacer.set_rate(rate);
+            pacer.set_rate(rate, Moment::ZERO);
             let burst = MIN_BURST.max(rate / 10);
             let passed = play(&pacer, flows, read, rate, |bytes, now| {
                 let most = rate * now.as_micros() / 1_000_000 + burst + (flows * read) as u64;
@@ -137,7 +143,7 @@ mod tests {
     #[test]
     fn a_flow_that_is_late_makes_up_for_it_within_the_burst() {
         let (pacer, mut credit) = (Pacer::default(), Credit::default());
-        pacer.set_rate(1_000_000);
+        pacer.set_rate(1_000_000, Moment::ZERO);
         let mut now = Moment::ZERO;
         // Its timer has a step of 5 ms.
         let (mut bytes, end) = (0, Moment::from_micros(10_000_000));
@@ -156,18 +162,33 @@ mod tests {
         let (pacer, mut credit) = (Pacer::default(), Credit::default());
         assert_eq!(pacer.count(&mut credit, 1 << 30, Moment::ZERO), None);
         assert_eq!(pacer.totals(), (0, 0));
-        pacer.set_rate(1_000);
+        pacer.set_rate(1_000, Moment::ZERO);
         // 20,096 bytes with the advance take 20.096 s, of which the burst of 16 KiB is at once.
         let until = pacer.count(&mut credit, 16_000, Moment::ZERO).expect("a wait");
         assert_eq!(until, Moment::from_micros(20_096_000 - 16_384_000));
-        pacer.set_rate(0);
+        pacer.set_rate(0, Moment::ZERO);
         assert_eq!(pacer.count(&mut credit, 1 << 30, Moment::ZERO), None);
+    }
+
+    #[test]
+    fn a_raise_counts_for_flows_that_wait() {
+        let (pacer, mut credit) = (Pacer::default(), Credit::default());
+        pacer.set_rate(1_000, Moment::ZERO);
+        let until = pacer.count(&mut credit, 1_000_000, Moment::ZERO).expect("a wait");
+        assert!(until.since(Moment::ZERO) > Duration::from_secs(900), "{until:?}");
+        let raised = Moment::ZERO + Duration::from_secs(10);
+        pacer.set_rate(1_000_000, raised);
+        let earlier = pacer.end_of_wait(until, Moment::ZERO);
+        assert!(earlier.since(raised) < Duration::from_secs(1), "{earlier:?}");
+        // The next flow pays for its own bytes, and for what is unpaid at the new rate.
+        let other = pacer.count(&mut Credit::default(), 1000, raised).expect("a wait");
+        assert!(other.since(raised) < Duration::from_secs(1), "{other:?}");
     }
 
     #[test]
     fn threads_count_every_byte() {
         let pacer = Pacer::default();
-        pacer.set_rate(1_000_000);
+        pacer.set_rate(1_000_000, Moment::ZERO);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

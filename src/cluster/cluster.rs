@@ -58,7 +58,7 @@ impl Cluster {
         now: Moment,
     ) -> Self {
         let tables = Tables::new(&members, options.scheduler, &admission);
-        admission.set_limits(&members, &options);
+        admission.set_limits(&members, &options, now);
         let (classes, buckets_problem) = admission.shape(&members, &options, now);
         let buckets_problem = buckets_problem.map(String::into_boxed_str);
         let judges_requests = options.health.is_on();

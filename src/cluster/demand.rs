@@ -6,6 +6,7 @@ use super::cluster::Cluster;
 use super::member::Member;
 use super::route::Route;
 use crate::base::clock::Moment;
+use std::sync::Arc;
 
 /// The requirements of a request for its member.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,31 @@ pub enum Service {
     Full,
     /// No member may serve.
     Unavailable,
+}
+
+/// The requirements of a request that waits.
+#[derive(Clone, Debug)]
+pub struct OwnedDemand {
+    /// [`Demand::route`].
+    pub route: Arc<Route>,
+    /// [`Demand::tried`].
+    pub tried: Box<[BackendId]>,
+    /// [`Demand::named`].
+    pub named: Option<BackendId>,
+    /// [`Demand::wanted`].
+    pub wanted: Option<BackendId>,
+}
+
+impl OwnedDemand {
+    /// The requirements.
+    pub fn demand(&self) -> Demand<'_> {
+        Demand { route: &self.route, tried: &self.tried, named: self.named, wanted: self.wanted }
+    }
+
+    /// Whether it is the demand of every request of its route without a choice of its own.
+    pub(super) fn is_for_any(&self) -> bool {
+        self.tried.is_empty() && self.named.is_none() && self.wanted.is_none()
+    }
 }
 
 impl Demand<'_> {

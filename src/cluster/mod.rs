@@ -33,7 +33,7 @@ pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes
 pub use backend::{Addresses, Backend, BackendId};
 pub use backend_url::{BackendUrl, BackendUrlError, without_attributes};
 pub use cluster::Cluster;
-pub use demand::{Demand, Obstacle, Service, Turn};
+pub use demand::{Demand, Obstacle, OwnedDemand, Service, Turn};
 pub use edit::ClusterSpec;
 pub use endpoint::Endpoint;
 pub use history::{History, SECONDS, Second};

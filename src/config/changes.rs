@@ -82,6 +82,10 @@ mod tests {
             (json!({"http": {"port": 81, "bind": ["::"]}, "driver": "redis:"}), vec!["http.bind", "http.port"]),
             (json!({"driver": {"url": "redis:"}}), vec!["driver.url", "http.bind", "http.port"]),
             (
+                json!({"server": {"tenants": {"requests": 7}}, "http": {"port": 80, "bind": ["::1"]}, "driver": "redis:"}),
+                vec!["server.tenants.requests"],
+            ),
+            (
                 json!({"http": {"port": 80, "bind": ["::1"]}, "driver": "redis:", "https": {"port": 1}}),
                 vec!["https.port"],
             ),

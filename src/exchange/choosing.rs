@@ -265,9 +265,6 @@ pub(super) fn admitted(
     if permit.route().is_some() {
         cx.common.held_route = None;
     }
-    if let Some(before) = &mut cx.common.permit {
-        permit.stay_in_node(before);
-    }
     if let Some(failed) = cx.common.permit.replace(permit) {
         // The request ends with another member, which alone counts it then.
         failed.member().state.history().count(true, cx.core.now);

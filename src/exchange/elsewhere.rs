@@ -30,7 +30,7 @@ pub(super) fn go(
         return Err(context);
     };
     context.tried.push(failed.member().backend.id());
-    let Some(permit) = choosing::another(&context, route, cx) else {
+    let Some(mut permit) = choosing::another(&context, route, cx) else {
         context.tried.pop();
         return Err(context);
     };
@@ -41,6 +41,8 @@ pub(super) fn go(
     cx.observe(Observation::Responded { status: head.status, retry_after: head.retry_after });
     cx.release_connection(false);
     if let Some(failed) = &mut cx.common.permit {
+        // It keeps what it has waited for. It waits for nothing while it has two slots.
+        permit.stay_in_node(failed);
         cx.common.token = failed.detach();
         failed.give_back(false, cx.core.now);
     }

@@ -4,6 +4,7 @@
 use super::events::Side;
 use crate::base::clock::Moment;
 use crate::base::pacer::{Credit, Pacer};
+use crate::base::rate_limiter::LOOK;
 use crate::cluster::Admission;
 use std::sync::Arc;
 
@@ -18,8 +19,27 @@ pub(super) struct Pacing {
 #[derive(Debug, Default)]
 struct Flow {
     credit: Credit,
-    /// The end of the pause. It is `Some` until the exchange was notified of that moment.
-    paused_until: Option<Moment>,
+    /// It is `Some` until the exchange was notified of its end.
+    pause: Option<Pause>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    until: Moment,
+    /// The moment of which `until` is: a raise of the rate after it ends the pause earlier.
+    looked_at: Moment,
+}
+
+impl Pause {
+    /// Its end, or an earlier moment at which to look for that again.
+    fn next_look(self) -> Moment {
+        self.until.min(self.looked_at + LOOK)
+    }
+
+    /// The pause at the rate of this moment.
+    fn look(self, pacer: &Pacer, now: Moment) -> Self {
+        Self { until: pacer.end_of_wait(self.until, self.looked_at), looked_at: now }
+    }
 }
 
 impl Pacing {
@@ -31,15 +51,18 @@ impl Pacing {
         pacing
     }
 
-    /// The moment until which a side is not read.
+    /// The moment at which [`Pacing::end_pause`] is due for a side that is not read.
     pub(super) fn paused_until(&self, side: Side) -> Option<Moment> {
-        self.flow(side).paused_until
+        self.flow(side).pause.map(Pause::next_look)
     }
 
     /// Ends the pause of a side whose time has come. Returns whether there was one.
     pub(super) fn end_pause(&mut self, side: Side, now: Moment) -> bool {
-        let (flow, _) = self.parts(side);
-        flow.paused_until.take_if(|until| *until <= now).is_some()
+        let (flow, pacer) = self.parts(side);
+        let Some(pause) = flow.pause.filter(|pause| pause.next_look() <= now) else { return false };
+        let pause = pause.look(pacer, now);
+        flow.pause = Some(pause).filter(|pause| pause.until > now);
+        flow.pause.is_none()
     }
 
     fn flow(&self, side: Side) -> &Flow {
@@ -59,8 +82,10 @@ impl Pacing {
     /// Counts bytes received from a side. It may begin a pause.
     pub(super) fn count(&mut self, side: Side, bytes: usize, now: Moment) {
         let (flow, pacer) = self.parts(side);
-        let until = pacer.count(&mut flow.credit, bytes, now);
-        flow.paused_until = flow.paused_until.max(until);
+        if let Some(until) = pacer.count(&mut flow.credit, bytes, now) {
+            let before = flow.pause.map_or(Moment::ZERO, |pause| pause.look(pacer, now).until);
+            flow.pause = Some(Pause { until: until.max(before), looked_at: now });
+        }
     }
 }
 

@@ -8,9 +8,11 @@ use super::step_context::{CommonState, StepContext, WaitsFor};
 use super::transition::{Failure, Next, Step, Transition};
 use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
+use crate::base::rate_limiter::LOOK;
 use crate::base::reason::FailureReason;
 use crate::cluster::{
-    Admission, GrantSink, HeldToken, Joined, NodeTicket, Notice, Permit, Route, Ticket, TokenRequest,
+    Admission, Demand, GrantSink, HeldToken, Joined, NodeTicket, Notice, OwnedDemand, Permit, Route, Ticket,
+    TokenRequest,
 };
 use crate::shaper::BucketId;
 use std::sync::Arc;
@@ -44,8 +46,8 @@ enum Due {
     Join,
     /// To resolve the route again.
     Resolve,
-    /// To take the request's turn (`requestsPerSecond`).
-    Turn,
+    /// To take the request's turn (`requestsPerSecond`) at this moment, by the rate at the second one.
+    Turn { at: Moment, since: Moment },
 }
 
 /// A place in the queue. Dropping it leaves the queue, however the exchange ends.
@@ -123,8 +125,21 @@ impl Queued {
         if cx.common.client_left {
             return Err(Failure::silent(Some(context), FailureReason::ClientGone));
         }
-        cx.common.deadline = turn;
-        Ok(Next::Stay(Self { context, until: Moment::NEVER, waiting: None, due: Due::Turn, is_for_node: false }))
+        let (due, until) = (Due::Turn { at: turn, since: cx.core.now }, Moment::NEVER);
+        cx.common.deadline = turn.min(cx.core.now + LOOK);
+        Ok(Next::Stay(Self { context, until, waiting: None, due, is_for_node: false }))
+    }
+
+    /// Takes the request's turn, or waits on: it may come earlier than it was to, if the rate was raised.
+    fn look_for_turn(mut self, at: Moment, since: Moment, cx: &mut StepContext<'_>) -> Step<Self> {
+        let now = cx.core.now;
+        let at = cx.common.route().map_or(at, |route| route.cluster.admission.turn_of(at, since));
+        if at <= now {
+            return Ok(self.have_turn(cx)?.into());
+        }
+        self.due = Due::Turn { at, since: now };
+        cx.common.deadline = at.min(now + LOOK);
+        Ok(Next::Stay(self))
     }
 
     /// The request's turn has come. The route may have been edited before.
@@ -181,7 +196,7 @@ impl Queued {
                 Due::Poll => Ok(Next::Stay(self.poll(cx))),
                 Due::Join => Ok(Next::Stay(self.join(cx))),
                 Due::Resolve => Ok(self.resolve(cx).into()),
-                Due::Turn => Ok(self.have_turn(cx)?.into()),
+                Due::Turn { at, since } => self.look_for_turn(at, since, cx),
             },
             _ => Ok(Next::Stay(self)),
         }
@@ -312,7 +327,10 @@ impl Queued {
         // A held request asks for its token when it is released.
         if common.needs_token(route) && !route.cluster.options.holds() {
             let bucket = common.bucket.unwrap_or(BucketId::UNCLASSIFIED);
-            return route.cluster.join_bucket(TokenRequest { sink, exchange, bucket }, core.now);
+            let Demand { tried, named, wanted, .. } = self.context.demand(route);
+            let demand = OwnedDemand { route: Arc::clone(route), tried: tried.into(), named, wanted };
+            let request = TokenRequest { sink, exchange, bucket, demand: Some(Arc::new(demand)) };
+            return route.cluster.join_bucket(request, core.now);
         }
         let waiter = choosing::waiter(&self.context, route, common, (sink, exchange), &core.settings);
         route.cluster.join(waiter, self.context.ticket, core.now)

@@ -210,7 +210,7 @@ mod tests {
 
     fn joins_bucket(cluster: &Cluster, mail: &Arc<RequestMail>, exchange: u64) {
         let sink = Arc::clone(mail) as Arc<dyn GrantSink>;
-        let request = TokenRequest { sink, exchange, bucket: BucketId::UNCLASSIFIED };
+        let request = TokenRequest { sink, exchange, bucket: BucketId::UNCLASSIFIED, demand: None };
         let joined = cluster.join_bucket(request, Moment::ZERO);
         assert!(matches!(joined, Joined::WaitingForToken { .. }), "{joined:?}");
     }

@@ -25,11 +25,24 @@ fn scene(route: &Arc<Route>, settings: Settings, request: &str) -> Scene {
 }
 
 /// Lets time pass up to the deadline, and tells the exchange.
-fn wait(scene: &mut Scene) -> Duration {
+fn look(scene: &mut Scene) -> Duration {
     let before = scene.core.now;
     scene.core.now = scene.exchange.deadline();
     scene.tell(Input::Deadline);
     scene.core.now.since(before)
+}
+
+/// Lets time pass up to the end of a pause. The exchange looks once a second whether that comes earlier.
+fn wait(scene: &mut Scene) -> Duration {
+    let wanted = |scene: &Scene| [Side::Client, Side::Upstream].map(|side| scene.exchange.wants(side));
+    let (before, paused) = (scene.core.now, wanted(scene));
+    for _ in 0..1000 {
+        assert!(look(scene) <= SECOND, "a pause");
+        if wanted(scene) != paused {
+            return scene.core.now.since(before);
+        }
+    }
+    panic!("a pause without an end")
 }
 
 #[test]
@@ -66,6 +79,25 @@ fn a_download_pauses_until_its_bytes_are_paid_for() {
 }
 
 #[test]
+fn a_raise_of_the_rate_ends_a_pause() {
+    let route = paced_route(&[("bytesPerSecond.out", "1024")]);
+    let mut scene = scene(&route, settings(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"));
+    (0..60).for_each(|_| _ = scene.tell(Input::Bytes(Side::Upstream, &[b'x'; 1000])));
+    assert_eq!(scene.send_all(Side::Client, usize::MAX), Flushed::All);
+    for _ in 0..20 {
+        assert!(
+            look(&mut scene) <= SECOND && !scene.exchange.wants(Side::Upstream),
+            "it lasts for more than half a minute"
+        );
+        assert_eq!(scene.exchange.stats().reason, None);
+    }
+    route.cluster.admission.rates.bytes_out.set_rate(1_000_000, scene.core.now);
+    assert!(look(&mut scene) <= SECOND && scene.exchange.wants(Side::Upstream));
+    assert_eq!(scene.exchange.deadline(), scene.core.now + 10 * SECOND, "and the backend has its whole time");
+}
+
+#[test]
 fn an_upload_pauses_and_the_client_is_not_too_slow_for_it() {
     let route = paced_route(&[("bytesPerSecond.in", "2048")]);
     let mut scene = scene(
@@ -79,7 +111,7 @@ fn an_upload_pauses_and_the_client_is_not_too_slow_for_it() {
         assert_eq!(scene.send_all(Side::Upstream, usize::MAX), Flushed::All);
         if !scene.exchange.wants(Side::Client) && pauses < 60 {
             assert!(scene.exchange.wants(Side::Upstream), "an early response is heard");
-            if scene.exchange.deadline() < scene.core.now + 20 * SECOND {
+            if scene.exchange.deadline() <= scene.core.now + SECOND {
                 pauses += 1;
                 wait(&mut scene);
             }
@@ -146,15 +178,19 @@ fn a_request_beyond_the_rate_waits_for_its_turn() {
         .collect();
     let connects = |scene: &Scene| matches!(*scene.core.output.effects, [Effect::Connect { .. }]);
     assert!(connects(&scenes[0]));
-    for (scene, seconds) in scenes[1..3].iter().zip(1..) {
+    for scene in &scenes[1..3] {
         assert!(scene.core.output.effects.is_empty());
-        assert_eq!(scene.exchange.deadline(), Moment::ZERO + seconds * SECOND);
+        assert_eq!(scene.exchange.deadline(), Moment::ZERO + SECOND, "its turn, or a look for an earlier one");
     }
     assert_eq!(scenes[3].exchange.stats().reason, Some(FailureReason::QueueFull));
     let waits = &mut scenes[1];
     waits.core.now = waits.exchange.deadline();
     waits.tell(Input::Deadline);
     assert!(connects(waits));
+    scenes[2].core.now = scenes[2].exchange.deadline();
+    scenes[2].tell(Input::Deadline);
+    assert!(scenes[2].core.output.effects.is_empty());
+    assert_eq!(scenes[2].exchange.deadline(), Moment::ZERO + 2 * SECOND);
     scenes[2].tell(Input::End(Side::Client));
     assert_eq!(scenes[2].exchange.stats().reason, Some(FailureReason::ClientGone));
     assert_eq!((route.cluster.admission.queued(), route.cluster.admission.dropped()), (2, 1));

@@ -5,10 +5,11 @@ use sluice::base::clock::Moment;
 use sluice::base::reason::FailureReason;
 use sluice::cluster::{
     Backend, BackendId, BackendUrl, Cluster, ClusterSpec, GrantSink, Granted, Joined, Notice, Options, Permit, Route,
-    Ticket, TokenRequest,
+    TenantSettings, Tenants, Ticket, TokenRequest,
 };
 use sluice::exchange::{Effect, Input, Side};
-use sluice::shaper::BucketId;
+use sluice::shaper::{BucketId, QueueLimits, Spec};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
 /// What the queue sends.
@@ -127,8 +128,8 @@ fn a_request_that_waits_again_for_a_token_has_the_rest_of_its_time() {
     // Another request has the token that this one gives back when it is tried again.
     let other = scene.exchange.join_queue(Arc::clone(&mail) as Arc<dyn GrantSink>, 2, &scene.core);
     assert!(other.is_none(), "{other:?}");
-    let rival =
-        TokenRequest { sink: Arc::clone(&mail) as Arc<dyn GrantSink>, exchange: 2, bucket: BucketId::UNCLASSIFIED };
+    let sink = Arc::clone(&mail) as Arc<dyn GrantSink>;
+    let rival = TokenRequest { sink, exchange: 2, bucket: BucketId::UNCLASSIFIED, demand: None };
     let rival = route.cluster.join_bucket(rival, scene.core.now);
     assert!(matches!(rival, Joined::WaitingForToken { .. }), "{rival:?}");
     scene.tell(Input::ConnectFailed(FailureReason::ConnectFailed));
@@ -166,4 +167,69 @@ fn a_slot_of_a_member_that_was_marked_meanwhile_is_refused_and_not_asked_for_at_
     scene.tell(Input::Deadline);
     assert_eq!(scene.enqueue(&mail), Some(false));
     assert_eq!(scene.exchange.deadline(), Moment::ZERO + SECOND, "the end of the mark");
+}
+
+#[test]
+fn a_retry_after_a_response_keeps_its_token_of_the_node() {
+    let route = route(&["", ""], &[("retryOn", "503")]);
+    let settings = TenantSettings {
+        requests: NonZeroU32::new(1),
+        buckets: Arc::new(Spec::default()),
+        queue: QueueLimits { limit: 10, timeout: 60 * SECOND },
+    };
+    let tenants = Arc::new(Tenants::new(&settings));
+    let mut scene = Scene::new(self::settings());
+    scene.core.tenants = Some(Arc::clone(&tenants));
+    scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    scene.tell(Input::Route(Ok(Arc::clone(&route))));
+    let other = Arc::new(Tokens::default());
+    let rival = tenants.join(&route.cluster, Arc::clone(&other) as Arc<dyn GrantSink>, 2, scene.core.now);
+    assert!(matches!(rival, Joined::WaitingForToken { .. }), "{rival:?}");
+    scene.tell(Input::Connected { reused: false });
+    scene.send_all(Side::Upstream, usize::MAX);
+    scene.core.output.effects.clear();
+    scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"));
+    let effects = &scene.core.output.effects;
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Retry { .. })), "{effects:?}");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Connect { .. })), "it waits: {effects:?}");
+    assert_eq!((other.0.lock().expect("a lock").len(), tenants.views()[0].held), (0, 1));
+    drop(scene);
+    let granted = other.0.lock().expect("a lock").pop();
+    assert!(matches!(granted, Some(Granted::Token(_))), "{granted:?}");
+    drop(granted);
+    assert_eq!(tenants.views()[0].held, 0);
+}
+
+/// The list of this route with other options.
+fn edit(route: &Route, options: &[(&str, &str)], now: Moment) -> Arc<Cluster> {
+    let (options, errors) = Options::read(options.iter().copied(), &Options::default());
+    assert_eq!(errors, []);
+    let entries = route.cluster.members.iter().map(|member| (&member.url, Arc::clone(&member.backend))).collect();
+    Cluster::edit(Some(&route.cluster), ClusterSpec { key: "a", id: "site", entries, options: &Arc::new(options) }, now)
+}
+
+#[test]
+fn a_raise_of_requests_a_second_counts_for_requests_that_wait() {
+    let rate = |rate| [("requestsPerSecond", rate), ("queueTimeout", "600s")];
+    let route = route(&[""], &rate("1"));
+    for _ in 0..100 {
+        let _turn = route.cluster.admission.take_turn(&route.cluster.options, Moment::ZERO);
+    }
+    let mut scene = Scene::at(&route);
+    let is_waiting = |scene: &mut Scene| {
+        let effects = std::mem::take(&mut scene.core.output.effects);
+        !effects.iter().any(|effect| matches!(effect, Effect::Connect { .. } | Effect::Resolve))
+    };
+    for second in 1..5 {
+        assert!(is_waiting(&mut scene));
+        scene.core.now = scene.exchange.deadline();
+        assert_eq!(scene.core.now, Moment::ZERO + second * SECOND, "it looks once a second");
+        scene.tell(Input::Deadline);
+    }
+    assert!(is_waiting(&mut scene));
+    let _raised = edit(&route, &rate("1000"), scene.core.now);
+    scene.core.now = scene.exchange.deadline();
+    assert_eq!(scene.core.now, Moment::ZERO + 5 * SECOND);
+    scene.tell(Input::Deadline);
+    assert!(!is_waiting(&mut scene), "its turn has come");
 }

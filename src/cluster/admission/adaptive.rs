@@ -12,12 +12,14 @@ const OFF: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct AdaptiveLimit {
     limit: AtomicU32,
+    /// The number of requests that the members and `maxRequests` allow.
+    capacity: AtomicU32,
     gradient: Mutex<Option<Gradient>>,
 }
 
 impl AdaptiveLimit {
     pub(super) fn new() -> Self {
-        Self { limit: AtomicU32::new(OFF), gradient: Mutex::new(None) }
+        Self { limit: AtomicU32::new(OFF), capacity: AtomicU32::new(u32::MAX), gradient: Mutex::new(None) }
     }
 
     /// Sets the bounds; `None` ends the limit.
@@ -29,6 +31,11 @@ impl AdaptiveLimit {
             (None, _) => *gradient = None,
         }
         self.limit.store(gradient.as_ref().map_or(OFF, Gradient::limit), Ordering::Relaxed);
+    }
+
+    /// Sets the number of requests that may be in flight whatever their latency is: requests never use more.
+    pub(super) fn set_capacity(&self, capacity: u32) {
+        self.capacity.store(capacity, Ordering::Relaxed);
     }
 
     /// The current limit; `u32::MAX` if there is none.
@@ -49,10 +56,9 @@ impl AdaptiveLimit {
             Err(TryLockError::WouldBlock) => return false,
         };
         let Some(gradient) = gradient.as_mut() else { return false };
-        let has_changed = gradient.note_response(in_flight, now);
-        if has_changed {
-            self.limit.store(gradient.limit(), Ordering::Relaxed);
-        }
-        has_changed
+        gradient.set_capacity(self.capacity.load(Ordering::Relaxed), now);
+        gradient.note_response(in_flight, now);
+        let limit = gradient.limit();
+        self.limit.swap(limit, Ordering::Relaxed) != limit
     }
 }

@@ -13,6 +13,7 @@
 
 mod adaptive;
 mod clients;
+mod notices;
 mod permit;
 mod queue;
 mod rates;
@@ -30,7 +31,7 @@ pub use tokens::{HeldToken, TokenRequest};
 
 use super::attributes::Role;
 use super::cluster::Cluster;
-use super::demand::{Demand, Service, Turn};
+use super::demand::{Service, Turn};
 use super::endpoint::Endpoint;
 use super::history::History;
 use super::judgement::Judgement;
@@ -158,15 +159,6 @@ impl Cluster {
         Some(Permit::of_list(Arc::clone(self), self.take_slot(place, now)?, turn))
     }
 
-    /// Whether a request with this demand waits in vain.
-    fn gives_up_on(&self, demand: &Demand<'_>, now: Moment) -> bool {
-        let may_wait = self.options.waits_for_backends() && demand.named.is_none();
-        match self.options.is_disabled {
-            true => !self.options.holds(),
-            false => !may_wait && self.service(demand, now) == Service::Unavailable,
-        }
-    }
-
     /// Joins the queue, or gets a slot that has become free meanwhile. `ticket` is the place of a request that has
     /// waited before: it keeps the place, and is not refused for a full queue.
     ///
@@ -221,7 +213,7 @@ struct Freed<'a> {
 impl Admission {
     /// Sets the limits of a new list: of each member, and of the whole cluster. An endpoint that occurs in the list
     /// twice has the smaller capacity.
-    pub(super) fn set_limits(&self, members: &[Member], options: &Options) {
+    pub(super) fn set_limits(&self, members: &[Member], options: &Options, now: Moment) {
         let without = match options.scheduler {
             Scheduler::LeastLoad | Scheduler::Hash => Limit::None,
             Scheduler::Random | Scheduler::RoundRobin | Scheduler::Chance => Limit::Apart,
@@ -236,7 +228,7 @@ impl Admission {
             member.state.set_limit(capacity.map_or(without, Limit::Most));
         }
         self.slots.set_limit(options.max_requests.map_or(Limit::Apart, Limit::Most));
-        self.rates.set(options);
+        self.rates.set(options, now);
         self.max_tunnels.store(options.max_tunnels.map_or(u32::MAX, NonZeroU32::get), Ordering::SeqCst);
     }
 
@@ -386,32 +378,6 @@ impl Admission {
         let until = queue.newest().map_or(Moment::ZERO, |newest| newest.ramps_until(now)).max(queue.release_end());
         drop(queue);
         self.ramps_until.store(until.as_micros(), Ordering::SeqCst);
-    }
-
-    /// Notifies waiting requests of changes that concern them.
-    fn notify(&self, now: Moment) {
-        self.note_ramps(now);
-        if self.waiting.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        let queue = self.lock();
-        let Some(newest) = queue.newest() else { return };
-        let is_ramping = self.is_ramping(now);
-        let mut notices = Vec::new();
-        for group in queue.groups() {
-            let gives_up = group.values().next().is_some_and(|waiter| newest.gives_up_on(&waiter.demand(), now));
-            if gives_up || is_ramping {
-                let notice = if gives_up { Notice::Unavailable } else { Notice::Poll };
-                let of_group = group.iter().map(|(number, waiter)| (*number, waiter));
-                notices.extend(
-                    of_group.map(|(number, waiter)| (Arc::clone(&waiter.sink), waiter.exchange, number, notice)),
-                );
-            }
-        }
-        drop(queue);
-        for (sink, exchange, number, notice) in notices {
-            sink.notify(exchange, Ticket { number, key: None }, notice);
-        }
     }
 
     /// Gives free slots to waiting requests; the slot for `own` is returned instead of sent.

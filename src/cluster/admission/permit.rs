@@ -135,6 +135,10 @@ impl Permit {
     /// Takes over the token of this node that an earlier permit of the request has, if it has one.
     pub fn stay_in_node(&mut self, before: &mut Self) {
         if let Some(token) = before.take_of_node() {
+            // Its cluster may be another one, of which no request has had a token yet.
+            if let Some(tree) = before.cluster().admission.of_node.tree() {
+                self.cluster().admission.of_node.belong_to(tree);
+            }
             self.hold_of_node(token);
         }
     }

@@ -29,10 +29,10 @@ impl Default for Rates {
 }
 
 impl Rates {
-    pub(super) fn set(&self, options: &Options) {
-        self.bytes_in.set_rate(options.bytes_per_second_in);
-        self.bytes_out.set_rate(options.bytes_per_second_out);
-        self.requests.set_per_second(options.requests_per_second.into());
+    pub(super) fn set(&self, options: &Options, now: Moment) {
+        self.bytes_in.set_rate(options.bytes_per_second_in, now);
+        self.bytes_out.set_rate(options.bytes_per_second_out, now);
+        self.requests.set_per_second(options.requests_per_second.into(), now);
     }
 }
 
@@ -51,6 +51,12 @@ impl Admission {
         }
         turn
     }
+
+    /// The turn of a request that was taken at `since` and was to come at `turn`: it is earlier if the rate was raised
+    /// since then.
+    pub fn turn_of(&self, turn: Moment, since: Moment) -> Moment {
+        self.rates.requests.turn_of(turn, since)
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +68,7 @@ mod tests {
     #[test]
     fn a_turn_waits_no_longer_and_behind_no_more_than_in_the_queue() {
         let admission = Admission::default();
-        admission.rates.requests.set_per_second(1);
+        admission.rates.requests.set_per_second(1, Moment::ZERO);
         let at = |seconds: u64| Moment::from_micros(seconds * 1_000_000);
         let take = |limit, timeout, now| {
             let mut options = Options::default();
@@ -77,5 +83,25 @@ mod tests {
         assert_eq!(take(0, 10, 0), Turn::Refused, "none may wait");
         assert_eq!(take(2, 10, 1), Turn::At(at(3)), "one of the two has had its turn");
         assert_eq!((admission.queued.into_inner(), admission.dropped.into_inner()), (3, 3));
+    }
+
+    #[test]
+    fn a_raise_refuses_no_request_for_what_others_have_taken_before() {
+        let admission = Admission::default();
+        let at = |seconds: u64| Moment::from_micros(seconds * 1_000_000);
+        let mut options = Options::default();
+        options.queue = Queue { limit: 20, timeout: Duration::from_secs(60), ..Queue::default() };
+        options.requests_per_second = 1;
+        admission.rates.set(&options, at(1));
+        let waiting = (0..21).filter(|_| admission.take_turn(&options, at(1)) != Turn::Refused).count();
+        assert_eq!((waiting, admission.take_turn(&options, at(1))), (21, Turn::Refused));
+        options.requests_per_second = 1000;
+        admission.rates.set(&options, at(1));
+        let passed = (0..1000).filter(|step| {
+            let now = at(2) + Duration::from_millis(*step);
+            admission.take_turn(&options, now) != Turn::Refused
+        });
+        assert_eq!(passed.count(), 1000);
+        assert!(admission.turn_of(at(20), at(1)) < at(2), "who waits goes earlier too");
     }
 }

@@ -11,7 +11,8 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// The weight of all tenants together.
+/// The weight of all tenants together, and the number of tokens that shares in tokens refer to where requests in flight
+/// have no limit.
 const WHOLE: u32 = 10_000;
 
 /// Keys below this one are of named tenants: a tree has fewer buckets.
@@ -79,6 +80,12 @@ impl PartOfNode {
         self.tree.get()
     }
 
+    /// Says where its tokens are given back.
+    pub(super) fn belong_to(&self, tree: &Arc<TokenTree>) {
+        let known = self.tree.get_or_init(|| Arc::clone(tree));
+        debug_assert!(Arc::ptr_eq(known, tree), "a second tree of the node");
+    }
+
     pub(super) fn count(&self, is_taken: bool) {
         match is_taken {
             true => self.held.fetch_add(1, Ordering::Relaxed),
@@ -116,14 +123,11 @@ struct Named {
 impl Tenants {
     /// The tenants of these settings.
     pub fn new(settings: &TenantSettings) -> Self {
-        let weights = TokenTree::of(WHOLE, &settings.buckets, settings.queue);
-        let tree =
-            TokenTree::of(settings.requests.map_or(u32::MAX, NonZeroU32::get), &settings.buckets, settings.queue);
-        let views = weights.views();
-        let below_root = |view: &&BucketView| view.parent == Some(0);
-        let rest = WHOLE.saturating_sub(views.iter().filter(below_root).map(|view| view.rate).sum());
-        let named = views.iter().skip(1).filter_map(|view| {
-            Some(Named { name: view.name.as_str().into(), bucket: tree.bucket(&view.name)?, weight: view.rate.max(1) })
+        let requests = settings.requests.map(NonZeroU32::get);
+        let tree = TokenTree::of(requests.unwrap_or(u32::MAX), &settings.buckets, settings.queue);
+        let (weights, rest) = settings.buckets.weights(requests.unwrap_or(WHOLE), WHOLE);
+        let named = weights.into_iter().filter_map(|(name, weight)| {
+            Some(Named { name: name.into(), bucket: tree.bucket(name)?, weight: weight.max(1) })
         });
         let mut named: Box<[Named]> = named.collect();
         named.sort_by(|one, other| one.name.cmp(&other.name));
@@ -199,8 +203,7 @@ impl Tenants {
     }
 
     fn hold(&self, permit: &mut Permit, token: Token) {
-        let of_frontend = permit.cluster().admission.of_node.tree.get_or_init(|| Arc::clone(&self.tree));
-        debug_assert!(Arc::ptr_eq(of_frontend, &self.tree), "a second tree of the node");
+        permit.cluster().admission.of_node.belong_to(&self.tree);
         permit.hold_of_node(token);
     }
 
@@ -210,7 +213,7 @@ impl Tenants {
     /// Takes a lock: for requests that have to wait, and for nothing else.
     pub fn join(&self, cluster: &Cluster, sink: Arc<dyn GrantSink>, exchange: u64, now: Moment) -> Joined {
         let (bucket, frontend) = self.bucket(cluster);
-        let joined = self.tree.join(TokenRequest { sink, exchange, bucket }, frontend, now);
+        let joined = self.tree.join(TokenRequest { sink, exchange, bucket, demand: None }, frontend, now);
         cluster.admission.count_joined(&joined);
         joined
     }

@@ -3,9 +3,14 @@
 //! # Tokens and slots
 //!
 //! A request of such a cluster needs two things, always in this order: a token of its bucket, then a slot of a member.
+//! Where requests in flight at the node are limited ([`super::tenants`]), it needs a third one after them: a token of the
+//! node.
 //!
-//! * **No deadlock.** A request that holds a slot never waits for a token: a retried request returns both and starts
-//!   again. So no cycle of waits is possible.
+//! * **No deadlock.** A request waits for one of the three only while it holds none of the later ones. A request that is
+//!   tried again returns all three and starts again; or, after a response, it goes to another member whose slot it got
+//!   without a wait, and keeps its tokens. So a request that waits for a token of its bucket holds nothing, one that waits
+//!   for a slot is waited for by others for its token only, and the holders of tokens of the node wait for nothing: no
+//!   cycle of waits is possible.
 //! * **No leak.** A token is a [`HeldToken`], belongs to an exchange ([`Cluster::give_back_token`]), or is part of a
 //!   [`Permit`]. All three return it when dropped, on any thread, even if a worker panics. A token granted to a core
 //!   that is gone comes back from its [`GrantSink`] and goes to the next waiter. A request that left its queue while
@@ -22,9 +27,10 @@
 #[cfg(doc)]
 use super::Permit;
 use super::adaptive::AdaptiveLimit;
-use super::{Admission, Cluster, GrantSink, Granted, Joined, Ticket};
+use super::{Admission, Cluster, GrantSink, Granted, Joined, Notice, Ticket};
 use crate::base::clock::Moment;
 use crate::cluster::attributes::Role;
+use crate::cluster::demand::OwnedDemand;
 use crate::cluster::member::Member;
 use crate::cluster::options::Options;
 use crate::shaper::{
@@ -55,6 +61,9 @@ pub struct TokenRequest {
     pub exchange: u64,
     /// Its bucket.
     pub bucket: BucketId,
+    /// Its requirements for a member, of which it is to be notified if none meets them any more
+    /// ([`Notice::Unavailable`](super::Notice)).
+    pub demand: Option<Arc<OwnedDemand>>,
 }
 
 /// A token on its way to a request. Dropping it returns the token.
@@ -93,6 +102,22 @@ struct TokenWaiter {
     number: u64,
     /// Its frontend, where tokens are shared by frontends.
     frontend: Option<Arc<Admission>>,
+    demand: Option<Arc<OwnedDemand>>,
+}
+
+/// The address of a request that waits for a token.
+#[derive(Debug)]
+pub(super) struct Addressee {
+    sink: Arc<dyn GrantSink>,
+    exchange: u64,
+    number: u64,
+    pub(super) demand: Option<Arc<OwnedDemand>>,
+}
+
+impl Addressee {
+    pub(super) fn notify(&self, notice: Notice) {
+        self.sink.notify(self.exchange, Ticket { number: self.number, key: None }, notice);
+    }
 }
 
 impl Flow for TokenWaiter {
@@ -163,11 +188,11 @@ impl TokenTree {
         now: Moment,
     ) -> Joined {
         let number = self.next_ticket.fetch_add(1, Ordering::Relaxed);
-        let TokenRequest { sink, exchange, bucket } = request;
+        let TokenRequest { sink, exchange, bucket, demand } = request;
         let now = self.latest(Some(now));
         let mut undelivered = Vec::new();
         let send = |waiter, token| self.send(waiter, token, &mut undelivered);
-        let admitted = self.shaper.admit(bucket, TokenWaiter { sink, exchange, number, frontend }, now, send);
+        let admitted = self.shaper.admit(bucket, TokenWaiter { sink, exchange, number, frontend, demand }, now, send);
         self.pass_on(undelivered, now);
         match admitted {
             shaper::Admission::Token(token) => Joined::Token(self.held(token)),
@@ -184,6 +209,16 @@ impl TokenTree {
         let mut undelivered = Vec::new();
         self.shaper.give_back(token, now, |waiter, token| self.send(waiter, token, &mut undelivered));
         self.pass_on(undelivered, now);
+    }
+
+    /// The waiting requests.
+    pub(super) fn waiters(&self) -> Vec<Addressee> {
+        self.shaper.map_waiters(|waiter| Addressee {
+            sink: Arc::clone(&waiter.sink),
+            exchange: waiter.exchange,
+            number: waiter.number,
+            demand: waiter.demand.clone(),
+        })
     }
 
     /// Number of waiting requests.
@@ -231,7 +266,12 @@ impl TokenTree {
         let mut size = self.size.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(new) = count() else { return };
         if std::mem::replace(&mut *size, new) != new {
-            self.shaper.resize(new, now, |waiter, token| self.send(waiter, token, &mut undelivered));
+            let send = |waiter, token| self.send(waiter, token, &mut undelivered);
+            match new {
+                // There are no buckets any more, so their ceils do not count either.
+                UNLIMITED => self.shaper.lift_limits(now, send),
+                _ => self.shaper.resize(new, now, send),
+            }
         }
         drop(size);
         self.pass_on(undelivered, now);
@@ -262,6 +302,13 @@ pub(in crate::cluster) struct Classes {
     classifier: Classifier,
     /// An endpoint occurs in the list twice: its slots count once.
     has_twins: bool,
+}
+
+#[cfg(test)]
+impl Classes {
+    pub(super) fn bucket_of_test(&self, name: &str) -> BucketId {
+        self.tree.bucket(name).expect("a bucket of this name")
+    }
 }
 
 impl Admission {
@@ -298,7 +345,9 @@ impl Admission {
         let queue = QueueLimits { limit: options.queue.limit, timeout: options.queue.timeout };
         let tree = self.tree.get_or_init(|| Arc::new(TokenTree::new(queue)));
         tree.adaptive.set_bounds(options.adaptive.bounds(), now);
-        let size = root(members, options, has_twins, now).min(tree.adaptive.get());
+        let capacity = root(members, options, has_twins, now);
+        tree.adaptive.set_capacity(capacity);
+        let size = capacity.min(tree.adaptive.get());
         let applied = tree.apply(size, spec, queue, tree.latest(Some(now)));
         let problem = applied.err().map(|error| format!("the buckets stay as they were: {error}"));
         let rules =
@@ -417,7 +466,9 @@ impl Cluster {
     /// The number of requests that may be in flight now; no limit if the list has no buckets.
     fn root(&self, now: Moment) -> u32 {
         let Some(classes) = &self.classes else { return UNLIMITED };
-        root(&self.members, &self.options, classes.has_twins, now).min(classes.tree.adaptive.get())
+        let capacity = root(&self.members, &self.options, classes.has_twins, now);
+        classes.tree.adaptive.set_capacity(capacity);
+        capacity.min(classes.tree.adaptive.get())
     }
 }
 

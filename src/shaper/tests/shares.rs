@@ -105,7 +105,8 @@ const RUN: u64 = 2_000_000;
 fn a_rate_of_more_tokens_than_its_ceil_counts_as_the_ceil() {
     let bench = Bench::new(20, r#"{"a": "60 %..5 t", "b": "25 %"}"#, QUEUE);
     assert_eq!((bench.sizes("a"), bench.sizes("b")), ((5, 5), (5, 5)));
-    let (weights, rest) = spec(r#"{"a": "60 %..5 t", "b": "25 %"}"#).weights(20, 10_000);
+    let written = spec(r#"{"a": "60 %..5 t", "b": "25 %"}"#);
+    let (weights, rest) = written.weights(20, 10_000);
     assert_eq!((weights, rest), (vec![("a", 2500), ("b", 2500)], 5000));
 }
 

@@ -1,5 +1,6 @@
 mod choice;
 mod held;
+mod notices;
 mod reference;
 mod shares;
 mod simulation;

@@ -22,9 +22,9 @@ fn play(buckets: Option<&'static str>, check: impl Fn(&mut World) + Copy) {
         let run = std::panic::AssertUnwindSafe(|| {
             let options: &[_] = match seed % 4 {
                 0 => &[],
-                1 => &[("maxRequests", "4"), ("slowStart", "10ms")],
+                1 => &[("maxRequests", "4"), ("slowStart", "2s")],
                 2 => &[("queueLimit", "5")],
-                _ => &[("slowStart", "5ms"), ("queueLimit", "12")],
+                _ => &[("slowStart", "500ms"), ("queueLimit", "12")],
             };
             let mut world = World::new(seed, buckets, options);
             for _ in 0..STEPS {
@@ -59,7 +59,7 @@ fn event(world: &mut World) {
         }
         86..90 => world.leave(),
         90..94 => world.turn_member(),
-        94..97 => world.pass_time(8_000),
+        94..97 => world.pass_time(800_000),
         97..99 => world.random_edit(),
         _ => world.lose_core(),
     }

@@ -26,6 +26,9 @@ pub(super) const CLASSES: [&str; 4] = ["vip", "upload", "jail", "root"];
 const RULES: &str = r#"[{"header": ["X-Class", "vip"], "bucket": "vip"}, {"header": ["X-Class", "upload"], "bucket":
     "upload"}, {"header": ["X-Class", "jail"], "bucket": "jail"}]"#;
 
+/// Requests to which a notice was sent to look for room as time passes.
+pub(super) type Notices = Arc<Mutex<Vec<u64>>>;
+
 /// All grants in order.
 pub(super) type Post = Arc<Mutex<Vec<(usize, u64, Ticket, Granted)>>>;
 
@@ -33,6 +36,7 @@ pub(super) type Post = Arc<Mutex<Vec<(usize, u64, Ticket, Granted)>>>;
 struct Core {
     number: usize,
     post: Post,
+    notices: Notices,
     is_gone: AtomicBool,
 }
 
@@ -46,7 +50,11 @@ impl GrantSink for Core {
     }
 
     // A request of this world keeps waiting if nothing can serve it.
-    fn notify(&self, _: u64, _: Ticket, _: Notice) {}
+    fn notify(&self, exchange: u64, _: Ticket, notice: Notice) {
+        if notice == Notice::Poll {
+            self.notices.lock().expect("the notices").push(exchange);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -87,6 +95,9 @@ pub(super) struct World {
     cores: Vec<Arc<Core>>,
     pub(super) mail: Vec<VecDeque<(u64, Ticket, Granted)>>,
     pub(super) post: Post,
+    notices: Notices,
+    /// When a waiting request looks for room, since a capacity rises.
+    looks: BTreeMap<u64, Moment>,
     pub(super) requests: BTreeMap<u64, Request>,
     /// The reference: the requests that wait for a slot, and those that wait for a token of each class.
     pub(super) for_slot: Vec<Waits>,
@@ -103,8 +114,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, buckets: Option<&'static str>, options: &[(&'static str, &'static str)]) -> Self {
-        let post = Post::default();
-        let core = |number| Arc::new(Core { number, post: Arc::clone(&post), is_gone: AtomicBool::new(false) });
+        let (post, notices) = (Post::default(), Notices::default());
+        let core = |number| {
+            let (post, notices) = (Arc::clone(&post), Arc::clone(&notices));
+            Arc::new(Core { number, post, notices, is_gone: AtomicBool::new(false) })
+        };
         let cores: Vec<_> = (0..CORES).map(core).collect();
         let backend = |id| {
             let url = BackendUrl::parse(&format!("http://10.0.0.{id}")).expect("a good URL");
@@ -125,6 +139,8 @@ impl World {
             cores,
             mail: (0..CORES).map(|_| VecDeque::new()).collect(),
             post,
+            notices,
+            looks: BTreeMap::new(),
             requests: BTreeMap::new(),
             for_slot: Vec::new(),
             for_token: Default::default(),
@@ -194,10 +210,37 @@ impl World {
     }
 
     pub(super) fn pass_time(&mut self, most: u64) {
-        self.now = self.now + Duration::from_micros(self.random.u64(0..most));
-        // Waiting requests poll while a capacity rises.
-        self.newest.serve(self.now);
-        self.settle();
+        let end = self.now + Duration::from_micros(self.random.u64(0..most));
+        self.pass_time_until(end);
+    }
+
+    /// Nothing else happens than that waiting requests look for room, if they were to.
+    pub(super) fn pass_time_until(&mut self, end: Moment) {
+        let notices = std::mem::take(&mut *self.notices.lock().expect("the notices"));
+        notices.into_iter().for_each(|exchange| _ = self.looks.insert(exchange, self.now));
+        loop {
+            let requests = &self.requests;
+            self.looks.retain(|exchange, _| {
+                requests.get(exchange).is_some_and(|request| !matches!(request.state, State::Holds(_)))
+            });
+            let next = self.looks.iter().filter(|(_, at)| **at <= end).min_by_key(|(_, at)| **at);
+            let Some((exchange, at)) = next.map(|(exchange, at)| (*exchange, *at)) else { break };
+            self.now = self.now.max(at);
+            match self.newest.admission.poll(self.now) {
+                Moment::NEVER => _ = self.looks.remove(&exchange),
+                next => _ = self.looks.insert(exchange, next),
+            }
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// A request begins to wait.
+    fn wait(&mut self, exchange: u64, request: Request) {
+        self.requests.insert(exchange, request);
+        if self.newest.admission.is_ramping(self.now) {
+            self.looks.insert(exchange, self.now);
+        }
     }
 
     pub(super) fn arrive(&mut self, class: usize) -> u64 {
@@ -232,7 +275,7 @@ impl World {
         let sink = Arc::clone(&self.cores[core]);
         // The reference does not know its ticket yet, so it stands at the end of its queue in any case.
         self.for_token[class].push_back(exchange);
-        match list.join_bucket(TokenRequest { sink, exchange, bucket }, self.now) {
+        match list.join_bucket(TokenRequest { sink, exchange, bucket, demand: None }, self.now) {
             Joined::Token(token) => {
                 self.settle();
                 assert_eq!(self.for_token[class], [exchange], "it overtakes in {}", CLASSES[class]);
@@ -241,7 +284,7 @@ impl World {
             }
             Joined::WaitingForToken { ticket, .. } => {
                 let state = State::WaitsForToken(ticket);
-                self.requests.insert(exchange, Request { core, class, choice, state });
+                self.wait(exchange, Request { core, class, choice, state });
                 self.settle();
             }
             Joined::Refused => {
@@ -272,7 +315,7 @@ impl World {
             }
             Joined::Waiting { ticket, .. } => {
                 let state = State::WaitsForSlot(ticket, token);
-                self.requests.insert(exchange, Request { core, class, choice, state });
+                self.wait(exchange, Request { core, class, choice, state });
                 self.settle();
             }
             Joined::Refused => {
@@ -407,8 +450,8 @@ impl World {
         let mail = std::mem::take(&mut self.mail[core]);
         drop(mail);
         self.settle();
-        let (number, post) = (core, Arc::clone(&self.post));
-        self.cores[core] = Arc::new(Core { number, post, is_gone: AtomicBool::new(false) });
+        let (post, notices) = (Arc::clone(&self.post), Arc::clone(&self.notices));
+        self.cores[core] = Arc::new(Core { number: core, post, notices, is_gone: AtomicBool::new(false) });
     }
 }
 
