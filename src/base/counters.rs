@@ -108,6 +108,8 @@ counters! {
     CacheValidations = "cache_validations";
     /// Cacheable requests that a backend responded to.
     CacheMisses = "cache_misses";
+    /// Refreshes of the object cache for which no client waited.
+    CacheRefreshes = "cache_refreshes";
     /// Responses stored in the object cache.
     CacheFills = "cache_fills";
     /// Bytes sent to clients.

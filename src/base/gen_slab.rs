@@ -15,6 +15,9 @@ impl SlotKey {
     const GENERATION_BITS: u32 = 28;
     const GENERATION_MASK: u32 = (1 << Self::GENERATION_BITS) - 1;
 
+    /// A key of no value.
+    pub const NONE: Self = Self { index: u32::MAX, generation: NonZeroU32::MIN };
+
     /// The key in the low 60 bits of a word, for a poll token; the high 4 bits are left to the caller.
     pub fn pack(self) -> u64 {
         (u64::from(self.generation.get()) << 32) | u64::from(self.index)

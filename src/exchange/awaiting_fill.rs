@@ -4,6 +4,7 @@ use super::cache_lookup;
 use super::cache_view::with_view;
 use super::caching::Caching;
 use super::events::{Effect, Input};
+use super::refreshing;
 use super::request_context::RequestContext;
 use super::step_context::StepContext;
 use super::store_request::StoreRequest;
@@ -26,6 +27,11 @@ pub(super) struct AwaitingFill {
 }
 
 impl AwaitingFill {
+    /// A request that is to join the fill.
+    pub(super) fn new(context: Box<RequestContext>, caching: Box<Caching>, route: Arc<Route>) -> Self {
+        Self { context, caching, route, wait: None, joins: 1 }
+    }
+
     /// Makes the request join the fill.
     pub(super) fn start(
         context: Box<RequestContext>,
@@ -35,11 +41,15 @@ impl AwaitingFill {
     ) -> Self {
         cx.effect(Effect::AskStore);
         cx.deadline_in(route.cluster.options.cache.update_lock_timeout);
-        Self { context, caching, route, wait: None, joins: 1 }
+        Self::new(context, caching, route)
     }
 
     pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Box<Self>> {
         match input {
+            // Another request refreshes the object.
+            Input::Fill(FillStart::Wait(..) | FillStart::Stream(..)) | Input::Deadline if cx.common.is_background => {
+                Ok(refreshing::end(Some(self.context), cx).into())
+            }
             Input::Fill(FillStart::Wait(wait, until)) => {
                 self.wait = Some(wait);
                 cx.common.deadline = until;

@@ -4,6 +4,7 @@ use super::cache_view::with_view;
 use super::caching::Caching;
 use super::fetch::{Fetch, Selection};
 use super::local_reply::LocalReply;
+use super::refreshing;
 use super::request_context::RequestContext;
 use super::step_context::StepContext;
 use super::store_request::DiskWish;
@@ -31,6 +32,8 @@ enum Plan {
     Forward,
     Purge,
     Serve(Arc<Object>, status::State),
+    /// The stale object is served, and refreshed meanwhile.
+    ServeAndRefresh(Arc<Object>, Fetch),
     /// The disk may have what memory lacks.
     Load,
     OnlyIfCached,
@@ -75,6 +78,7 @@ pub(super) fn start(
         names_backend: affinity::named(request, &route.cluster, &cx.core.settings.forwarded).is_some(),
         may_purge: request.may_purge(),
         asked_disk: context.asked_disk,
+        may_refresh: refreshing::may_start(cx),
         key: &mut key,
     };
     // The ticket is taken before the look-up: a purge from now on prevents storing, since the look-up may have seen the
@@ -83,10 +87,11 @@ pub(super) fn start(
     let plan = with_view(request, &route, |view| lookup.plan(view));
     let transition = match plan.unwrap_or(Plan::Forward) {
         Plan::Forward => choosing::connect(context, route, cx),
-        Plan::Serve(object, state) => {
-            let (waited, hits) = (context.waited, object.count_hit());
-            let served = Served { state, is_shadow: false, backend_status: None, waited, hits };
-            Ok(Transition::ServeCached(context, object, served))
+        Plan::Serve(object, state) => Ok(serve(context, object, state)),
+        Plan::ServeAndRefresh(object, fetch) => {
+            let caching = Caching::new(key.as_slice().into(), ticket, fetch, cx.core.steady_time());
+            refreshing::start(&context.request, caching, &route, cx);
+            Ok(serve(context, object, status::State::StaleUpdating))
         }
         Plan::Load => Ok(Transition::AskDisk(context, route, DiskWish::Load(key.as_slice().into()))),
         Plan::Purge => Ok(purge(context, route, (&store, &key), cx)),
@@ -102,6 +107,12 @@ pub(super) fn start(
     };
     cx.core.cache_key = key;
     transition
+}
+
+fn serve(context: Box<RequestContext>, object: Arc<Object>, state: status::State) -> Transition {
+    let (waited, hits) = (context.waited, object.count_hit());
+    let served = Served { state, is_shadow: false, backend_status: None, waited, hits };
+    Transition::ServeCached(context, object, served)
 }
 
 /// Sends a request to a backend, with the cache taking part.
@@ -127,6 +138,8 @@ struct Lookup<'a> {
     names_backend: bool,
     may_purge: bool,
     asked_disk: bool,
+    /// A refresh without a client may begin.
+    may_refresh: bool,
     key: &'a mut Vec<u8>,
 }
 
@@ -170,40 +183,58 @@ impl Lookup<'_> {
             return self.plan_for_part(view, (object, missing), &mut values);
         }
         let decision = lookup::decide(view, object.as_deref(), other.is_some(), options, self.steady);
+        let mut is_enough = false;
         let cause = match (decision, &object) {
             (Decision::OnlyIfCached, _) => return Plan::OnlyIfCached,
             (Decision::Hit, Some(object)) => return Plan::Serve(Arc::clone(object), status::State::Hit),
             (Decision::Stale, Some(object)) => return Plan::Serve(Arc::clone(object), status::State::Stale),
             (Decision::StaleWhileRevalidate, Some(object)) => match self.is_refreshed(object) {
                 true => return Plan::Serve(Arc::clone(object), status::State::StaleUpdating),
-                false => Cause::Stale,
+                false => {
+                    is_enough = true;
+                    Cause::Stale
+                }
             },
             (Decision::Revalidate(Cause::Stale) | Decision::Miss(Cause::Stale), Some(object))
-                if lookup::may_serve_while_updating(object, options, self.steady) && self.is_refreshed(object) =>
+                if lookup::may_serve_while_updating(object, options, self.steady) =>
             {
-                return Plan::Serve(Arc::clone(object), status::State::StaleUpdating);
+                if self.is_refreshed(object) {
+                    return Plan::Serve(Arc::clone(object), status::State::StaleUpdating);
+                }
+                is_enough = true;
+                Cause::Stale
             }
             (Decision::Revalidate(cause) | Decision::Miss(cause), _) => cause,
             // These decisions require an object.
             (Decision::Hit | Decision::Stale | Decision::StaleWhileRevalidate, None) => Cause::UriMiss,
         };
-        let fills = refresh::fills(view);
+        self.fetch(view, Found { object, other }, (cause, is_enough), &mut values)
+    }
+
+    /// A request to a backend. If the stale object `is_enough` for its client, that does not wait for the response.
+    fn fetch(
+        &self,
+        view: &CacheRequest<'_>,
+        Found { object, other }: Found,
+        (cause, is_enough): (Cause, bool),
+        values: &mut RequestValues<'_>,
+    ) -> Plan {
+        let (options, fills) = (self.options, refresh::fills(view));
         let validates = fills && object.as_ref().is_some_and(|object| object.has_validator());
         let keeps_conditions = fills && !validates && refresh::has_conditions(view);
         let asks_for_whole = fills && !keeps_conditions;
-        let selection = if fills { self.selection(object.as_ref().or(other.as_ref()), &mut values) } else { None };
+        let selection = if fills { self.selection(object.as_ref().or(other.as_ref()), values) } else { None };
         let may_lead = fills && refresh::may_lead(view, options);
+        // A request that fills for no other is not refreshed behind its client.
+        let refreshes = is_enough && self.may_refresh && may_lead && selection.is_some();
+        let served = object.clone().filter(|_| refreshes);
         let (stale, completion) = (object, None);
-        Plan::Fetch(Fetch {
-            cause,
-            stale,
-            validates,
-            completion,
-            asks_for_whole,
-            keeps_conditions,
-            selection,
-            may_lead,
-        })
+        let fetch =
+            Fetch { cause, stale, validates, completion, asks_for_whole, keeps_conditions, selection, may_lead };
+        match served {
+            Some(object) => Plan::ServeAndRefresh(object, fetch),
+            None => Plan::Fetch(fetch),
+        }
     }
 
     /// What is stored is only a part of what the request wants. If that is fresh, a backend is asked for the rest.

@@ -97,6 +97,11 @@ impl Caching {
     pub(super) fn set_lead(&mut self, lead: FillLead, now: Moment) {
         lead.begin(now);
         self.lead = Some(lead);
+        self.keep_conditions();
+    }
+
+    /// The request is sent without the conditions of its client.
+    pub(super) fn keep_conditions(&mut self) {
         if self.keeps_conditions {
             (self.conditions, self.asks_for_whole) = (Some(OwnConditions::none()), true);
         }

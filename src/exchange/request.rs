@@ -125,6 +125,13 @@ impl Request {
         Ok(())
     }
 
+    /// A copy of a request without a body.
+    pub(super) fn copy(&self, buffers: &mut BufferPool) -> Self {
+        let mut buffer = buffers.take();
+        buffers.extend(&mut buffer, self.buffer.prefix(self.spans.head.end()));
+        Self { buffer, retention: Retention::All, tls: self.tls.clone(), ..*self }
+    }
+
     /// A best-effort view of a request whose head is refused.
     pub(super) fn glimpsed(bytes: &[u8], peer: &Peer, intake: Intake<'_>) -> Option<Self> {
         let seen = LenientHead::of(bytes)?;

@@ -53,6 +53,8 @@ pub(super) struct CommonState {
     pub(super) client_left: bool,
     /// The rules of its HAProxy frontend, which decide in place of the host.
     pub(super) rules: Option<Box<Evaluation>>,
+    /// It has no client: it refreshes a stored response.
+    pub(super) is_background: bool,
     /// Its client is one of this node's service: its requests have no route.
     pub(super) is_for_service: bool,
     /// An upstream connection is established or was requested.
@@ -281,6 +283,7 @@ impl CommonState {
             is_encrypted,
             is_last: false,
             client_left: false,
+            is_background: false,
             is_for_service: false,
             rules: None,
             holds_upstream: false,

@@ -19,7 +19,7 @@ use super::state::State;
 use super::step_context::StepContext;
 use super::transition::{Failure, Next, Remains, ResponseEnd, Step, Transition};
 use super::tunnel::Tunnel;
-use super::{cache_response, choosing, local_reply, rules};
+use super::{cache_response, choosing, local_reply, refreshing, rules};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::cluster::RetryCause;
@@ -130,7 +130,10 @@ fn settle<S>(step: Step<S>, stay: impl FnOnce(S) -> State, bytes: &[u8], cx: &mu
     }
 }
 
-fn perform(transition: Transition, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
+fn perform(mut transition: Transition, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
+    if cx.common.is_background {
+        transition = refreshing::without_client(transition, cx);
+    }
     match transition {
         Transition::Resolve(context) => resolve(context, cx),
         Transition::ResolveAgain(context) => resolve_again(context, cx),
@@ -271,6 +274,9 @@ fn refuse(
     cx: &mut StepContext<'_>,
 ) -> State {
     cx.release(false);
+    if cx.common.is_background {
+        return perform(refreshing::end(context, cx), &[], cx);
+    }
     let shadow = context.as_mut().and_then(|context| cache_response::stand_in(context, reason.status(), cx));
     let transition = match (context, shadow) {
         (Some(context), Some((object, served))) => Transition::ServeCached(context, object, served),

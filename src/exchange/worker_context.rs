@@ -3,6 +3,7 @@
 use super::compressor::Compressors;
 use super::events::{Effects, Side};
 use super::output_queue::OutputQueue;
+use super::refresh_seed::RefreshSeed;
 use super::request_context::RequestPool;
 use super::settings::Settings;
 use crate::base::buffer::BufferPool;
@@ -78,6 +79,10 @@ pub struct WorkerContext {
     pub rules: Workspace,
     /// The compressors of responses, for rules.
     pub(super) compressors: Compressors,
+    /// Refreshes of the cache without a client, which the owner has yet to begin.
+    pub refreshes: Vec<RefreshSeed>,
+    /// The number of refreshes that the owner may begin; 0 if it has no exchanges without a client.
+    pub most_refreshes: usize,
     /// The buffer for cache keys.
     pub(super) cache_key: Vec<u8>,
     /// Bytes by which the buffers may have grown while a cache fill is read faster than its client reads it.
@@ -110,6 +115,8 @@ impl WorkerContext {
             tenants,
             rules,
             compressors: Compressors::default(),
+            refreshes: Vec::new(),
+            most_refreshes: 0,
             cache_key,
             most_read_ahead,
             is_replaced: false,

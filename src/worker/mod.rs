@@ -44,6 +44,7 @@ mod stats;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod timer_owner;
 mod tls_handshakes;
 mod token;
 mod tunnel_drain;
@@ -55,7 +56,7 @@ use crate::base::clock::{Clock, Moment};
 use crate::base::counters::Counters;
 use crate::base::gen_slab::{GenSlab, SlotKey};
 use crate::base::throttle::Throttle;
-use crate::base::wheel::{Owners, Timer, Wheel};
+use crate::base::wheel::{Owners, Wheel};
 use crate::cache::store::Store;
 use crate::cluster::{BackendId, Route, Tenants};
 use crate::directory::{Directory, RouteEvent, SubscriberId};
@@ -78,6 +79,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::time::Duration;
 use std::{io, net::SocketAddr, sync::Arc};
+use timer_owner::{Owner, TimerOwners};
 use tls_handshakes::HandshakeTable;
 use token::Kind;
 
@@ -233,6 +235,7 @@ pub struct Worker {
     socket_options: SocketOptions,
     /// Exchanges that may open a connection once the name of this backend is resolved.
     awaiting_dns: HashMap<BackendId, Vec<SlotKey>>,
+    refreshes: fills::Refreshes,
     routes: route::Cache<Arc<Route>>,
     on_demand: routes::OnDemand,
     unknown_host_limiter: unknown_host_limiter::UnknownHostLimiter,
@@ -252,28 +255,6 @@ pub struct Worker {
     tenants: Option<tenants::TenantTurns>,
     /// Set by the order to end.
     drain: Option<drain::Drain>,
-}
-
-/// Owner of a deadline.
-#[derive(Clone, Copy, Debug)]
-enum Owner {
-    Client(SlotKey),
-    Upstream(SlotKey),
-}
-
-/// The timers of all owners.
-struct TimerOwners<'w> {
-    clients: &'w mut GenSlab<Client>,
-    upstreams: &'w mut GenSlab<Upstream>,
-}
-
-impl Owners<Owner> for TimerOwners<'_> {
-    fn timer_of(&mut self, owner: Owner) -> Option<&mut Timer> {
-        match owner {
-            Owner::Client(key) => self.clients.get_mut(key).map(|client| &mut client.timer),
-            Owner::Upstream(key) => self.upstreams.get_mut(key).map(|upstream| &mut upstream.timer),
-        }
-    }
 }
 
 /// Work that was deferred, so that no exchange's step runs inside another's.
@@ -346,6 +327,7 @@ impl Worker {
             },
             pool: Pool::new(config.upstream),
             awaiting_dns: HashMap::new(),
+            refreshes: fills::Refreshes::default(),
             routes: route::Cache::new(&config.route),
             on_demand: routes::OnDemand::new(&config.directory),
             unknown_host_limiter: unknown_host_limiter::UnknownHostLimiter::new(now),
@@ -406,6 +388,7 @@ impl Worker {
             self.keep_time();
         }
         self.catch_up();
+        self.start_refreshes();
         self.shed_buffers();
         if self.drain.is_some() {
             self.continue_drain();
@@ -419,6 +402,7 @@ impl Worker {
         let moments = [
             self.timers.next_visit(),
             self.next_resume(),
+            self.next_refresh_deadline(),
             self.tunnel_drain.next(),
             self.rejoining.next(),
             self.pending_registration.next(),
@@ -433,6 +417,7 @@ impl Worker {
     fn keep_time(&mut self) {
         self.expire();
         self.resume_listeners();
+        self.expire_refreshes();
         self.retire_tunnels();
         self.look_up_missing();
         self.register_late();

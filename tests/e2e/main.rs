@@ -8,6 +8,7 @@ mod bulk;
 mod cache;
 mod cache_disk;
 mod cache_parts;
+mod cache_refresh;
 mod clients;
 mod clock;
 mod clusters;

@@ -1,5 +1,6 @@
 //! The object cache in one request, and in those that wait for it.
 
+mod background;
 mod conditions;
 mod fills;
 
