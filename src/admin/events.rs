@@ -128,7 +128,7 @@ impl Streams {
                     text += &event("frontends", &list);
                 }
                 for key in query.all("open") {
-                    let view = frontends::one(key, &mut index, service);
+                    let view = frontends::live(key, &mut index, service);
                     let detail = view.is_none().then(|| frontends::unused(key));
                     text += &event("frontend", &json!({ "asked": key, "view": view, "detail": detail }));
                 }

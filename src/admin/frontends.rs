@@ -6,7 +6,7 @@ use super::marks::{HostMarks, MarkIndex, MemberMarks};
 use super::page::Page;
 use super::patience::Patience;
 use super::query::Query;
-use super::{Response, Sources};
+use super::{Response, Sources, option_sources};
 use crate::base::clock::Moment;
 use crate::base::pacer::Pacer;
 use crate::base::secret::{redact_identifier, redact_url};
@@ -86,8 +86,16 @@ fn shown_option(name: &str, value: &str) -> String {
     }
 }
 
-/// A cluster, by the key of its list or by a host that resolves to it; `None` if it is not in use.
+/// A cluster with the source of every option; `None` if it is not in use.
 pub(super) fn one(key: &str, index: &mut MarkIndex<'_>, sources: &Sources) -> Option<Value> {
+    let cluster = cluster_of(key, sources)?;
+    let mut view = live(key, index, sources)?;
+    view["option_sources"] = option_sources::of(&cluster.options, &view["options"], &sources.settings.written.0);
+    Some(view)
+}
+
+/// A cluster, by the key of its list or by a host that resolves to it; `None` if it is not in use.
+pub(super) fn live(key: &str, index: &mut MarkIndex<'_>, sources: &Sources) -> Option<Value> {
     let now = sources.clock.now();
     let cluster = cluster_of(key, sources)?;
     let hosts = index.hosts(&cluster);

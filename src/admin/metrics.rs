@@ -2,9 +2,10 @@
 
 use super::clusters::{Load, load_of, up_of};
 use super::marks::MarkIndex;
-use super::roster::{ReplaceCause, WorkerEntry};
+use super::roster::ReplaceCause;
 use super::series::{Choice, OTHER};
-use super::{Response, Service, process, status, views};
+use super::worker_series::WorkerSeries;
+use super::{Response, Service, process, status, views, worker_series};
 use crate::base::clock::Moment;
 use crate::base::counters::{Counter, Counters, STATUS_CLASSES};
 use crate::base::histogram::Phase;
@@ -12,12 +13,14 @@ use crate::base::reason::FailureReason;
 use crate::cache::store::Store;
 use crate::cache::tier::TierCounts;
 use crate::shaper::BucketView;
+use crate::worker::ResourceUsage;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet, prometheus_text, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeMap;
 use std::fmt::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -49,7 +52,9 @@ pub(super) fn metrics(accept: Option<&[u8]>, service: &Service) -> Response {
 #[derive(Debug)]
 struct Snapshot {
     totals: Counters,
-    workers: Vec<WorkerEntry>,
+    workers: Vec<WorkerSeries>,
+    /// The time for which the loops of each slot have worked.
+    busy: BTreeMap<usize, Duration>,
     clusters: Clusters,
     /// The tenants of the node, where requests in flight are shared by them.
     tenants: Vec<BucketView>,
@@ -74,9 +79,11 @@ struct Snapshot {
 impl Snapshot {
     fn of(service: &Service) -> Self {
         let (roster, now, source) = (&service.roster, service.clock.now(), service.directory.status());
+        let (workers, past) = roster.workers_and_past();
         Self {
             totals: roster.totals(),
-            workers: roster.workers(),
+            busy: worker_series::busy(&workers, &past),
+            workers: WorkerSeries::of(&workers),
             clusters: Clusters::of(service, now),
             tenants: service.tenants.as_ref().map_or_else(Vec::new, |tenants| tenants.views()),
             refusals: service.state.refusals(),
@@ -188,25 +195,29 @@ impl Snapshot {
     }
 
     fn put_workers(&self, out: &mut Out<'_>) -> Result<(), Error> {
-        let each = |read: fn(&WorkerEntry) -> u64| {
-            self.workers.iter().map(move |worker| ([("worker", worker.label())], signed(read(worker))))
+        let each = |read: fn(&ResourceUsage) -> u64| {
+            self.workers.iter().map(move |series| ([("worker", series.label.clone())], signed(series.sum(read))))
         };
-        let connections = each(|worker| worker.stats.usage().clients);
+        let connections = each(|usage| usage.clients);
         out.gauges("client_connections", "Open connections of clients.", None, connections)?;
-        let requests = each(|worker| worker.stats.usage().requests);
+        let requests = each(|usage| usage.requests);
         out.gauges("requests_in_flight", "Requests and tunnels in progress.", None, requests)?;
-        let upstreams = each(|worker| worker.stats.usage().upstreams);
+        out.gauges("open_tunnels", "Open tunnels.", None, each(|usage| usage.tunnels))?;
+        let upstreams = each(|usage| usage.upstreams);
         out.gauges("upstream_connections", "Open connections to backends.", None, upstreams)?;
-        let bytes = each(|worker| worker.stats.usage().bytes);
+        let help = "Connections to backends that are idle in the pool.";
+        out.gauges("upstream_idle_connections", help, None, each(|usage| usage.idle_upstreams))?;
+        let help = "Hosts in the cache of routes, known or unknown.";
+        out.gauges("route_cache_entries", help, None, each(|usage| usage.routes))?;
+        let bytes = each(|usage| usage.bytes);
         out.gauges("worker_memory", "Approximate memory of the worker.", Some(&Unit::Bytes), bytes)?;
-        let leaving = each(|worker| worker.is_leaving.into());
-        out.gauges("worker_draining", "Whether the worker drains (1) or not (0).", None, leaving)?;
-        let seconds = |read: fn(&WorkerEntry) -> Duration| {
-            self.workers.iter().map(move |worker| ([("worker", worker.label())], read(worker).as_secs_f64()))
-        };
-        let busy = seconds(|worker| worker.stats.usage().busy);
-        out.seconds("worker_busy", "Time that the loop of the worker has worked.", busy)?;
-        let longest = seconds(|worker| worker.stats.usage().longest_turn);
+        let draining = self.workers.iter().map(|series| ([("worker", series.label.clone())], signed(series.draining)));
+        out.gauges("worker_draining", "Number of workers of this label that drain.", None, draining)?;
+        let busy = self.busy.iter().map(|(number, busy)| ([("worker", number.to_string())], busy.as_secs_f64()));
+        let help = "Time that the loops of a slot's workers have worked.";
+        out.seconds("worker_busy", help, busy)?;
+        let label = |series: &WorkerSeries| [("worker", series.label.clone())];
+        let longest = self.workers.iter().map(|series| (label(series), series.longest_turn().as_secs_f64()));
         let help = "The longest turn of the loop in the last interval.";
         out.gauges("worker_longest_turn", help, Some(&Unit::Seconds), longest)
     }

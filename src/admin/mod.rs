@@ -21,6 +21,7 @@ mod haproxy_page;
 mod marks;
 mod metrics;
 mod monitor;
+mod option_sources;
 mod page;
 mod patience;
 mod process;
@@ -35,6 +36,7 @@ mod stats_csv;
 mod status;
 mod views;
 mod why;
+mod worker_series;
 
 pub use actions::{Action, ActionResult};
 pub use bind::{Bind, EXPECTED as EXPECTED_BIND};

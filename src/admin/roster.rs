@@ -4,8 +4,10 @@ use crate::base::clock::Moment;
 use crate::base::counters::Counters;
 use crate::net::tls::CertificateInfo;
 use crate::worker::WorkerStats;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// A running worker.
 #[derive(Clone, Debug)]
@@ -25,9 +27,9 @@ pub struct WorkerEntry {
 }
 
 impl WorkerEntry {
-    /// The label of its series: its slot, followed by its id if it has a successor.
+    /// The label of its series: its slot, or one that it shares with all others that have a successor.
     pub(super) fn label(&self) -> String {
-        if self.is_leaving { format!("{}.{}", self.number, self.id) } else { self.number.to_string() }
+        if self.is_leaving { "draining".to_owned() } else { self.number.to_string() }
     }
 }
 
@@ -77,6 +79,8 @@ struct List {
     workers: Vec<WorkerEntry>,
     /// The counters of workers that have ended.
     past: Counters,
+    /// The time for which their loops have worked, by slot.
+    past_busy: BTreeMap<usize, Duration>,
 }
 
 impl Roster {
@@ -119,6 +123,7 @@ impl Roster {
         if let Some(place) = list.workers.iter().position(|entry| entry.id == id) {
             let entry = list.workers.remove(place);
             list.past.absorb(&entry.counters);
+            *list.past_busy.entry(entry.number).or_default() += entry.stats.usage().busy;
         }
     }
 
@@ -182,9 +187,16 @@ impl Roster {
 
     /// The running workers, sorted by slot.
     pub(super) fn workers(&self) -> Vec<WorkerEntry> {
-        let mut workers = self.list().workers.clone();
+        self.workers_and_past().0
+    }
+
+    /// The running workers, sorted by slot, and the time for which the loops of ended ones have worked, by slot.
+    pub(super) fn workers_and_past(&self) -> (Vec<WorkerEntry>, BTreeMap<usize, Duration>) {
+        let list = self.list();
+        let (mut workers, past) = (list.workers.clone(), list.past_busy.clone());
+        drop(list);
         workers.sort_by_key(|entry| (entry.number, entry.id));
-        workers
+        (workers, past)
     }
 
     /// The counts of all workers, including ended ones, and of health probes.
@@ -195,5 +207,41 @@ impl Roster {
         self.probes.get().into_iter().for_each(|probes| sum.absorb(probes));
         list.workers.iter().for_each(|entry| sum.absorb(&entry.counters));
         sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::worker_series::{WorkerSeries, busy};
+    use super::*;
+    use crate::worker::WorkerStats;
+
+    #[test]
+    fn replacements_make_no_new_series_and_no_counter_falls() {
+        let roster = Roster::new(Moment::ZERO);
+        let add = |id: u64| {
+            let stats = Arc::new(WorkerStats::with_busy(Duration::from_secs(id)));
+            let (number, started) = ((id % 2) as usize, Moment::ZERO);
+            roster.add(WorkerEntry { id, number, started, is_leaving: false, counters: Arc::default(), stats });
+        };
+        (0..2).for_each(add);
+        let mut before = BTreeMap::new();
+        for id in 2..40 {
+            roster.note_leaving(id - 2, ReplaceCause::Memory);
+            add(id);
+            // A worker drains while five later ones start.
+            if id >= 7 {
+                roster.remove(id - 7);
+            }
+            let (workers, past) = roster.workers_and_past();
+            let mut labels: Vec<_> = WorkerSeries::of(&workers).into_iter().map(|series| series.label).collect();
+            labels.sort_unstable();
+            assert_eq!(labels, ["0", "1", "draining"], "{id}");
+            let now = busy(&workers, &past);
+            assert!(before.iter().all(|(slot, time)| now[slot] >= *time), "{id}: {now:?} after {before:?}");
+            let all = (0..=id).filter(|other| other % 2 == 0).sum();
+            assert_eq!(now[&0], Duration::from_secs(all), "{id}: all workers of the slot");
+            before = now;
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The choice of clusters with their own series, and the sum of all others.
 //!
 //! Collectors keep every series that they have seen for a while, so the choice changes slowly: a cluster stays for at
-//! least ten minutes, and is then replaced only by one that is twice as busy.
+//! least ten minutes, and is then replaced only by one that is twice as busy. Clusters with the option `metrics` have
+//! series besides.
 
 use super::clusters::{Load, load_of};
 use super::patience::{Patience, cpu_time};
@@ -13,6 +14,9 @@ use std::time::Duration;
 
 /// The greatest number of clusters with their own series.
 const MAX_NAMED: usize = 100;
+
+/// The greatest number of further clusters that have series because of their option `metrics`.
+const MAX_PINNED: usize = 1000;
 
 /// The least time for which a cluster keeps its series.
 const STAY: Duration = Duration::from_secs(600);
@@ -100,6 +104,8 @@ struct Look<'a> {
     load: Load,
     activity: f64,
     is_named: bool,
+    /// It keeps its series while its option `metrics` is set.
+    is_pinned: bool,
 }
 
 impl Series {
@@ -137,7 +143,7 @@ impl Series {
             if !is_named {
                 self.others.add(fresh);
             }
-            looks.push(Look { cluster, place, load, activity, is_named });
+            looks.push(Look { cluster, place, load, activity, is_named, is_pinned: false });
         }
         self.choose(&mut looks, now);
         let (named, others): (Vec<_>, Vec<_>) = looks.iter().partition(|look| look.is_named);
@@ -145,15 +151,28 @@ impl Series {
         (named.iter().map(|look| Arc::clone(look.cluster)).collect(), sum)
     }
 
+    /// Names the clusters whose option asks for it. A cluster that has series already comes first.
+    fn pin(&mut self, looks: &mut [Look<'_>], before: &HashMap<usize, Moment>, now: Moment) {
+        let mut asking: Vec<_> =
+            looks.iter_mut().filter(|look| look.cluster.options.metrics && *look.cluster.key != *OTHER).collect();
+        asking
+            .sort_unstable_by(|one, other| (other.is_named, &one.cluster.key).cmp(&(one.is_named, &other.cluster.key)));
+        for look in asking.into_iter().take(MAX_PINNED) {
+            look.is_pinned = true;
+            self.name(look, before.get(&look.place).copied().unwrap_or(now));
+        }
+    }
+
     /// Gives free places to the busiest clusters without one, and replaces clusters that are less than half as busy.
     fn choose(&mut self, looks: &mut [Look<'_>], now: Moment) {
+        let before = std::mem::take(&mut self.named);
+        self.pin(looks, &before, now);
         let mut named: Vec<&mut Look<'_>> = Vec::new();
         let mut new: Vec<&mut Look<'_>> = Vec::new();
-        for look in looks {
+        for look in looks.iter_mut().filter(|look| !look.is_pinned) {
             let list = if look.is_named { &mut named } else { &mut new };
             list.push(look);
         }
-        let before = std::mem::take(&mut self.named);
         let since = |look: &Look<'_>| before.get(&look.place).copied().unwrap_or(now);
         self.named.extend(named.iter().map(|look| (look.place, since(look))));
         new.retain(|look| *look.cluster.key != *OTHER);
@@ -162,11 +181,17 @@ impl Series {
             new.truncate(MAX_NAMED);
         }
         new.sort_unstable_by(|one, other| other.activity.total_cmp(&one.activity));
+        let excess = named.len().saturating_sub(MAX_NAMED);
         let free = MAX_NAMED.saturating_sub(named.len()).min(new.len());
         let rest = new.split_off(free);
         new.into_iter().for_each(|look| self.name(look, now));
         named.retain(|look| now.since(since(look)) >= STAY);
         named.sort_unstable_by(|one, other| one.activity.total_cmp(&other.activity));
+        // Clusters whose option was taken away stay for as long as others do.
+        for look in named.drain(..excess.min(named.len())) {
+            look.is_named = false;
+            self.named.remove(&look.place);
+        }
         for (look, leaving) in rest.into_iter().zip(named) {
             // The remaining candidates are in descending order, and those that may leave in ascending order.
             if look.activity <= 2.0 * leaving.activity.max(1.0) {
@@ -277,6 +302,34 @@ mod tests {
             assert!(requests >= before, "step {step}: {requests} after {before}");
             before = requests;
         }
+    }
+
+    #[test]
+    fn a_cluster_whose_option_asks_for_it_has_series_besides_the_busiest() {
+        let (pinned, errors) = Options::read([("metrics", "true")], &Options::none());
+        let pinned = Arc::new(pinned);
+        assert_eq!(errors, []);
+        let quiet = |options: &Arc<Options>| {
+            let spec = ClusterSpec { key: "quiet", id: "x", entries: Vec::new(), options };
+            Cluster::edit(None, spec, Moment::ZERO)
+        };
+        let mut all: Vec<_> = (0..150).map(|number| cluster(&format!("h{number:03}"))).collect();
+        all.iter().for_each(|cluster| count(cluster, 8, at(1)));
+        all.push(quiet(&pinned));
+        let mut series = Series::default();
+        let (named, _) = series.look(&all, at(1));
+        assert!(keys(&named).contains("quiet") && named.len() == 101, "{:?}", keys(&named));
+        // It loses the option, and later its series, since others are busier.
+        let last = all.len() - 1;
+        all[last] = Cluster::edit(
+            Some(&all[last]),
+            ClusterSpec { key: "quiet", id: "x", entries: Vec::new(), options: &Options::none() },
+            at(2),
+        );
+        let (named, _) = series.look(&all, at(2));
+        assert!(keys(&named).contains("quiet") && named.len() == 101, "{:?}", keys(&named));
+        let (named, _) = series.look(&all, at(700));
+        assert!(!keys(&named).contains("quiet") && named.len() == 100, "{:?}", keys(&named));
     }
 
     #[test]

@@ -76,6 +76,8 @@ counters! {
     StaleConnections = "stale_connections";
     /// Connections opened to backends.
     Dials = "dials";
+    /// Requests sent over a connection of the pool.
+    ReusedUpstreams = "reused_upstream_connections";
     /// Requests that waited because `server.maxSockets` was reached.
     Queued = "queued_requests";
     /// Responses with a line that ends in a bare LF, accepted by the option `lenient`.
@@ -100,6 +102,10 @@ counters! {
     RouteHits = "route_hits";
     /// Routes requested from the directory.
     RouteMisses = "route_misses";
+    /// Hosts that the core's cache of routes dropped for lack of room.
+    RouteEvictions = "route_cache_evictions";
+    /// Routes that the core's cache dropped because the source of routes had changed them.
+    RouteInvalidations = "route_invalidations";
     /// Requests served with a fresh response from the object cache, including those that waited for the fill.
     CacheHits = "cache_hits";
     /// Requests served with a stale response from the object cache, during a refresh or in place of an error.

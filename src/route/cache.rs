@@ -15,6 +15,8 @@ pub struct Cache<T> {
     found: Option<LruCache<Arc<str>, T>>,
     below: Wildcards<T>,
     unknown: Option<LruCache<Arc<str>, ()>>,
+    /// Number of hosts dropped for lack of room, not yet taken.
+    evictions: u64,
 }
 
 /// The result of a look-up.
@@ -33,7 +35,14 @@ impl<T: Clone> Cache<T> {
             found: NonZeroUsize::new(settings.capacity).map(LruCache::sparse),
             below: Wildcards::new(settings.capacity),
             unknown: NonZeroUsize::new(settings.unknown_capacity).map(LruCache::sparse),
+            evictions: 0,
         }
+    }
+
+    /// The number of hosts dropped for lack of room since the last call.
+    #[inline]
+    pub fn take_evictions(&mut self) -> u64 {
+        std::mem::take(&mut self.evictions)
     }
 
     /// The cached result for `host`; `None` if the directory must be asked.
@@ -51,21 +60,22 @@ impl<T: Clone> Cache<T> {
     pub fn put_found(&mut self, host: Arc<str>, value: T) {
         self.evict(&host);
         if let Some(found) = &mut self.found {
-            found.put(host, value);
+            // The host itself is not there any more: another one made room.
+            self.evictions += u64::from(found.push(host, value).is_some());
         }
     }
 
     /// Stores the route of `host`, which a wildcard serves.
     pub fn put_below(&mut self, pattern: &str, host: Arc<str>, value: T) {
         self.evict(&host);
-        self.below.put(pattern, host, value);
+        self.evictions += self.below.put(pattern, host, value);
     }
 
     /// Stores that `host` has no route.
     pub fn put_unknown(&mut self, host: Arc<str>) {
         self.evict(&host);
         if let Some(unknown) = &mut self.unknown {
-            unknown.put(host, ());
+            self.evictions += u64::from(unknown.push(host, ()).is_some());
         }
     }
 
@@ -77,8 +87,9 @@ impl<T: Clone> Cache<T> {
         self.found.as_mut().and_then(|found| found.pop(host)).or_else(|| self.below.pop(host))
     }
 
-    /// Removes all hosts for which `is_meant` is true. It examines every host.
-    pub fn evict_all(&mut self, is_meant: impl Fn(&str) -> bool) {
+    /// Removes all hosts for which `is_meant` is true, and returns their number. It examines every host.
+    pub fn evict_all(&mut self, is_meant: impl Fn(&str) -> bool) -> usize {
+        let before = self.count();
         let meant = |hosts: Vec<&Arc<str>>| -> Vec<Arc<str>> {
             hosts.into_iter().filter(|host| is_meant(host)).cloned().collect()
         };
@@ -95,6 +106,7 @@ impl<T: Clone> Cache<T> {
                 unknown.pop(&host);
             }
         }
+        before - self.count()
     }
 
     /// Removes the unknown hosts, and keeps the routes.
@@ -140,17 +152,19 @@ mod tests {
             let host = format!("{number}.other");
             cache.put_below("*.other", host.as_str().into(), host.as_str().into());
         }
+        assert_eq!(cache.take_evictions(), 0);
         for number in 0..1000 {
             let host = format!("{number}.flood");
             cache.put_below("*.flood", host.as_str().into(), host.as_str().into());
             assert!(cache.count() <= 81);
         }
+        assert_eq!((cache.take_evictions(), cache.take_evictions()), (1010 - 80, 0));
         assert_eq!(known(&mut cache, &["own", "0.other", "9.other", "999.flood", "0.flood"]), "ffff-");
         put(&mut cache, "0.other");
         cache.put_unknown("1.other".into());
         assert_eq!(cache.count(), 81);
         assert!(cache.evict("2.other").is_some());
-        cache.evict_all(|host| host.ends_with(".flood"));
+        assert!(cache.evict_all(|host| host.ends_with(".flood")) > 60);
         assert_eq!(known(&mut cache, &["0.other", "1.other", "2.other", "3.other", "999.flood"]), "fu-f-");
         cache.clear();
         assert_eq!(cache.count(), 0);
@@ -181,6 +195,7 @@ mod tests {
             cache.put_unknown(format!("x{flood}").into());
         }
         assert_eq!(known(&mut cache, &["a", "c", "x7", "x8", "x9"]), "ff-uu");
+        assert_eq!(cache.take_evictions(), 1 + 8);
     }
 
     #[test]

@@ -28,17 +28,20 @@ impl<T> Wildcards<T> {
         self.hosts.get_mut(pattern)?.get(host)
     }
 
-    /// Adds a host that is not there.
-    pub(super) fn put(&mut self, pattern: &str, host: Arc<str>, value: T) {
+    /// Adds a host that is not there. Returns the number of hosts that made room.
+    pub(super) fn put(&mut self, pattern: &str, host: Arc<str>, value: T) -> u64 {
         if self.capacity == 0 {
-            return;
+            return 0;
         }
+        let mut evicted = 0;
         while self.patterns.len() >= self.capacity {
             self.make_room(pattern);
+            evicted += 1;
         }
         let pattern = self.hosts.get_key_value(pattern).map_or_else(|| pattern.into(), |(known, _)| Arc::clone(known));
         self.patterns.insert(Arc::clone(&host), Arc::clone(&pattern));
         self.hosts.entry(pattern).or_insert_with(LruCache::unbounded).put(host, value);
+        evicted
     }
 
     /// Removes the least recently used host of the wildcard that has to lose one.

@@ -27,6 +27,8 @@ pub struct Settings {
 pub struct Pool {
     settings: Settings,
     backends: HashMap<BackendId, Connections>,
+    /// Number of idle connections to all backends.
+    idle: usize,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +96,7 @@ pub enum Claim {
 impl Pool {
     /// A pool without connections.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, backends: HashMap::new() }
+        Self { settings, backends: HashMap::new(), idle: 0 }
     }
 
     /// Time after which an idle connection is closed.
@@ -109,6 +111,7 @@ impl Pool {
         let connections = self.backends.entry(backend).or_default();
         let may_have = !uploads || connections.uploads.len() < most_uploads;
         let granted = if let Some(key) = (may_have && !fresh).then(|| connections.idle.pop()).flatten() {
+            self.idle -= 1;
             Claim::Reuse(key)
         } else if may_have && connections.open < self.settings.max_sockets {
             connections.open += 1;
@@ -152,7 +155,13 @@ impl Pool {
         let next = connections.let_go(place)?;
         let idle = connections.idle.pop();
         connections.open += usize::from(idle.is_none());
+        self.idle -= usize::from(idle.is_some());
         Some((next, idle))
+    }
+
+    /// Number of idle connections to all backends.
+    pub fn idle_count(&self) -> usize {
+        self.idle
     }
 
     /// The idle connections to `backend`.
@@ -167,6 +176,7 @@ impl Pool {
         let next = connections.next(most_uploads);
         if next.is_none() {
             connections.idle.push(connection);
+            self.idle += 1;
         }
         next
     }
@@ -191,7 +201,9 @@ impl Pool {
         let Some(connections) = self.backends.get_mut(&backend) else { return };
         let before = connections.idle.len();
         connections.idle.retain(|idle| *idle != connection);
-        connections.open -= before - connections.idle.len();
+        let closed = before - connections.idle.len();
+        connections.open -= closed;
+        self.idle -= closed;
         self.drop_if_empty(backend);
     }
 
@@ -233,8 +245,9 @@ mod tests {
         assert_eq!([claim(2), claim(3), claim(4)], [Claim::Wait, Claim::Wait, Claim::Full]);
         assert_eq!(pool.check_in(BACKEND, keys[7]), Some(keys[2]));
         assert_eq!(pool.forget(BACKEND), Some(keys[3]), "a closed one makes room for a dial");
-        assert_eq!(pool.check_in(BACKEND, keys[7]), None);
+        assert_eq!((pool.check_in(BACKEND, keys[7]), pool.idle_count()), (None, 1));
         assert_eq!(pool.claim(BACKEND, keys[5], Want::default()), Claim::Reuse(keys[7]));
+        assert_eq!(pool.idle_count(), 0);
         assert_eq!(pool.claim(BACKEND, keys[5], FRESH), Claim::Wait);
     }
 
@@ -248,6 +261,7 @@ mod tests {
         pool.stop_waiting(BACKEND, keys[3]);
         assert_eq!(pool.check_in(BACKEND, keys[7]), None);
         pool.forget_idle(BACKEND, keys[7]);
+        assert_eq!(pool.idle_count(), 0);
         assert_eq!(pool.forget(BACKEND), None);
         assert!(pool.backends.is_empty());
     }

@@ -162,6 +162,7 @@ impl Worker {
                 }
                 None => self.routes.put_found(Arc::clone(host), Arc::clone(&route)),
             }
+            self.count_evictions();
         }
         Some(route)
     }
@@ -214,6 +215,7 @@ impl Worker {
 
     fn forget_key(&mut self, key: &str) {
         let Some(route) = self.routes.evict(key) else { return };
+        self.counters.count(Counter::RouteInvalidations);
         for mark in route.marks.iter().filter(|mark| mark.backend.is_unreferenced()) {
             for connection in self.pool.idle(mark.backend.id()) {
                 self.close_upstream(connection);
@@ -226,7 +228,8 @@ impl Worker {
         edit.hosts.iter().for_each(|host| self.forget_route(host));
         if edit.ports.iter().filter(|port| self.on_demand.kept.remove(port)).count() > 0 {
             let of_port = |key: &str| key.split_once('/').and_then(|(port, _)| port.parse::<u16>().ok());
-            self.routes.evict_all(|key| of_port(key).is_some_and(|port| edit.ports.contains(&port)));
+            let dropped = self.routes.evict_all(|key| of_port(key).is_some_and(|port| edit.ports.contains(&port)));
+            self.counters.add(Counter::RouteInvalidations, dropped as u64);
         }
         (self.on_demand.ports, self.on_demand.version) = (edit.claimed, edit.version);
         self.note_changed_routes();
@@ -346,6 +349,11 @@ impl Worker {
             LookupResult::Unknown => self.routes.put_unknown(key),
             LookupResult::Failed(_) => {}
         }
+        self.count_evictions();
+    }
+
+    fn count_evictions(&mut self) {
+        self.counters.add(Counter::RouteEvictions, self.routes.take_evictions());
     }
 
     /// The mailbox overflowed: cached routes may be stale and responses lost. So the worker drops the cache and

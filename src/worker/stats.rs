@@ -21,6 +21,9 @@ pub struct WorkerStats {
     clients: AtomicU64,
     requests: AtomicU64,
     upstreams: AtomicU64,
+    idle_upstreams: AtomicU64,
+    tunnels: AtomicU64,
+    routes: AtomicU64,
     bytes: AtomicU64,
     busy_micros: AtomicU64,
     longest_turn_micros: AtomicU64,
@@ -59,6 +62,12 @@ pub struct ResourceUsage {
     pub requests: u64,
     /// Connections to backends.
     pub upstreams: u64,
+    /// Those of them that are idle in the pool.
+    pub idle_upstreams: u64,
+    /// Open tunnels.
+    pub tunnels: u64,
+    /// Hosts in the cache of routes, known or unknown.
+    pub routes: u64,
     /// Approximate memory: connections, buffers and routes. It shows which worker holds most, not the exact size.
     pub bytes: u64,
     /// The time that its loop has worked, and not slept, since its start.
@@ -85,10 +94,20 @@ impl WorkerStats {
             clients: read(&self.clients),
             requests: read(&self.requests),
             upstreams: read(&self.upstreams),
+            idle_upstreams: read(&self.idle_upstreams),
+            tunnels: read(&self.tunnels),
+            routes: read(&self.routes),
             bytes: read(&self.bytes),
             busy: Duration::from_micros(read(&self.busy_micros)),
             longest_turn: Duration::from_micros(read(&self.longest_turn_micros)),
         }
+    }
+
+    /// A report of this busy time alone.
+    #[cfg(test)]
+    pub fn with_busy(busy: Duration) -> Self {
+        let micros = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
+        Self { busy_micros: micros.into(), ..Self::default() }
     }
 
     pub(super) fn note_forced(&self, count: usize) {
@@ -105,6 +124,9 @@ impl Worker {
         put(&stats.clients, self.traffic_clients());
         put(&stats.requests, self.traffic_requests());
         put(&stats.upstreams, self.upstreams.len());
+        put(&stats.idle_upstreams, self.pool.idle_count());
+        put(&stats.tunnels, self.jobs.values().filter(|job| job.exchange.is_tunnel()).count());
+        put(&stats.routes, self.routes.count());
         put(&stats.bytes, self.held_bytes());
         stats.busy_micros.store(self.turns.busy_micros, Ordering::Relaxed);
         stats.longest_turn_micros.store(std::mem::take(&mut self.turns.longest_micros), Ordering::Relaxed);

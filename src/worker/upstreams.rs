@@ -54,6 +54,7 @@ impl Worker {
         upstream.idle_since = Moment::NEVER;
         self.timers.set(&mut upstream.timer, Moment::NEVER);
         if reused {
+            self.counters.count(Counter::ReusedUpstreams);
             self.set_upstream_state(job, UpstreamState::Upstream(connection));
         }
         self.step_only(job, Input::Connected { reused });

@@ -85,6 +85,8 @@ pub struct Options {
     pub adaptive: Adaptive,
     /// Whether requests are logged in the access log.
     pub access_log: Option<bool>,
+    /// Whether it always has series of metrics of its own.
+    pub metrics: bool,
     /// Timeouts.
     pub timeouts: Timeouts,
     /// The greatest size of a request's body in bytes; 0 for no limit.
@@ -287,6 +289,7 @@ definitions! {
     "adaptive.min", adaptive.min, POSITIVE, "1", "The least number of requests in flight that latency allows";
     "adaptive.max", adaptive.max, POSITIVE, "1000", "The greatest number of requests in flight that latency allows";
     "accessLog", access_log, FLAG, "server.accessLog", "Whether requests are logged in the access log";
+    "metrics", metrics, FLAG, "false", "Whether it always has [series of metrics](metrics.md#labels) of its own, however quiet it is";
     "connectTimeout", timeouts.connect, TIME, "server.connectTimeout", "Opening a connection to a backend";
     "responseTimeout", timeouts.response, TIME, "server.responseTimeout", "From the end of a request to the head of its response";
     "bodyTimeout", timeouts.body, TIME, "server.bodyTimeout", "Between two pieces of a body";

@@ -89,6 +89,55 @@ fn the_page_changes_in_place_and_acts_when_it_was_confirmed() {
     assert!(page.complaints().is_empty(), "{:?}", page.complaints());
 }
 
+/// With thousands of hosts, a search and a turn of the page show their rows soon, and no script holds the page up.
+#[test]
+fn thousands_of_hosts_are_searched_and_paged_without_stalling() {
+    const HOSTS: usize = 3000;
+    let backend = Backend::always(canned::ok("ok"));
+    let name = |number: usize| format!("host-{number:04}.test");
+    let routes = (0..HOSTS).map(|number| (name(number), json!(["x", backend.url()])));
+    let routes = json!({"frontends": serde_json::Map::from_iter(routes)});
+    let admin = Admin::start(Setup::new().file("routes.json", &routes.to_string()));
+    let mut client = admin.proxy.client();
+    // A host is in use once a request has named it.
+    for batch in (0..HOSTS).collect::<Vec<_>>().chunks(50) {
+        client.send(batch.iter().map(|number| canned::get(&name(*number), "/")).collect::<String>());
+        batch.iter().for_each(|_| client.response_to("GET").expect_ok("ok"));
+    }
+    let mut page = Browser::open(&format!("http://{}/", admin.address), (1280, 900));
+    page.until("document.querySelectorAll('tr.host').length === 50");
+    // The greatest pause between two turns of the page's own loop, and the time from a key to the rows it asked for.
+    page.value(
+        "window.pause = 0; let last = performance.now(); \
+         setInterval(() => { const now = performance.now(); window.pause = Math.max(window.pause, now - last); last = now; }, 10); \
+         window.first = () => document.querySelector('tr.host')?.dataset.key ?? ''; \
+         window.shown = null; \
+         window.expect = (is) => { window.shown = null; const began = performance.now(); const look = () => \
+             is() ? window.shown = performance.now() - began : setTimeout(look, 10); look(); }",
+    );
+    let rows = "document.querySelectorAll('tr.host').length";
+    let mut times = Vec::new();
+    let mut measure = |page: &mut Browser, expected: &str, act: &dyn Fn(&mut Browser)| {
+        page.value(&format!("window.expect(() => {expected})"));
+        act(page);
+        page.until("window.shown !== null");
+        times.push(page.value("window.shown").as_f64().expect("a time"));
+    };
+    measure(&mut page, "window.first().includes('host-0050')", &|page| page.press("]"));
+    measure(&mut page, &format!("{rows} === 1 && window.first().includes('host-2718')"), &|page| {
+        page.press("/");
+        page.call("Input.insertText", &json!({"text": "host-2718"}));
+    });
+    measure(&mut page, &format!("{rows} === 50 && window.first().includes('host-0000')"), &|page| {
+        page.value("document.getElementById('search').select()");
+        page.call("Input.insertText", &json!({"text": "host-"}));
+    });
+    let pause = page.value("window.pause").as_f64().expect("a time");
+    // Far more than it takes, for a machine that is busy with other tests.
+    assert!(times.iter().all(|time| *time < 5000.0) && pause < 2000.0, "{times:?} ms, the page paused {pause} ms");
+    assert!(page.complaints().is_empty(), "{:?}", page.complaints());
+}
+
 /// The page warns of certificates that end soon, and tells where the time of requests goes and what tenants use.
 #[test]
 fn the_page_warns_of_certificates_and_shows_phases_and_tenants() {

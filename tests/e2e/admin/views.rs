@@ -71,6 +71,66 @@ fn metrics_count_requests_by_class_reason_and_phase() {
     assert!(buckets.len() > 20 && buckets.is_sorted(), "{buckets:?}");
 }
 
+/// The cache of routes, the pool and tunnels, each as the requests before have left it.
+#[test]
+fn metrics_tell_of_cached_routes_pooled_connections_and_tunnels() {
+    let backend = Backend::always(canned::ok("ok"));
+    let tunnel = Backend::raw(|conn| {
+        if conn.request().is_some() {
+            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n");
+            conn.bytes(4);
+        }
+    });
+    let hosts = ["a.test", "b.test", "c.test"];
+    let setup = hosts.iter().fold(Setup::new(), |setup, host| setup.route(host, [backend.url()]));
+    let setup = setup.route("tunnel.test", [tunnel.url()]).workers(1).set("lruCache", json!({"size": 2}));
+    let admin = Admin::start(setup);
+    let mut client = admin.proxy.client();
+    hosts.iter().for_each(|host| client.get(host, "/").expect_ok("ok"));
+    let mut tunnelled = admin.proxy.client();
+    tunnelled.send("GET / HTTP/1.1\r\nHost: tunnel.test\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n");
+    assert_eq!(tunnelled.head().status(), 101);
+    let read = |name: &str| samples(&admin.get("/metrics").text()).get(name).copied();
+    let shows = |expected: &[(&str, f64)]| {
+        until(&format!("{expected:?}"), || {
+            expected.iter().all(|(name, value)| read(&format!("sluice_{name}")) == Some(*value))
+        });
+    };
+    shows(&[
+        ("route_cache_entries{worker=\"0\"}", 2.0),
+        ("route_cache_evictions_total", 2.0),
+        ("route_invalidations_total", 0.0),
+        ("dials_total", 2.0),
+        ("reused_upstream_connections_total", 2.0),
+        ("upstream_idle_connections{worker=\"0\"}", 1.0),
+        ("upstream_connections{worker=\"0\"}", 2.0),
+        ("open_tunnels{worker=\"0\"}", 1.0),
+        ("worker_draining{worker=\"0\"}", 0.0),
+    ]);
+    tunnelled.send("end\n");
+    drop(tunnelled);
+    shows(&[("open_tunnels{worker=\"0\"}", 0.0)]);
+    admin.proxy.write_routes(&json!({"c.test": ["another", backend.url()], "a.test": ["x", backend.url()]}));
+    until("c.test has changed", || read("sluice_route_invalidations_total") >= Some(1.0));
+}
+
+#[test]
+fn the_source_of_every_option_is_told() {
+    let backend = Backend::always(canned::ok("ok"));
+    let setup = Setup::for_backends([backend.url()]).option(HOST, "queueLimit", "64").set("connectTimeout", 7);
+    let admin = Admin::start(setup);
+    admin.proxy.client().get(HOST, "/").expect_ok("ok");
+    let sources = &admin.json(&format!("/v1/frontends/{HOST}"))["option_sources"];
+    for (name, source, value) in [
+        ("queueLimit", "frontend", json!("64")),
+        ("queueTimeout", "built-in", json!("30")),
+        ("connectTimeout", "server.connectTimeout", json!(7)),
+        ("bodyTimeout", "server.bodyTimeout", Value::Null),
+    ] {
+        assert_eq!(sources[name], json!({ "source": source, "value": value }), "{name}");
+    }
+}
+
 /// Alerts and dashboards name metrics: each of them is one of the program.
 #[test]
 fn the_files_for_prometheus_and_grafana_name_metrics_that_there_are() {
