@@ -177,3 +177,7 @@ impl Coordinator {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "shards_tests.rs"]
+mod tests;
