@@ -47,7 +47,7 @@ impl AwaitingFill {
     pub(super) fn step(mut self: Box<Self>, input: Input<'_>, cx: &mut StepContext<'_>) -> Step<Box<Self>> {
         match input {
             // Another request refreshes the object.
-            Input::Fill(FillStart::Wait(..) | FillStart::Stream(..)) | Input::Deadline if cx.common.is_background => {
+            Input::Fill(FillStart::Wait(..) | FillStart::Stream(..)) | Input::Deadline if cx.common.is_background() => {
                 Ok(refreshing::end(Some(self.context), cx).into())
             }
             Input::Fill(FillStart::Wait(wait, until)) => {

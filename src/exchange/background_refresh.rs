@@ -8,7 +8,7 @@ use super::awaiting_fill::AwaitingFill;
 use super::refresh_seed::RefreshSeed;
 use super::request_stats::RequestStats;
 use super::state::State;
-use super::step_context::CommonState;
+use super::step_context::{ClientKind, CommonState};
 use super::{Exchange, WorkerContext};
 
 impl Exchange {
@@ -17,7 +17,7 @@ impl Exchange {
         let RefreshSeed { context, caching, route } = seed;
         let mut common = CommonState::new(RequestStats::new(core.now), false);
         common.deadline = core.now + route.cluster.options.cache.update_lock_timeout;
-        (common.is_background, common.held_route) = (true, Some(route.clone()));
+        (common.client, common.held_route) = (ClientKind::None, Some(route.clone()));
         Self { state: State::AwaitingFill(Box::new(AwaitingFill::new(context, caching, route))), common }
     }
 }

@@ -31,7 +31,7 @@ impl ForwardingResponse {
         (rest, head_len): (&[u8], usize),
         cx: &mut StepContext<'_>,
     ) -> Step<Self> {
-        let state = Self { context, course, is_for_readers: cx.common.is_background };
+        let state = Self { context, course, is_for_readers: cx.common.is_background() };
         if rest.is_empty() || state.context.download.is_done() {
             return Ok(state.settle(cx));
         }

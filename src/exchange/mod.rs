@@ -101,7 +101,7 @@ use output_queue::write_all;
 use state::State;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use step_context::{CommonState, StepContext};
+use step_context::{ClientKind, CommonState, StepContext};
 use transition::ResponseEnd;
 
 /// The greatest number of response bytes kept for a slow client because other requests wait for the cache fill.
@@ -129,7 +129,7 @@ impl Exchange {
 
     /// Marks its client as one of this node's service: the request has no route ([`Effect::AskService`]).
     pub fn make_for_service(&mut self) {
-        self.common.is_for_service = true;
+        self.common.client = ClientKind::Service;
     }
 
     /// Marks its client as one of a HAProxy frontend: its rules decide, not the host.
@@ -152,7 +152,7 @@ impl Exchange {
 
     /// Whether its client is one of this node's service.
     pub fn is_for_service(&self) -> bool {
-        self.common.is_for_service
+        self.common.is_for_service()
     }
 
     /// Whether its response is a stream of this node's service, which has no end of its own.

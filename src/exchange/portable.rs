@@ -81,7 +81,7 @@ impl Exchange {
         match &self.state {
             State::Tunnel(_) => true,
             State::ForwardingResponse(state) => {
-                !self.common.is_for_service && !self.common.client_left && state.is_movable()
+                !self.common.is_for_service() && !self.common.client_left && state.is_movable()
             }
             _ => false,
         }
@@ -93,7 +93,7 @@ impl Exchange {
         let is_known = common.permit.is_some() || common.origin.is_some();
         is_known
             && common.rules.is_none()
-            && !common.is_for_service
+            && !common.is_for_service()
             && !common.client_left
             && common.stats.reason.is_none()
             && match &self.state {

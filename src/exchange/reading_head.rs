@@ -119,7 +119,7 @@ fn begin(
     if let Err(fault) = context.upload.check_start(bytes.suffix(head.len)) {
         return Err(Failure::new(context, fault.into()));
     }
-    if cx.common.is_for_service {
+    if cx.common.is_for_service() {
         let request = local_service::request_of(head, context.request.target(), peer);
         return Ok(Transition::Serve(context, request, head.body));
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Whether a refresh may begin now. If not, the client that finds the stale response waits for it.
 pub(super) fn may_start(cx: &StepContext<'_>) -> bool {
     // The rules of a HAProxy frontend belong to its client's request.
-    cx.core.refreshes.len() < cx.core.most_refreshes && cx.common.rules.is_none() && !cx.common.is_background
+    cx.core.refreshes.len() < cx.core.most_refreshes && cx.common.rules.is_none() && !cx.common.is_background()
 }
 
 /// Begins a refresh by a request that gets the stale response.

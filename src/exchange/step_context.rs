@@ -53,10 +53,7 @@ pub(super) struct CommonState {
     pub(super) client_left: bool,
     /// The rules of its HAProxy frontend, which decide in place of the host.
     pub(super) rules: Option<Box<Evaluation>>,
-    /// It has no client: it refreshes a stored response.
-    pub(super) is_background: bool,
-    /// Its client is one of this node's service: its requests have no route.
-    pub(super) is_for_service: bool,
+    pub(super) client: ClientKind,
     /// An upstream connection is established or was requested.
     pub(super) holds_upstream: bool,
     /// Seconds for which the backend keeps its idle connection, if stated.
@@ -65,6 +62,18 @@ pub(super) struct CommonState {
     pub(super) to_upstream: PendingWrite,
     /// Where it came from, if another process has begun it.
     pub(super) origin: Option<Box<Origin>>,
+}
+
+/// The client of an exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ClientKind {
+    /// One of a listener.
+    #[default]
+    Listener,
+    /// One of this node's service: its requests have no route.
+    Service,
+    /// None: the exchange refreshes a stored response.
+    None,
 }
 
 /// What a request waits for in a queue.
@@ -99,7 +108,7 @@ impl StepContext<'_> {
         let started = self.common.stats.started;
         let WorkerContext { settings, buffers, rng, wall_origin, .. } = &mut *self.core;
         let is_ruled = self.common.rules.is_some();
-        let may_lack_host = is_ruled || self.common.is_for_service;
+        let may_lack_host = is_ruled || self.common.is_for_service();
         let request_start = settings.request_start.then(|| millis_since_1970(*wall_origin, started)).flatten();
         Intake { settings, buffers, rng, is_ruled, may_lack_host, request_start }
     }
@@ -283,8 +292,7 @@ impl CommonState {
             is_encrypted,
             is_last: false,
             client_left: false,
-            is_background: false,
-            is_for_service: false,
+            client: ClientKind::default(),
             rules: None,
             holds_upstream: false,
             upstream_idle_seconds: None,
@@ -321,6 +329,16 @@ impl CommonState {
 
     pub(super) fn is_paused(&self, side: Side) -> bool {
         self.pacing.as_ref().is_some_and(|pacing| pacing.paused_until(side).is_some())
+    }
+
+    /// Whether its client is one of this node's service.
+    pub(super) fn is_for_service(&self) -> bool {
+        self.client == ClientKind::Service
+    }
+
+    /// Whether it has no client, and refreshes a stored response.
+    pub(super) fn is_background(&self) -> bool {
+        self.client == ClientKind::None
     }
 
     /// The route of the request's host, once known. A request holds a single reference to its route: a second one would

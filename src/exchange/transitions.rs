@@ -131,7 +131,7 @@ fn settle<S>(step: Step<S>, stay: impl FnOnce(S) -> State, bytes: &[u8], cx: &mu
 }
 
 fn perform(mut transition: Transition, bytes: &[u8], cx: &mut StepContext<'_>) -> State {
-    if cx.common.is_background {
+    if cx.common.is_background() {
         transition = refreshing::without_client(transition, cx);
     }
     match transition {
@@ -274,7 +274,7 @@ fn refuse(
     cx: &mut StepContext<'_>,
 ) -> State {
     cx.release(false);
-    if cx.common.is_background {
+    if cx.common.is_background() {
         return perform(refreshing::end(context, cx), &[], cx);
     }
     let shadow = context.as_mut().and_then(|context| cache_response::stand_in(context, reason.status(), cx));
