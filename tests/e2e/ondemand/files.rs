@@ -181,9 +181,10 @@ fn the_name_of_a_file_that_cannot_be_read_is_reserved() {
     assert!(state.join("app.db").is_symlink());
 }
 
+/// `loadtest/ondemand` has ten thousand, and measures them. With as many here, a loaded machine takes longer than tests wait.
 #[test]
-fn ten_thousand_clusters_are_made_and_read_again() {
-    const CLUSTERS: usize = 10_000;
+fn thousands_of_clusters_are_made_and_read_again() {
+    const CLUSTERS: usize = 3_000;
     const CLIENTS: usize = 8;
     let backend = Backend::always(canned::ok("ok"));
     let mut admin = Admin::start(with_state());
@@ -209,7 +210,7 @@ fn ten_thousand_clusters_are_made_and_read_again() {
     admin.proxy.until_exit();
     let began = clock.now();
     admin.proxy.restart();
-    until("a cluster serves", || admin.proxy.client().get("c9900.test", "/").status() == 200);
+    until("a cluster serves", || admin.proxy.client().get("c2900.test", "/").status() == 200);
     let took = clock.now().since(began);
     println!("{CLUSTERS} clusters were made in {made:?} by {CLIENTS} clients, and served {took:?} after a restart");
     assert_eq!(names(&admin).len(), CLUSTERS);
