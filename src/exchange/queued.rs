@@ -64,6 +64,8 @@ enum WaitsIn {
     Cluster(Arc<Admission>),
     /// The queue of its tenant.
     Node(NodeTicket),
+    /// No queue: it has its turn (`requestsPerSecond`) at a moment to come.
+    Turn(Arc<Admission>),
 }
 
 impl Drop for Waiting {
@@ -72,6 +74,7 @@ impl Drop for Waiting {
             _ if self.is_granted => {}
             WaitsIn::Cluster(admission) => _ = admission.leave(self.ticket),
             WaitsIn::Node(ticket) => ticket.leave(false),
+            WaitsIn::Turn(admission) => admission.return_turn(),
         }
     }
 }
@@ -127,7 +130,11 @@ impl Queued {
         }
         let (due, until) = (Due::Turn { at: turn, since: cx.core.now }, Moment::NEVER);
         cx.common.deadline = turn.min(cx.core.now + LOOK);
-        Ok(Next::Stay(Self { context, until, waiting: None, due, is_for_node: false }))
+        let waiting = cx.common.route().map(|route| {
+            let queue = WaitsIn::Turn(Arc::clone(&route.cluster.admission));
+            Box::new(Waiting { queue, ticket: Ticket::NONE, is_granted: false })
+        });
+        Ok(Next::Stay(Self { context, until, waiting, due, is_for_node: false }))
     }
 
     /// Takes the request's turn, or waits on: it may come earlier than it was to, if the rate was raised.
@@ -143,8 +150,9 @@ impl Queued {
     }
 
     /// The request's turn has come. The route may have been edited before.
-    fn have_turn(self, cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
+    fn have_turn(mut self, cx: &mut StepContext<'_>) -> Result<Transition, Failure> {
         cx.common.stats.end_queue(cx.core.now);
+        self.waiting.take().into_iter().for_each(|waiting| waiting.end());
         match cx.common.route().cloned() {
             Some(route) if !route.is_stale() => choosing::choose(self.context, route, cx),
             _ => Ok(Transition::ResolveAgain(self.context)),
@@ -213,7 +221,7 @@ impl Queued {
                 ticket.leave(true);
                 FailureReason::QueueTimeout
             }
-            None => FailureReason::QueueTimeout,
+            Some(Waiting { queue: WaitsIn::Turn(_), .. }) | None => FailureReason::QueueTimeout,
         }
     }
 

@@ -92,6 +92,9 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// The ticket of no request.
+    pub const NONE: Self = Self { number: 0, key: None };
+
     fn of_slot(number: u64) -> Self {
         Self { number, key: None }
     }

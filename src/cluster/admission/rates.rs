@@ -52,6 +52,11 @@ impl Admission {
         turn
     }
 
+    /// Returns the turn of a request that has left before it: later requests need not wait for it.
+    pub fn return_turn(&self) {
+        self.rates.requests.give_back(1);
+    }
+
     /// The turn of a request that was taken at `since` and was to come at `turn`: it is earlier if the rate was raised
     /// since then.
     pub fn turn_of(&self, turn: Moment, since: Moment) -> Moment {
@@ -83,6 +88,21 @@ mod tests {
         assert_eq!(take(0, 10, 0), Turn::Refused, "none may wait");
         assert_eq!(take(2, 10, 1), Turn::At(at(3)), "one of the two has had its turn");
         assert_eq!((admission.queued.into_inner(), admission.dropped.into_inner()), (3, 3));
+    }
+
+    #[test]
+    fn the_turns_of_clients_that_leave_are_others() {
+        let admission = Admission::default();
+        let (options, now) = (Options::default(), Moment::from_micros(1_000_000));
+        admission.rates.requests.set_per_second(10, now);
+        let taken = (0..300).filter(|_| admission.take_turn(&options, now) != Turn::Refused).count();
+        assert!(taken > 100, "{taken}");
+        (0..taken).for_each(|_| admission.return_turn());
+        assert_eq!(admission.take_turn(&options, now), Turn::Now);
+        // What was never taken is no credit.
+        (0..100).for_each(|_| admission.return_turn());
+        let at_once = (0..100).filter(|_| admission.take_turn(&options, now) == Turn::Now).count();
+        assert!(at_once <= 1, "{at_once}");
     }
 
     #[test]
