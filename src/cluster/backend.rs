@@ -5,7 +5,7 @@ use crate::base::clock::Moment;
 use crate::net::tls::{BackendAuthorities, Trust};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The id of a [`Backend`] within the process. Ids are never reused.
@@ -30,7 +30,7 @@ pub struct Backend {
     silent: Mutex<Vec<(SocketAddr, Moment)>>,
     /// Number of connections opened on all cores: the next one begins with the next address.
     turn: AtomicUsize,
-    address_changes: AtomicU32,
+    address_changes: AtomicU16,
     /// Number of routes that lead to it.
     references: AtomicUsize,
     /// The authorities of `ca`; nothing where their file cannot be used.
@@ -59,7 +59,7 @@ impl Backend {
             id,
             endpoint,
             addresses: Mutex::new(addresses),
-            address_changes: AtomicU32::new(0),
+            address_changes: AtomicU16::new(0),
             silent: Mutex::default(),
             turn: AtomicUsize::new(0),
             references: AtomicUsize::new(0),
@@ -163,8 +163,8 @@ impl Backend {
         changed
     }
 
-    /// Number of changes of its addresses: while it stays the same, a connection has an address of this backend.
-    pub fn address_changes(&self) -> u32 {
+    /// Number of changes of its addresses, which wraps: while it stays the same, a connection has an address of this backend.
+    pub fn address_changes(&self) -> u16 {
         self.address_changes.load(Ordering::Acquire)
     }
 

@@ -381,7 +381,7 @@ pub(super) struct Upstream {
     /// Bytes that earlier exchanges had sent when this one took the connection.
     pub(super) sent_before: u64,
     /// [`Backend::address_changes`] when its address was last checked.
-    pub(super) address_changes: u32,
+    pub(super) address_changes: u16,
     /// Seconds for which the backend keeps it idle, where the last response said so.
     pub(super) idle_seconds: Option<u16>,
     /// It does not count in the pool, and never goes there: it is a tunnel, or moved here with its exchange.
@@ -393,7 +393,7 @@ pub(super) struct Upstream {
 pub(super) struct Dial {
     pub(super) addresses: Arc<[SocketAddr]>,
     /// [`Backend::address_changes`] before they were read.
-    pub(super) address_changes: u32,
+    pub(super) address_changes: u16,
     /// Number of addresses tried.
     pub(super) tried: usize,
     /// The address being tried.
