@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 #[test]
 fn the_example_is_good() {
@@ -24,7 +25,7 @@ config/config.json: warning: server.maxSockts: unknown setting, ignored; did you
 config/config.json: server.retryOnError: found \"three\", expected a whole number from 0 to 100
 config/config.json: driver: found a text without a scheme of Redis, expected \"file:PATH\", \"haproxy:PATH\", \"redis:\", \
 \"redis://user:password@host:port/database#prefix\" (each part may be left out, rediss: is encrypted), \
-\"unix:/path\" or \"redis+sentinel://host:port,host:port/service/database\"
+\"unix:/path\", \"redis+sentinel://host:port,host:port/service/database\" or \"redis+cluster://host:port,host:port\"
 ";
     for arguments in [&["--dry"][..], &[]] {
         let output = run(&folder.path, arguments, None);
@@ -36,7 +37,7 @@ config/config.json: driver: found a text without a scheme of Redis, expected \"f
 fn warnings_do_not_make_it_fail() {
     let folder = Folder::new("warnings");
     folder.write("routes.json", r#"{"frontends": {}}"#);
-    folder.write("a.json", &format!(r#"{{"colour": 1, {ELSEWHERE}, "driver": "file:routes.json"}}"#));
+    folder.write("a.json", &format!(r#"{{"colour": 1, {}, "driver": "file:routes.json"}}"#, elsewhere()));
     let output = run(&folder.path, &["--dry", "--config", "a.json"], None);
     let warning = "a.json: warning: colour: unknown setting, ignored\n";
     assert_eq!(seen(&output), (Some(0), "a.json: OK\n".into(), warning.into()));
@@ -54,7 +55,7 @@ fn broken_texts_are_named_by_line_and_column() {
 fn the_flavor_selects_the_file_unless_one_is_named() {
     let folder = Folder::new("flavors");
     for name in ["config/config.json", "config/config_dev.json", "other.json"] {
-        folder.write(name, &format!(r#"{{{ELSEWHERE}, "driver": "file:routes.json"}}"#));
+        folder.write(name, &format!(r#"{{{}, "driver": "file:routes.json"}}"#, elsewhere()));
     }
     folder.write("routes.json", r#"{"frontends": {}}"#);
     folder.write("config/routes.json", r#"{"frontends": {}}"#);
@@ -93,10 +94,14 @@ fn wrong_arguments_are_named() {
     }
 }
 
-/// An address that nobody has, and root's own account.
-const ELSEWHERE: &str = r#""http": {"bind": "127.77.3.9", "port": 28459}, "user": "root", "group": "root""#;
+/// An address that no other program and no other test has, and root's own account.
+fn elsewhere() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let last = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!(r#""http": {{"bind": "127.77.3.{last}", "port": 28459}}, "user": "root", "group": "root""#)
+}
 
-/// `ELSEWHERE` for whoever is not root warns of `user`.
+/// For other accounts than root's, [`elsewhere`] warns of `user`.
 fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
@@ -121,7 +126,7 @@ fn dry_finds_what_a_start_would() {
     folder.write("bad.json", r#"{"frontends": {"a.test": ["x", "10.0.0.1"]}}"#);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address");
-    let with = |more: &str| format!(r#"{{{ELSEWHERE}, {more}}}"#);
+    let with = |more: &str| format!(r#"{{{}, {more}}}"#, elsewhere());
     let rows = [
         (with(r#""driver": "file:bad.json""#), Some(1), "a.test\"][1]: found \"10.0.0.1\""),
         (with(r#""driver": "file:nowhere.json""#), Some(1), "reading the routes file nowhere.json: No such file"),
@@ -131,7 +136,7 @@ fn dry_finds_what_a_start_would() {
         (with(r#""driver": "redis://127.0.0.1:1""#), Some(0), "warning: driver: connecting to redis://127.0.0.1:1/0"),
         (with(r#""driver": "file:good.json", "server": {"staticDir": "/nowhere"}"#), Some(0), "server.staticDir"),
         (
-            r#"{"driver": "file:good.json", "user": "nobody such", "http": {"bind": "127.77.3.9", "port": 28459}}"#
+            r#"{"driver": "file:good.json", "user": "nobody such", "http": {"bind": "127.77.4.1", "port": 28459}}"#
                 .into(),
             Some(1),
             "there is no user nobody such",
@@ -162,7 +167,7 @@ fn dry_finds_what_a_start_would() {
 #[test]
 fn a_log_that_is_silenced_by_a_typing_error_is_not() {
     let folder = Folder::new("silence");
-    folder.write("a.json", &format!(r#"{{{ELSEWHERE}, "driver": "file:nowhere.json"}}"#));
+    folder.write("a.json", &format!(r#"{{{}, "driver": "file:nowhere.json"}}"#, elsewhere()));
     for (level, told) in
         [("inof", true), ("sluice=dbug", true), ("off", false), ("mio=off,off", false), ("error", false)]
     {
@@ -182,7 +187,7 @@ fn routes_reads_file_drivers_and_its_status_tells() {
         "routes.json",
         r#"{"frontends": {"Shop.Example": ["x", "http://10.0.0.1"], "*.example": ["y", "http://10.0.0.2"], "e": ["z"]}}"#,
     );
-    folder.write("a.json", &format!(r#"{{{ELSEWHERE}, "driver": "file:routes.json"}}"#));
+    folder.write("a.json", &format!(r#"{{{}, "driver": "file:routes.json"}}"#, elsewhere()));
     for (host, expected, part) in [
         ("shop.example", Some(0), "  shop.example  serves: \"x\", 1 backends\n    0  http://10.0.0.1\n"),
         ("SHOP.example.:8080", Some(0), "  shop.example  serves"),

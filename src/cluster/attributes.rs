@@ -185,10 +185,12 @@ impl fmt::Display for AttributeError {
     }
 }
 
-/// The error of a word behind `#` that sets no attribute, unless it belongs to the endpoint.
-fn unknown(word: &str) -> Option<AttributeError> {
+/// The error of a word behind `#` that sets no attribute, unless it belongs to the endpoint. Where an `@` follows, the `#` may
+/// stand within a password.
+fn unknown(word: &str, fragment: &str) -> Option<AttributeError> {
     let name = word.split('=').next().filter(|name| !name.is_empty() && !CONNECTION_NAMES.contains(name))?;
-    Some(AttributeError::Unknown(shorten(name).into()))
+    let is_doubtful = fragment.contains('@') || fragment.contains("%40");
+    Some(AttributeError::Unknown(if is_doubtful { "***".into() } else { shorten(name).into() }))
 }
 
 impl Attributes {
@@ -213,7 +215,7 @@ impl Attributes {
                     let error = || AttributeError::Value { definition, found: shorten(value).into() };
                     errors.extend((!is_set).then(error));
                 }
-                _ if is_fragment => errors.extend(unknown(word)),
+                _ if is_fragment => errors.extend(unknown(word, fragment)),
                 _ => {}
             }
         }
@@ -272,6 +274,7 @@ mod tests {
         let (attributes, errors) =
             read("weight=2&role=backup&token=x", "backup=true&wieght=2&proxy=v2&insecure&standbye");
         assert_eq!(attributes, Attributes::default());
+        assert!(read("", "b&c@10.0.0.1").1.iter().all(|error| error.starts_with("\"***\"")), "no part of a password");
         let begins = ["weight behind \"?\"", "role behind \"?\"", "\"backup\"", "\"wieght\"", "\"standbye\""];
         assert_eq!(errors.len(), begins.len(), "{errors:?}");
         for (error, start) in errors.iter().zip(begins) {

@@ -3,7 +3,7 @@
 use super::events::Effect;
 use super::request_context::RequestContext;
 use super::settings::Settings;
-use super::step_context::{CommonState, StepContext, WaitsFor};
+use super::step_context::{CommonState, RatesPassed, StepContext, WaitsFor};
 use super::transition::{Failure, Transition};
 use super::{affinity, classes};
 use crate::balance::{self, Admit};
@@ -40,7 +40,9 @@ pub(super) fn connect(
         _ if options.requests_per_second_per_client > 0 && !is_within_rate(&context, &route, cx) => {
             FailureReason::ClientRate
         }
-        _ if options.requests_per_second > 0 && !cx.common.had_turn => return await_turn(context, route, cx),
+        _ if options.requests_per_second > 0 && !cx.common.rates_passed.has(RatesPassed::TURN) => {
+            return await_turn(context, route, cx);
+        }
         _ => return choose(context, route, cx),
     };
     Err(failure_at(context, route, reason, cx))
@@ -60,7 +62,7 @@ fn has_client_slot(context: &RequestContext, route: &Route, cx: &mut StepContext
 /// Whether the client's rate allows this request, which is counted once.
 #[cold]
 fn is_within_rate(context: &RequestContext, route: &Route, cx: &mut StepContext<'_>) -> bool {
-    if std::mem::replace(&mut cx.common.is_counted, true) {
+    if cx.common.rates_passed.pass(RatesPassed::CLIENT) {
         return true;
     }
     let client = context.request.forwarded_client(&cx.core.settings.forwarded);
@@ -76,7 +78,7 @@ fn await_turn(
     route: Arc<Route>,
     cx: &mut StepContext<'_>,
 ) -> Result<Transition, Failure> {
-    cx.common.had_turn = true;
+    cx.common.rates_passed.pass(RatesPassed::TURN);
     match route.cluster.admission.take_turn(&route.cluster.options, cx.core.now) {
         Turn::Now => choose(context, route, cx),
         Turn::At(moment) => {

@@ -34,10 +34,8 @@ pub(super) struct CommonState {
     pub(super) token: Option<Token>,
     /// The request's bucket, if its cluster has buckets.
     pub(super) bucket: Option<BucketId>,
-    /// The request has had its turn (`requestsPerSecond`).
-    pub(super) had_turn: bool,
-    /// Its client's rate has counted it (`requestsPerSecondPerClient`).
-    pub(super) is_counted: bool,
+    /// The rates that have let the request pass.
+    pub(super) rates_passed: RatesPassed,
     /// What it waits for, or has waited for last.
     pub(super) waits_for: WaitsFor,
     /// Its slot of the client's limit (`maxRequestsPerClient`).
@@ -74,6 +72,28 @@ pub(super) enum ClientKind {
     Service,
     /// None: the exchange refreshes a stored response.
     None,
+}
+
+/// Rates that a request passes once, in one byte: there may be many tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RatesPassed(u8);
+
+impl RatesPassed {
+    /// Its client's rate (`requestsPerSecondPerClient`).
+    pub(super) const CLIENT: Self = Self(1);
+    /// Its turn (`requestsPerSecond`).
+    pub(super) const TURN: Self = Self(2);
+
+    pub(super) fn has(self, rate: Self) -> bool {
+        self.0 & rate.0 != 0
+    }
+
+    /// Notes that the request passes a rate. Returns whether it has before.
+    pub(super) fn pass(&mut self, rate: Self) -> bool {
+        let before = self.has(rate);
+        self.0 |= rate.0;
+        before
+    }
 }
 
 /// What a request waits for in a queue.
@@ -283,9 +303,8 @@ impl CommonState {
             permit: None,
             token: None,
             bucket: None,
-            had_turn: false,
+            rates_passed: RatesPassed::default(),
             waits_for: WaitsFor::default(),
-            is_counted: false,
             client_slot: None,
             pacing: None,
             deadline: Moment::NEVER,
