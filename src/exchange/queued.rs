@@ -46,8 +46,8 @@ enum Due {
     Join,
     /// To resolve the route again.
     Resolve,
-    /// To take the request's turn (`requestsPerSecond`) at this moment, by the rate at the second one.
-    Turn { at: Moment, since: Moment },
+    /// To take the request's turn (`requestsPerSecond`).
+    Turn,
 }
 
 /// A place in the queue. Dropping it leaves the queue, however the exchange ends.
@@ -64,8 +64,8 @@ enum WaitsIn {
     Cluster(Arc<Admission>),
     /// The queue of its tenant.
     Node(NodeTicket),
-    /// No queue: it has its turn (`requestsPerSecond`) at a moment to come.
-    Turn(Arc<Admission>),
+    /// No queue: it has its turn (`requestsPerSecond`) at this moment, by the rate at `since`.
+    Turn { admission: Arc<Admission>, at: Moment, since: Moment },
 }
 
 impl Drop for Waiting {
@@ -74,7 +74,7 @@ impl Drop for Waiting {
             _ if self.is_granted => {}
             WaitsIn::Cluster(admission) => _ = admission.leave(self.ticket),
             WaitsIn::Node(ticket) => ticket.leave(false),
-            WaitsIn::Turn(admission) => admission.return_turn(),
+            WaitsIn::Turn { admission, .. } => admission.return_turn(),
         }
     }
 }
@@ -128,24 +128,27 @@ impl Queued {
         if cx.common.client_left {
             return Err(Failure::silent(Some(context), FailureReason::ClientGone));
         }
-        let (due, until) = (Due::Turn { at: turn, since: cx.core.now }, Moment::NEVER);
+        let (due, until) = (Due::Turn, Moment::NEVER);
         cx.common.deadline = turn.min(cx.core.now + LOOK);
         let waiting = cx.common.route().map(|route| {
-            let queue = WaitsIn::Turn(Arc::clone(&route.cluster.admission));
+            let admission = Arc::clone(&route.cluster.admission);
+            let queue = WaitsIn::Turn { admission, at: turn, since: cx.core.now };
             Box::new(Waiting { queue, ticket: Ticket::NONE, is_granted: false })
         });
         Ok(Next::Stay(Self { context, until, waiting, due, is_for_node: false }))
     }
 
     /// Takes the request's turn, or waits on: it may come earlier than it was to, if the rate was raised.
-    fn look_for_turn(mut self, at: Moment, since: Moment, cx: &mut StepContext<'_>) -> Step<Self> {
+    fn look_for_turn(mut self, cx: &mut StepContext<'_>) -> Step<Self> {
         let now = cx.core.now;
-        let at = cx.common.route().map_or(at, |route| route.cluster.admission.turn_of(at, since));
-        if at <= now {
+        let waiting = self.waiting.as_deref_mut().map(|waiting| &mut waiting.queue);
+        let Some(WaitsIn::Turn { admission, at, since }) = waiting else { return Ok(self.have_turn(cx)?.into()) };
+        *at = admission.turn_of(*at, *since);
+        *since = now;
+        if *at <= now {
             return Ok(self.have_turn(cx)?.into());
         }
-        self.due = Due::Turn { at, since: now };
-        cx.common.deadline = at.min(now + LOOK);
+        cx.common.deadline = (*at).min(now + LOOK);
         Ok(Next::Stay(self))
     }
 
@@ -204,7 +207,7 @@ impl Queued {
                 Due::Poll => Ok(Next::Stay(self.poll(cx))),
                 Due::Join => Ok(Next::Stay(self.join(cx))),
                 Due::Resolve => Ok(self.resolve(cx).into()),
-                Due::Turn { at, since } => self.look_for_turn(at, since, cx),
+                Due::Turn => self.look_for_turn(cx),
             },
             _ => Ok(Next::Stay(self)),
         }
@@ -221,7 +224,7 @@ impl Queued {
                 ticket.leave(true);
                 FailureReason::QueueTimeout
             }
-            Some(Waiting { queue: WaitsIn::Turn(_), .. }) | None => FailureReason::QueueTimeout,
+            Some(Waiting { queue: WaitsIn::Turn { .. }, .. }) | None => FailureReason::QueueTimeout,
         }
     }
 
