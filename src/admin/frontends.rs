@@ -89,18 +89,21 @@ fn shown_option(name: &str, value: &str) -> String {
 /// A cluster with the source of every option; `None` if it is not in use.
 pub(super) fn one(key: &str, index: &mut MarkIndex<'_>, sources: &Sources) -> Option<Value> {
     let cluster = cluster_of(key, sources)?;
-    let mut view = live(key, index, sources)?;
+    let mut view = view_of(&cluster, index, sources);
     view["option_sources"] = option_sources::of(&cluster.options, &view["options"], &sources.settings.written.0);
     Some(view)
 }
 
 /// A cluster, by the key of its list or by a host that resolves to it; `None` if it is not in use.
 pub(super) fn live(key: &str, index: &mut MarkIndex<'_>, sources: &Sources) -> Option<Value> {
+    cluster_of(key, sources).map(|cluster| view_of(&cluster, index, sources))
+}
+
+fn view_of(cluster: &Cluster, index: &mut MarkIndex<'_>, sources: &Sources) -> Value {
     let now = sources.clock.now();
-    let cluster = cluster_of(key, sources)?;
-    let hosts = index.hosts(&cluster);
-    let marks = HostMarks::of(&cluster, &hosts, now);
-    let mut view = summary(&cluster, &marks, sources);
+    let hosts = index.hosts(cluster);
+    let marks = HostMarks::of(cluster, &hosts, now);
+    let mut view = summary(cluster, &marks, sources);
     let options: Map<String, Value> =
         cluster.options.pairs().map(|(name, value)| (name.to_owned(), shown_option(name, value).into())).collect();
     view["options"] = options.into();
@@ -109,14 +112,14 @@ pub(super) fn live(key: &str, index: &mut MarkIndex<'_>, sources: &Sources) -> O
     view["queued"] = cluster.admission.queued().into();
     view["dropped"] = cluster.admission.dropped().into();
     view["tunnels"] = cluster.admission.tunnels().into();
-    view["buckets"] = buckets::tree(&cluster);
+    view["buckets"] = buckets::tree(cluster);
     view["adaptive_limit"] = cluster.adaptive_limit().into();
     let rates = &cluster.admission.rates;
     let [bytes_in, bytes_out] = [&rates.bytes_in, &rates.bytes_out].map(pace);
     view["bytes_per_second"] = json!({ "in": bytes_in, "out": bytes_out });
     let members = cluster.members.iter().enumerate();
-    view["backends"] = members.map(|(place, member)| backend(&cluster, member, marks.of_member(place), now)).collect();
-    Some(view)
+    view["backends"] = members.map(|(place, member)| backend(cluster, member, marks.of_member(place), now)).collect();
+    view
 }
 
 /// The message for a cluster that is not in use.

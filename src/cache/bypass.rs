@@ -85,7 +85,6 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::fields::Fields;
     use httparse::Header;
 
     #[test]
@@ -95,18 +94,7 @@ mod tests {
             Header { name: "x-a", value: b"2" },
             Header { name: "Cookie", value: b"session=x; b=" },
         ];
-        let request = CacheRequest {
-            frontend: "f",
-            app: "",
-            method: b"GET",
-            is_https: false,
-            host: b"h",
-            port: 80,
-            target: b"/admin/x?preview&q=1=2&r=",
-            has_body: false,
-            is_trusted: false,
-            fields: Fields(&fields),
-        };
+        let request = CacheRequest::get("h", "/admin/x?preview&q=1=2&r=", &fields);
         let table = [
             ("", false),
             ("header:x-A", true),

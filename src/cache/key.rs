@@ -152,23 +152,7 @@ pub(super) fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::fields::Fields;
     use httparse::Header;
-
-    fn request<'a>(host: &'a str, target: &'a str, fields: &'a [Header<'a>]) -> CacheRequest<'a> {
-        CacheRequest {
-            frontend: "f",
-            app: "",
-            method: b"GET",
-            is_https: false,
-            host: host.as_bytes(),
-            port: 80,
-            target: target.as_bytes(),
-            has_body: false,
-            is_trusted: false,
-            fields: Fields(fields),
-        }
-    }
 
     fn key(pattern: &str, request: &CacheRequest<'_>) -> String {
         let mut out = Vec::new();
@@ -183,7 +167,7 @@ mod tests {
             Header { name: "x-a", value: b"2" },
             Header { name: "Cookie", value: b"ab=0; a=x; a=y" },
         ];
-        let request = request("Example.org", "/p/a?q=1?", &fields);
+        let request = CacheRequest::get("Example.org", "/p/a?q=1?", &fields);
         let table = [
             ("%h#%r#%q", "f||example.org:80|#/p/a|#?q=1?|"),
             ("%s%%%h", "f||http|%example.org:80|"),
@@ -227,7 +211,7 @@ mod tests {
         ];
         for (name, value, expected) in table {
             let fields = [Header { name: "Host", value: b"a" }, Header { name, value }];
-            let found = key("%h", &request("a", "/", &fields));
+            let found = key("%h", &CacheRequest::get("a", "/", &fields));
             assert_eq!(found.strip_prefix("f||a:80|"), Some(*expected), "{name}");
         }
     }
@@ -238,7 +222,7 @@ mod tests {
         for (a, b) in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0)] {
             let mut fields = vec![Header { name: "A", value: b"" }; a];
             fields.extend(vec![Header { name: "B", value: b"" }; b]);
-            let before = seen.insert(key("%{header:A}%{header:B}", &request("h", "/", &fields)), (a, b));
+            let before = seen.insert(key("%{header:A}%{header:B}", &CacheRequest::get("h", "/", &fields)), (a, b));
             assert_eq!(before, None, "{a} {b}");
         }
     }
@@ -249,7 +233,7 @@ mod tests {
         for host in ["a", "a.b", "ab", "b"] {
             for target in ["/", "/a", "/a?", "/a?b", "/?", "/?a", "/b", "/ab", "/a%3fb"] {
                 for (frontend, app) in [("", ""), ("f", ""), ("a", ""), ("", "f"), ("f", "one"), ("f", "two")] {
-                    let request = CacheRequest { frontend, app, ..request(host, target, &[]) };
+                    let request = CacheRequest { frontend, app, ..CacheRequest::get(host, target, &[]) };
                     let before = seen.insert(key("%h%r%q", &request), (host, target, frontend, app));
                     assert_eq!(before, None, "{host} {target} {frontend} {app}");
                 }

@@ -29,6 +29,25 @@ pub struct CacheRequest<'a> {
     pub fields: Fields<'a>,
 }
 
+#[cfg(test)]
+impl<'a> CacheRequest<'a> {
+    /// A plain GET for port 80, of the frontend `f` without an application.
+    pub fn get(host: &'a str, target: &'a str, fields: &'a [httparse::Header<'a>]) -> Self {
+        Self {
+            frontend: "f",
+            app: "",
+            method: b"GET",
+            is_https: false,
+            host: host.as_bytes(),
+            port: 80,
+            target: target.as_bytes(),
+            has_body: false,
+            is_trusted: false,
+            fields: Fields(fields),
+        }
+    }
+}
+
 impl CacheRequest<'_> {
     /// Whether the method is GET or HEAD, which share objects.
     pub fn is_retrieval(&self) -> bool {

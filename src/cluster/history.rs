@@ -139,8 +139,13 @@ impl History {
 
     /// Requests and failures of the last whole second.
     pub fn last_second(&self, now: Moment) -> Second {
+        self.second(second_of(now).checked_sub(1))
+    }
+
+    /// Requests and failures of a whole second; none of one before the clock began.
+    fn second(&self, second: Option<u64>) -> Second {
         let mut found = Second::default();
-        let Some(stamp) = second_of(now).checked_sub(1).map(stamp) else { return found };
+        let Some(stamp) = second.map(stamp) else { return found };
         if let Some(cells) = self.seconds.get() {
             found.add(cell(cells, stamp), stamp);
         }
@@ -151,15 +156,7 @@ impl History {
     /// The last [`SECONDS`] whole seconds, oldest first.
     pub fn read(&self, now: Moment) -> [Second; SECONDS] {
         let end = second_of(now);
-        let mut found = [Second::default(); SECONDS];
-        for (place, found) in found.iter_mut().enumerate() {
-            let Some(stamp) = (end + place as u64).checked_sub(SECONDS as u64).map(stamp) else { continue };
-            if let Some(cells) = self.seconds.get() {
-                found.add(cell(cells, stamp), stamp);
-            }
-            self.own.iter().for_each(|cell| found.add(Some(&cell.last), stamp));
-        }
-        found
+        std::array::from_fn(|place| self.second((end + place as u64).checked_sub(SECONDS as u64)))
     }
 }
 

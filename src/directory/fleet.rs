@@ -60,8 +60,8 @@ impl Directory {
         share.inspect_err(|error| log::error!("this node probes backends for itself: starting a thread: {error}")).ok()
     }
 
-    /// Has a message published that wakes the application of this frontend, unless one was a moment ago, and again while requests of it wait. Never waits. Without
-    /// a Redis there is none.
+    /// Has a message published that wakes the application of this frontend, unless one was a moment ago, and again while
+    /// requests of it wait. Never waits. Without a Redis there is none.
     pub fn wake(&self, cluster: &Cluster) {
         if let Some(wakes) = &self.wakes {
             let admission = Arc::downgrade(&cluster.admission);

@@ -288,8 +288,8 @@ impl Worker {
         is_present
     }
 
-    /// Whether a list still names its backend, its address is one of it, it has no unread bytes, and its backend got no PROXY header: after a
-    /// header, all bytes belong to that client. If the last read filled its buffer, another read decides.
+    /// Whether a list still names its backend, its address is one of it, it has no unread bytes, and its backend got no PROXY
+    /// header: after a header, all bytes belong to that client. If the last read filled its buffer, another read decides.
     fn is_reusable(&mut self, key: SlotKey) -> bool {
         if !self.has_present_address(key) {
             return false;

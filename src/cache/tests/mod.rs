@@ -50,18 +50,7 @@ fn options() -> Options {
 }
 
 fn get<'a>(target: &'a str, fields: &'a [Header<'a>]) -> CacheRequest<'a> {
-    CacheRequest {
-        frontend: "f",
-        app: "app",
-        method: b"GET",
-        is_https: false,
-        host: b"h",
-        port: 80,
-        target: target.as_bytes(),
-        has_body: false,
-        is_trusted: false,
-        fields: Fields(fields),
-    }
+    CacheRequest { app: "app", ..CacheRequest::get("h", target, fields) }
 }
 
 fn response<'a>(status: u16, fields: &'a [Header<'a>], len: usize) -> CacheResponse<'a> {

@@ -8,6 +8,7 @@ use redis::{
     Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
     RedisError, RedisResult, Value, cmd, io::tcp::TcpSettings,
 };
+use std::fmt;
 
 /// What is connected to.
 #[derive(Clone, Debug)]
@@ -80,6 +81,19 @@ pub(super) enum Continuity {
     },
     /// It is other data, or the relation is unknown.
     Other,
+}
+
+/// What follows from it, behind the line of a log that names the server; nothing for the same data.
+impl fmt::Display for Continuity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Same => Ok(()),
+            Self::Behind { by } => {
+                write!(f, "; its data lacks the last {by} bytes of writes, so no route is dropped until it is complete")
+            }
+            Self::Other => f.write_str("; its data is not what it was, so no route is dropped until it is complete"),
+        }
+    }
 }
 
 impl Identity {

@@ -154,16 +154,7 @@ impl Coordinator {
             (None, None) if self.state.knows_any() => Continuity::Other,
             (None, None) => Continuity::Same,
         };
-        let note = match continuity {
-            Continuity::Same => String::new(),
-            Continuity::Behind { by } => {
-                format!("; its data lacks the last {by} bytes of writes, so no route is dropped until it is complete")
-            }
-            Continuity::Other => {
-                "; its data is not what it was, so no route is dropped until it is complete".to_owned()
-            }
-        };
-        log::info!("redis: connected to {}; changes are known by {}{note}", watch.server, watch.mode);
+        log::info!("redis: connected to {}; changes are known by {}{continuity}", watch.server, watch.mode);
         self.identity = Some(identity);
         self.is_away = false;
         self.refresh_at = now + self.refresh_every(watch.mode);

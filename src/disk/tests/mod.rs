@@ -59,18 +59,7 @@ impl Drop for Folder {
 }
 
 fn request<'a>(host: &'a str, fields: &'a [Header<'a>]) -> CacheRequest<'a> {
-    CacheRequest {
-        frontend: "f",
-        app: "",
-        method: b"GET",
-        is_https: false,
-        host: host.as_bytes(),
-        port: 80,
-        target: b"/t",
-        has_body: false,
-        is_trusted: false,
-        fields: Fields(fields),
-    }
+    CacheRequest::get(host, "/t", fields)
 }
 
 fn object(host: &str, language: &str, body: &[u8]) -> Object {

@@ -102,6 +102,13 @@ impl HandoffChannel {
         self.channel.is_dead()
     }
 
+    /// A channel within a test, by its two ends.
+    #[cfg(test)]
+    pub(super) fn ends() -> (Self, Self) {
+        let (near, far) = Self::open().expect("a line");
+        (near, Self::from_end(far).expect("its other end"))
+    }
+
     /// Shuts the channel down, for all handles of this end: a waiting receiver gets the end.
     pub(super) fn hang_up(&self) {
         self.channel.shut_down();
@@ -117,14 +124,9 @@ mod tests {
 
     const SOON: Option<Duration> = Some(Duration::from_secs(10));
 
-    fn ends() -> (HandoffChannel, HandoffChannel) {
-        let (near, far) = HandoffChannel::open().expect("a line");
-        (near, HandoffChannel::from_end(far).expect("its other end"))
-    }
-
     #[test]
     fn files_come_with_the_messages_they_belong_to_and_no_other() {
-        let (near, far) = ends();
+        let (near, far) = HandoffChannel::ends();
         let file = File::open("/dev/null").expect("a file");
         let socket = Message::Socket { address: SocketAddr::from(([127, 0, 0, 1], 80)) };
         near.pass(&socket, &[file.as_fd()]).expect("a message");
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_close_is_noticed_on_both_ends() {
-        let (near, far) = ends();
+        let (near, far) = HandoffChannel::ends();
         let clone = near.try_clone().expect("another handle");
         let waiting = std::thread::spawn(move || matches!(clone.hear(SOON), Ok(Heard::End)));
         assert!(!near.is_dead() && !far.is_dead());

@@ -274,18 +274,7 @@ mod tests {
     const REQUEST: [Header<'_>; 1] = [Header { name: "X-A", value: b"1" }];
 
     fn request(host: &'static str) -> CacheRequest<'static> {
-        CacheRequest {
-            frontend: host,
-            app: "",
-            method: b"GET",
-            is_https: false,
-            host: host.as_bytes(),
-            port: 80,
-            target: b"/t",
-            has_body: false,
-            is_trusted: false,
-            fields: Fields(&REQUEST),
-        }
+        CacheRequest { frontend: host, ..CacheRequest::get(host, "/t", &REQUEST) }
     }
 
     fn put_object(store: &Store, host: &'static str, body: &[u8]) {

@@ -207,11 +207,6 @@ mod tests {
 
     const SOON: Option<Duration> = Some(Duration::from_secs(10));
 
-    fn ends() -> (HandoffChannel, HandoffChannel) {
-        let (near, far) = HandoffChannel::open().expect("a line");
-        (near, HandoffChannel::from_end(far).expect("its other end"))
-    }
-
     /// Two clients with tunnels, which return to this queue.
     fn batch(home: &HandoffQueue) -> DepartingBatch {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -244,7 +239,7 @@ mod tests {
 
     #[test]
     fn batches_do_not_wait_for_one_another() {
-        let ((near, far), home) = (ends(), HandoffQueue::default());
+        let ((near, far), home) = (HandoffChannel::ends(), HandoffQueue::default());
         let (out, clients) = crossbeam_channel::unbounded();
         let (replies_out, replies) = crossbeam_channel::unbounded();
         thread::scope(|scope| {
@@ -264,7 +259,7 @@ mod tests {
     /// The channel ends before the clients return: otherwise both processes could serve them.
     #[test]
     fn clients_return_from_a_process_that_does_not_answer() {
-        let ((near, far), home) = (ends(), HandoffQueue::default());
+        let ((near, far), home) = (HandoffChannel::ends(), HandoffQueue::default());
         let (out, clients) = crossbeam_channel::unbounded();
         let (replies_out, replies) = crossbeam_channel::unbounded();
         thread::scope(|scope| {
@@ -284,7 +279,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_before_the_end_does_not_return() {
-        let ((near, far), home) = (ends(), HandoffQueue::default());
+        let ((near, far), home) = (HandoffChannel::ends(), HandoffQueue::default());
         let (replies_out, replies) = crossbeam_channel::unbounded();
         let mut passing = Passing::new(&near, replies);
         passing.pass_running(batch(&home)).expect("room");
@@ -303,7 +298,7 @@ mod tests {
     #[test]
     fn clients_of_unreadable_replies_are_not_served_twice() {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-        let ((near, _far), home) = (ends(), HandoffQueue::default());
+        let ((near, _far), home) = (HandoffChannel::ends(), HandoffQueue::default());
         let (out, replies) = crossbeam_channel::unbounded();
         let mut passing = Passing::new(&near, replies);
         passing.pass_running(batch(&home)).expect("room");

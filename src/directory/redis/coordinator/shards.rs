@@ -144,16 +144,7 @@ impl Coordinator {
 
     /// There may have been unreported writes of this server: everything is read again.
     fn linked_server(&mut self, Linked { address, continuity, slots }: &Linked, is_up: bool) {
-        let note = match continuity {
-            Continuity::Same => String::new(),
-            Continuity::Behind { by } => {
-                format!("; its data lacks the last {by} bytes of writes, so no route is dropped until it is complete")
-            }
-            Continuity::Other => {
-                "; its data is not what it was, so no route is dropped until it is complete".to_owned()
-            }
-        };
-        log::info!("redis: {address}, a server of the cluster with {} slots, is watched{note}", slots.len());
+        log::info!("redis: {address}, a server of the cluster with {} slots, is watched{continuity}", slots.len());
         let Some(shards) = self.shards.as_ref().filter(|_| is_up) else { return };
         if *continuity != Continuity::Same {
             self.state.hold_where(|host| shards.depends_on(host, slots));
