@@ -5,7 +5,7 @@ mod newest;
 
 use super::file::{self, Fault};
 use super::{Settings, store};
-use crate::base::clock::Moment;
+use crate::base::clock::{Clock, Moment};
 use crate::cache::fields::Fields;
 use crate::cache::fill::{FillEnd, FillSink, FillWaiter};
 use crate::cache::freshness::Times;
@@ -93,6 +93,14 @@ fn settle(store: &Store) {
     assert!(store.settle(PATIENCE), "the thread is through with it");
 }
 
+fn wait_until(is_reached: impl Fn() -> bool, what: &str) {
+    let clock = Clock::new();
+    while !is_reached() {
+        assert!(clock.now() < Moment::ZERO + PATIENCE, "{what}");
+        std::thread::yield_now();
+    }
+}
+
 fn found(store: &Store, host: &str, language: &str) -> Option<Vec<u8>> {
     let asked = [Header { name: "X-Language", value: language.as_bytes() }];
     let object = store.get(host.as_bytes(), &mut RequestValues::of(Fields(&asked))).object?;
@@ -144,6 +152,7 @@ fn count(store: &Store, name: &str) -> u64 {
         ("evicted", &counts.evicted),
         ("corrupt", &counts.corrupt),
         ("failed", &counts.failed),
+        ("skipped", &counts.skipped),
     ];
     all.iter().find(|(known, _)| *known == name).expect("a count").1.load(SeqCst)
 }

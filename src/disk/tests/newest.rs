@@ -82,6 +82,7 @@ fn an_object_that_is_stored_before_the_folder_is_taken_over_is_the_newer_one() {
     settle(&old);
     let new = folder.open(64 << 20);
     put(&new, "a", "en", b"new");
+    wait_until(|| count(&new, "skipped") == 1, "the thread has the order while the folder is another's");
     old.tier().expect("a tier").end();
     settle(&new);
     assert_eq!(found(&new, "a", "en").as_deref(), Some(&b"new"[..]));
