@@ -18,19 +18,8 @@ pub(super) fn with_view<T>(request: &Request, route: &Route, read: impl FnOnce(&
         _ => return None,
     }
     let fields = Fields(parsed.headers);
-    let is_https = request.is_secure();
-    Some(read(&CacheRequest {
-        frontend: &route.cluster.key,
-        app: &route.cluster.id,
-        method: request.method(),
-        is_https,
-        host: request.host().as_bytes(),
-        port: port(fields, is_https),
-        target: request.target(),
-        has_body: request.body() != BodyLength::None,
-        is_trusted: request.is_trusted(),
-        fields,
-    }))
+    let port = port(fields, request.is_secure());
+    Some(read(&CacheRequest { port, fields, ..view_without_fields(request, route) }))
 }
 
 /// The same without fields, and with the port of the scheme: for where neither matters.

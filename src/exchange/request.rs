@@ -6,11 +6,11 @@ use crate::base::buffer::{BufferPool, BufferUsage, FRESH_CAPACITY};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
 use crate::cache::conditional::OwnConditions;
-use crate::wire::Version;
 use crate::wire::body::BodyLength;
 use crate::wire::forwarded::{Mode, Peer, Policy, TlsPeer, client_of};
 use crate::wire::lenient_head::LenientHead;
 use crate::wire::request::{ForwardContext, RequestHead, Span, Spans};
+use crate::wire::{Version, is_idempotent};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -104,13 +104,17 @@ impl Request {
                 ForwardContext { peer, policy: &UNTOUCHED, via, request_id, request_start, may_lack_host }
             }
         };
-        self.client = is_ruled.then_some(peer.address);
-        self.buffer = buffers.take();
-        self.retention = Retention::All;
-        let (capacity, written) = (self.buffer.capacity(), head.write(&forward, &mut self.buffer));
-        buffers.note_growth(&self.buffer, capacity);
-        self.spans = written?;
-        self.flags = RequestFlags {
+        let mut buffer = buffers.take();
+        let (capacity, written) = (buffer.capacity(), head.write(&forward, &mut buffer));
+        buffers.note_growth(&buffer, capacity);
+        let spans = match written {
+            Ok(spans) => spans,
+            Err(reason) => {
+                buffers.give(buffer);
+                return Err(reason);
+            }
+        };
+        let flags = RequestFlags {
             is_head: head.method == "HEAD",
             keep_alive: head.keep_alive,
             idempotent: head.is_idempotent(),
@@ -120,8 +124,18 @@ impl Request {
             is_trusted: settings.forwarded.trusts(peer.address),
             may_purge: head.method == "PURGE" && head.is_of_trusted_client(&forward),
         };
-        (self.version, self.body) = (head.version, head.body);
-        self.tls.clone_from(&peer.tls);
+        // Every field is set: nothing of an earlier request of this box remains.
+        *self = Self {
+            buffer,
+            spans,
+            version: head.version,
+            flags,
+            body: head.body,
+            retention: Retention::All,
+            client: is_ruled.then_some(peer.address),
+            tls: peer.tls.clone(),
+            recalled_chain: None,
+        };
         Ok(())
     }
 
@@ -169,8 +183,7 @@ impl Request {
         let target = (method + 1).min(line.len())..memchr::memrchr(b' ', line).unwrap_or(line.len());
         self.spans.method = Span::new(start, start + method);
         self.spans.target = Span::new(start + target.start, start + target.end.max(target.start));
-        self.flags.idempotent =
-            matches!(line.prefix(method), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE");
+        self.flags.idempotent = is_idempotent(line.prefix(method));
         let place = |name: &str| {
             let value = head_field::field(head, name)?;
             let at = start + (value.as_ptr() as usize).checked_sub(head.as_ptr() as usize)?;

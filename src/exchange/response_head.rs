@@ -115,7 +115,7 @@ fn put(
     Ok(None)
 }
 
-/// Writes the final head of a response, with debug fields about its origin.
+/// Writes the final head of a response to which no rules apply, with debug fields about its origin.
 fn write(
     context: &RequestContext,
     head: &ResponseHead<'_, '_>,
@@ -123,7 +123,7 @@ fn write(
     cx: &mut StepContext<'_>,
 ) {
     let (request, to_http11) = (&context.request, context.request.is_http11());
-    let via = cx.core.settings.via.as_deref().filter(|_| cx.common.rules.is_none());
+    let via = cx.core.settings.via.as_deref();
     let encoding = ResponseEncoding { chunked, to_http11, persistence, via };
     let debug = local_reply::debug_fields(request, cx.common, cx.core);
     let session = affinity::session_cookie(context, cx.common, cx.core.now);

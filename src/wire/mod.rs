@@ -33,7 +33,7 @@ pub mod version;
 pub mod websocket;
 
 pub use field::{cookies, is_read_as, is_token, put, put_number};
-pub use request_line::{is_method, is_target};
+pub use request_line::{is_idempotent, is_method, is_target};
 
 use crate::base::slice_ext::SliceExt;
 

@@ -5,7 +5,7 @@ use super::chunked::ChunkFault;
 use super::field::{Connection, Field, list, number, put};
 use super::field_lines::{FieldLine, FieldLines, Marks, Rewrite, place_in};
 use super::forwarded::{self, Peer, Policy};
-use super::request_line::{check_method, split_target};
+use super::request_line::{check_method, is_idempotent, split_target};
 use super::version::{self, Odd};
 use super::{HeadFault, Version, host, upgrade};
 use crate::base::reason::FailureReason;
@@ -163,9 +163,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         self.lines.value_of(name)
     }
 
-    /// Whether the method is safe to send twice (RFC 9110 section 9.2.2).
+    /// Whether the request may be sent twice.
     pub fn is_idempotent(&self) -> bool {
-        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+        is_idempotent(self.method.as_bytes())
     }
 
     /// Whether the client's connection is encrypted, to this node or to a trusted proxy in front. The handling of that

@@ -15,6 +15,11 @@ pub fn is_method(method: &[u8]) -> bool {
     is_token(method) && std::str::from_utf8(method).is_ok_and(|method| check_method(method).is_ok())
 }
 
+/// Whether a request with this method may be sent twice (RFC 9110 section 9.2.2).
+pub fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+}
+
 /// Whether a request with this target in origin form, or the `*` of OPTIONS, would be taken.
 pub fn is_target(method: &[u8], target: &[u8]) -> bool {
     let is_plain = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');

@@ -81,3 +81,19 @@ fn a_tunnel_may_be_as_slow_as_it_likes() {
         assert_eq!(scene.exchange.deadline(), Moment::NEVER);
     }
 }
+
+/// The memory of a request that has become a tunnel is used again by a later request of the same core.
+#[test]
+fn a_request_after_a_tunnel_has_its_own_client() {
+    let mut scene = Scene::with_tunnel("x");
+    let long = "y".repeat(200);
+    for _ in 0..2 {
+        let Scene { core, exchange } = &mut scene;
+        exchange.step(Input::Broken(Side::Client), 0, core);
+        exchange.recycle(&mut core.buffers, &mut core.request_pool);
+        *exchange = Exchange::new(peer(), core.now, &core.settings);
+        scene.tell(Input::Bytes(Side::Client, format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()));
+        let chain = scene.exchange.request().map(|request| request.forwarded_for().to_vec());
+        assert_eq!(chain.as_deref(), Some(&b"192.0.2.7"[..]));
+    }
+}
