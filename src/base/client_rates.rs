@@ -17,6 +17,7 @@ const ROWS: usize = 1 << 15;
 
 /// The lower bits of a cell are its moment, in ticks of 10 microseconds: enough for five years.
 const TIME_BITS: u32 = 44;
+const TIME: u64 = (1 << TIME_BITS) - 1;
 const TICK_MICROS: u64 = 10;
 const TICKS_PER_SECOND: u64 = 100_000;
 
@@ -60,10 +61,10 @@ impl ClientRates {
         // Never 0, which is an empty cell.
         let tag = (hash >> TIME_BITS).max(1) << TIME_BITS;
         let rate = u64::from(rate.max(1));
-        let now = (now.as_micros() / TICK_MICROS) & !(!0 << TIME_BITS);
+        let now = (now.as_micros() / TICK_MICROS) & TIME;
         for _ in 0..MAX_RACES {
             let (cell, before) = cell_of(cells, tag, now);
-            let paid_at = if before & !0 << TIME_BITS == tag { before & !(!0 << TIME_BITS) } else { 0 };
+            let paid_at = if before & !TIME == tag { before & TIME } else { 0 };
             let after = next_unit(paid_at.max(now), rate);
             if after > now + TICKS_PER_SECOND {
                 return false;
@@ -86,11 +87,11 @@ fn next_unit(paid_at: u64, rate: u64) -> u64 {
 
 /// The cell of this client, or the one that it takes: an empty one, or the one whose client is paid for first.
 fn cell_of(cells: &[AtomicU64; CELLS], tag: u64, now: u64) -> (&AtomicU64, u64) {
-    let time = |value: u64| value & !(!0 << TIME_BITS);
+    let time = |value: u64| value & TIME;
     let (mut chosen, mut value) = (&cells[0], cells[0].load(Ordering::Relaxed));
     for cell in cells {
         let found = cell.load(Ordering::Relaxed);
-        if found & !0 << TIME_BITS == tag {
+        if found & !TIME == tag {
             return (cell, found);
         }
         if time(found).max(now) < time(value).max(now) || found == 0 {

@@ -78,7 +78,7 @@ counters! {
     Dials = "dials";
     /// Requests sent over a connection of the pool.
     ReusedUpstreams = "reused_upstream_connections";
-    /// Requests that waited because `server.maxSockets` was reached.
+    /// Requests that waited in a queue: for a slot or a token of their frontend, or for one of `server.maxSockets`.
     Queued = "queued_requests";
     /// Responses with a line that ends in a bare LF, accepted by the option `lenient`.
     LenientBareLf = "lenient_bare_lf";

@@ -18,6 +18,11 @@ impl SlotKey {
     /// A key of no value.
     pub const NONE: Self = Self { index: u32::MAX, generation: NonZeroU32::MIN };
 
+    /// The index of the slot: no other value has it while this one is there.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+
     /// The key in the low 60 bits of a word, for a poll token; the high 4 bits are left to the caller.
     pub fn pack(self) -> u64 {
         (u64::from(self.generation.get()) << 32) | u64::from(self.index)

@@ -105,7 +105,7 @@ pub struct TestCommand(pub Box<dyn FnOnce() + Send>);
 #[cfg(test)]
 impl std::fmt::Debug for TestCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Deed")
+        f.write_str("TestCommand")
     }
 }
 

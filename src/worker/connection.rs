@@ -285,6 +285,19 @@ impl Endpoint {
 }
 
 impl ActiveExchange {
+    /// An exchange without a connection to a backend.
+    pub(super) fn new(exchange: Exchange, client: SlotKey, read_size: ReadSize) -> Self {
+        Self {
+            exchange,
+            client,
+            upstream_state: UpstreamState::None,
+            closing: ClosingSides::default(),
+            read_size,
+            upload_to: None,
+            is_staged: false,
+        }
+    }
+
     /// Whether bytes from that connection are for this exchange.
     pub(super) fn is_tied_to(&self, source: Endpoint) -> bool {
         match source {

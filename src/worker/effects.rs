@@ -172,7 +172,7 @@ impl Worker {
             self.core.rules.take_back(rules);
         }
         job.exchange.recycle(&mut self.core.buffers, &mut self.core.request_pool);
-        let Some(client) = self.clients.get_mut(job.client) else { return };
+        let Some(client) = self.clients.get_mut(job.client) else { return self.end_refresh(job_key) };
         client.job = None;
         client.served = client.served.saturating_add(1);
         client.read_size = job.read_size.of_client();

@@ -1,15 +1,14 @@
 //! A worker's part in the object cache that all workers share.
 
 use super::Worker;
-use super::connection::{ActiveExchange, ClosingSides, UpstreamState};
+use super::connection::ActiveExchange;
 use super::read_size::ClientReadSize;
-use crate::base::clock::{Clock, Moment};
+use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
 use crate::cache::fill::{FillEnd, FillStart, FillWaiter};
 use crate::cache::store::Store;
-use crate::exchange::{self, Exchange, Input, StoreRequest, WorkerContext};
-use crate::page::Pages;
+use crate::exchange::{Exchange, Input, StoreRequest};
 use std::sync::Arc;
 
 /// The greatest number of refreshes without a client at a time. Beyond it, a client that finds a stale object waits for its
@@ -20,18 +19,16 @@ const MOST_REFRESHES: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Refreshes(Vec<SlotKey>);
 
-/// State that the exchanges of a worker share, the object cache included.
-pub(super) fn context(
-    now: Moment,
-    settings: exchange::Settings,
-    pages: Arc<Pages>,
-    cache: Option<Arc<Store>>,
-    (clock, most_read_ahead): (Clock, usize),
-) -> WorkerContext {
-    let mut core = WorkerContext::new(now, settings, pages, fastrand::Rng::new());
-    (core.cache, core.most_read_ahead) = (cache, most_read_ahead);
-    (core.wall_origin, core.steady_origin) = (clock.wall(Moment::ZERO), clock.steady(Moment::ZERO));
-    core
+impl Refreshes {
+    /// Removes a refresh that is over.
+    fn remove(&mut self, job: SlotKey) {
+        self.0.retain(|known| *known != job);
+    }
+
+    /// The number of refreshes that may still begin.
+    fn room(&self) -> usize {
+        MOST_REFRESHES.saturating_sub(self.0.len())
+    }
 }
 
 impl Worker {
@@ -59,26 +56,34 @@ impl Worker {
         }
     }
 
+    /// Sets what the exchanges of a worker share with the object cache.
+    pub(super) fn use_cache(&mut self, cache: Option<Arc<Store>>) {
+        self.core.cache = cache;
+        self.core.most_read_ahead = self.settings.max_buffer_bytes / 8;
+        self.core.most_refreshes = self.refreshes.room();
+        self.core.steady_origin = self.clock.steady(Moment::ZERO);
+    }
+
     /// Begins the refreshes that requests of this turn have left behind.
+    #[cold]
     pub(super) fn start_refreshes(&mut self) {
         while let Some(seed) = self.core.refreshes.pop() {
             self.counters.count(Counter::CacheRefreshes);
-            let job = self.jobs.insert(ActiveExchange {
-                exchange: Exchange::refresh(seed, &self.core),
-                client: SlotKey::NONE,
-                upstream_state: UpstreamState::None,
-                closing: ClosingSides::default(),
-                read_size: ClientReadSize::default().into(),
-                upload_to: None,
-                is_staged: false,
-            });
+            let exchange = Exchange::refresh(seed, &self.core);
+            let job = ActiveExchange::new(exchange, SlotKey::NONE, ClientReadSize::default().into());
+            let job = self.jobs.insert(job);
             self.refreshes.0.push(job);
             self.ask_store(job);
             self.resume_exchange(job);
         }
-        let Self { refreshes, jobs, core, .. } = self;
-        refreshes.0.retain(|key| jobs.get(*key).is_some());
-        core.most_refreshes = MOST_REFRESHES.saturating_sub(refreshes.0.len());
+        self.core.most_refreshes = self.refreshes.room();
+    }
+
+    /// An exchange without a client is over.
+    #[cold]
+    pub(super) fn end_refresh(&mut self, job: SlotKey) {
+        self.refreshes.remove(job);
+        self.core.most_refreshes = self.refreshes.room();
     }
 
     /// The first deadline of a refresh, which has no client's timer.

@@ -321,15 +321,8 @@ impl Worker {
 
     fn import_exchange(&mut self, client_key: SlotKey, own: OwnExchange) -> SlotKey {
         let OwnExchange { exchange, closing, upstream: stream, backend, retire_at, portable: _ } = own;
-        let job = self.jobs.insert(ActiveExchange {
-            exchange,
-            client: client_key,
-            upstream_state: UpstreamState::None,
-            closing,
-            read_size: ClientReadSize::default().into(),
-            upload_to: None,
-            is_staged: false,
-        });
+        let job = ActiveExchange::new(exchange, client_key, ClientReadSize::default().into());
+        let job = self.jobs.insert(ActiveExchange { closing, ..job });
         if let Some(client) = self.clients.get_mut(client_key) {
             client.job = Some(job);
         }

@@ -285,7 +285,7 @@ impl Worker {
         let (route_events_sender, route_events) = mailbox(MAILBOX, Arc::clone(&waker));
         let (commands_sender, commands) = mailbox(MAILBOX, Arc::clone(&waker));
         let wakeup_timer = WakeupTimer::new(poll.registry(), Kind::WakeupTimer.token(0))?;
-        let (liveness, most_read_ahead) = (config.settings.liveness, config.settings.max_buffer_bytes / 8);
+        let liveness = config.settings.liveness;
         let mut worker = Self {
             number: config.number,
             id: config.directory.join(route_events_sender),
@@ -310,7 +310,7 @@ impl Worker {
             pending_registration: lazy_registration::PendingRegistration::default(),
             lingering: lingering::Lingering::default(),
             limiter: config.limiter,
-            core: fills::context(now, config.exchange, config.pages, config.cache, (config.clock, most_read_ahead)),
+            core: WorkerContext::new(now, config.exchange, config.pages, fastrand::Rng::new()),
             scratch: vec![0; batch::SCRATCH_BYTES].into_boxed_slice(),
             batch: batch::Batch::default(),
             tls_scratch: TlsScratch::default(),
@@ -346,6 +346,8 @@ impl Worker {
             drain: None,
         };
         worker.core.tenants = config.tenants.and_then(Tenants::limited);
+        worker.use_cache(config.cache);
+        worker.follow_clock();
         worker.open_listeners(config.listeners)?;
         Ok((worker, commands_sender))
     }
@@ -381,14 +383,15 @@ impl Worker {
             _ => {}
         }
         self.core.now = self.clock.now();
-        self.core.wall_origin = self.clock.wall(Moment::ZERO);
         self.take_events(events);
         // A deadline set in this turn is looked at in the next one.
         if self.core.now >= wake_at {
             self.keep_time();
         }
         self.catch_up();
-        self.start_refreshes();
+        if !self.core.refreshes.is_empty() {
+            self.start_refreshes();
+        }
         self.shed_buffers();
         if self.drain.is_some() {
             self.continue_drain();
@@ -425,11 +428,13 @@ impl Worker {
         self.log.flush(self.core.now);
     }
 
+    /// Handles an event that is of no connection.
     fn handle(&mut self, event: &Event) {
         match Kind::of(event.token()) {
             (Kind::Waker, _) => self.read_mail(),
             (Kind::Listener, listener) => self.accept(usize::try_from(listener).unwrap_or(usize::MAX)),
-            (Kind::Client | Kind::Upstream, _) => self.take_event(event),
+            // [`Worker::take_event`] handles the events of connections.
+            (Kind::Client | Kind::Upstream, _) => {}
             // This event only wakes the worker.
             (Kind::WakeupTimer, _) => self.wakeup_timer.acknowledge(),
         }

@@ -82,27 +82,15 @@ impl Worker {
         };
         match read {
             Read::Whole(header) => {
-                client.awaits_header = None;
                 if let Some(ends) = header.ends {
                     client.peer.address = ends.source.ip();
                     client.peer.local_port = ends.destination.port();
                     client.told = Some(Box::new(ends));
                 }
-                if !client.is_shaking_hands {
-                    self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
-                }
                 self.counters.count(Counter::ProxyHeaders);
-                self.may_move(key);
-                return self.admit_named(key);
+                return self.begin_behind_header(key);
             }
-            Read::Absent => {
-                client.awaits_header = None;
-                if !client.is_shaking_hands {
-                    self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
-                }
-                self.may_move(key);
-                return self.admit_named(key);
-            }
+            Read::Absent => return self.begin_behind_header(key),
             Read::Part => {}
             Read::Nothing => self.close_client(key),
             Read::Bad(what) => {
@@ -112,6 +100,17 @@ impl Worker {
             }
         }
         false
+    }
+
+    /// The client's own bytes follow. Returns whether it is admitted.
+    fn begin_behind_header(&mut self, key: SlotKey) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        client.awaits_header = None;
+        if !client.is_shaking_hands {
+            self.timers.set(&mut client.timer, self.core.now + self.settings.idle_timeout);
+        }
+        self.may_move(key);
+        self.admit_named(key)
     }
 
     /// Counts a client for the address that the PROXY header has named, or for the connection's own address without a

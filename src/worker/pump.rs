@@ -1,6 +1,6 @@
 //! Bytes: from a socket to an exchange, and from the exchange to the other socket.
 
-use super::connection::{ActiveExchange, ClosingSides, Endpoint, UpstreamState};
+use super::connection::{ActiveExchange, Endpoint, UpstreamState};
 use super::lazy_registration::departure;
 use super::read_size::SMALLEST_READ;
 use super::{Deferred, Worker};
@@ -165,15 +165,7 @@ impl Worker {
         if frontend != 0 {
             self.set_rules(client_key, frontend, &mut exchange);
         }
-        let job = self.jobs.insert(ActiveExchange {
-            exchange,
-            client: client_key,
-            upstream_state: UpstreamState::None,
-            closing: ClosingSides::default(),
-            read_size,
-            upload_to: None,
-            is_staged: false,
-        });
+        let job = self.jobs.insert(ActiveExchange::new(exchange, client_key, read_size));
         let client = self.clients.get_mut(client_key)?;
         client.job = Some(job);
         client.idle_since = Moment::NEVER;

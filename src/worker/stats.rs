@@ -116,8 +116,10 @@ impl WorkerStats {
 }
 
 impl Worker {
-    /// Writes the report of this number, and frees memory that an earlier load has left.
+    /// Writes the report of this number, and does what is to be done about once a second: it follows the clock, and frees
+    /// memory that an earlier load has left.
     pub(super) fn report(&mut self, question: u64) {
+        self.follow_clock();
         self.trim();
         let stats = &self.stats;
         let put = |cell: &AtomicU64, count: usize| cell.store(count as u64, Ordering::Relaxed);
@@ -131,6 +133,11 @@ impl Worker {
         stats.busy_micros.store(self.turns.busy_micros, Ordering::Relaxed);
         stats.longest_turn_micros.store(std::mem::take(&mut self.turns.longest_micros), Ordering::Relaxed);
         stats.replied.store(question, Ordering::Release);
+    }
+
+    /// The system's clock may have been set: the supervisor looks at it before it asks for a report.
+    pub(super) fn follow_clock(&mut self) {
+        self.core.wall_origin = self.clock.wall(Moment::ZERO);
     }
 
     pub(super) fn held_bytes(&self) -> usize {

@@ -41,7 +41,7 @@ pub(super) struct TenantTurns {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     /// Which connection of the slot is meant.
-    key: u64,
+    key: SlotKey,
     /// The tenant of its last request.
     tenant: TenantKey,
     waits: WaitsForTurn,
@@ -59,7 +59,7 @@ enum WaitsForTurn {
 }
 
 impl Known {
-    fn nothing_of(key: u64) -> Self {
+    fn nothing_of(key: SlotKey) -> Self {
         Self { key, tenant: TenantKey::UNKNOWN, waits: WaitsForTurn::No }
     }
 }
@@ -97,15 +97,17 @@ impl TenantTurns {
 
     fn known(&mut self, source: Endpoint) -> Option<&mut Known> {
         let (slots, key) = match source {
-            Endpoint::Client(key) => (&mut self.clients, key.pack()),
-            Endpoint::Upstream(key) => (&mut self.upstreams, key.pack()),
+            Endpoint::Client(key) => (&mut self.clients, key),
+            Endpoint::Upstream(key) => (&mut self.upstreams, key),
         };
-        // The low half is the slot.
-        let slot = (key & u64::from(u32::MAX)) as usize;
-        if slot >= slots.len() {
-            slots.resize(slot + 1, Known::nothing_of(0));
+        // A refresh of the cache has no client.
+        if key == SlotKey::NONE {
+            return None;
         }
-        let known = slots.get_mut(slot)?;
+        if key.index() >= slots.len() {
+            slots.resize(key.index() + 1, Known::nothing_of(SlotKey::NONE));
+        }
+        let known = slots.get_mut(key.index())?;
         if known.key != key {
             *known = Known::nothing_of(key);
         }
@@ -114,9 +116,14 @@ impl TenantTurns {
 
     /// The tenant of the last request of a client.
     fn last_of(&self, client: SlotKey) -> TenantKey {
-        let key = client.pack();
-        let known = self.clients.get((key & u64::from(u32::MAX)) as usize).filter(|known| known.key == key);
+        let known = self.clients.get(client.index()).filter(|known| known.key == client);
         known.map_or(TenantKey::UNKNOWN, |known| known.tenant)
+    }
+
+    /// The number of connections that there is memory for.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.clients.len() + self.upstreams.len()
     }
 
     fn weight(&self, key: TenantKey) -> u32 {

@@ -41,10 +41,17 @@ fn backend(gate: &Arc<Gate>, window: &'static str) -> Backend {
 
 #[test]
 fn no_client_waits_for_a_refresh() {
-    for (window, options) in [(", stale-while-revalidate=600", json!({})), ("", json!({"lockOnUpdate": false}))] {
+    let window = ", stale-while-revalidate=600";
+    for (window, options, tenants) in [
+        (window, json!({}), None),
+        ("", json!({"lockOnUpdate": false}), None),
+        // A refresh has no client of a tenant.
+        (window, json!({}), Some(json!({"enabled": true, "requests": 100}))),
+    ] {
         let gate = Arc::new(Gate::default());
         let backend = backend(&gate, window);
-        let proxy = proxy_of(&backend, options).workers(2).start();
+        let setup = proxy_of(&backend, options).workers(2);
+        let proxy = tenants.into_iter().fold(setup, |setup, tenants| setup.set("tenants", tenants)).start();
         assert_eq!(lookup(&ask(&proxy)), (200, Some("miss"), "old".to_owned()));
         // The backend does not respond, and one request is with it.
         let mut kept = proxy.client();

@@ -51,6 +51,17 @@ fn a_connection_that_was_idle_for_too_long_stays_with_its_next_exchange() {
     stage.expect_response(&mut client, "HTTP/1.1 200 ");
 }
 
+/// A refresh of the cache has no client. Its key is no place in a list: there is no room for so many.
+#[test]
+fn an_exchange_without_a_client_takes_no_place() {
+    let mut stage = Stage::new("no-client", 10);
+    stage.worker.tenants = Some(turns());
+    stage.worker.note_tenant(SlotKey::NONE, Some(TenantKey::UNKNOWN));
+    let client = stage.client(&request("/"));
+    assert!(stage.worker.tenants.as_ref().is_some_and(|tenants| tenants.places() <= 16));
+    drop(client);
+}
+
 #[test]
 fn new_connections_of_one_network_do_not_stand_before_those_of_another() {
     let mut turns = turns();
