@@ -5,9 +5,10 @@
 //! one of the eight cells of its row, which are one cache line. Where all are taken, the client that is paid for first loses
 //! its cell, and begins anew with its next request: so a flood of addresses can only make the limit milder.
 
+use super::client_network::network_of;
 use super::clock::Moment;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,9 +21,6 @@ const TIME_BITS: u32 = 44;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 const TICK_MICROS: u64 = 10;
 const TICKS_PER_SECOND: u64 = 100_000;
-
-/// The network of one customer: the system's addresses within it are its own choice (RFC 6177, RFC 8981).
-const PREFIX: u128 = !0 << 64;
 
 /// How often a cell is lost to another core before the request is let through.
 const MAX_RACES: usize = 16;
@@ -51,11 +49,7 @@ impl ClientRates {
     /// Whether this client of this frontend may have a request at `now`: there are `rate` a second, and as many may come at
     /// once. An IPv6 network of 64 bits counts as one client.
     pub fn take(&self, frontend: usize, client: IpAddr, rate: u32, now: Moment) -> bool {
-        let client = match client.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),
-            ip => ip,
-        };
-        let hash = self.hasher.hash_one((frontend, client));
+        let hash = self.hasher.hash_one((frontend, network_of(client)));
         #[expect(clippy::cast_possible_truncation, reason = "any part of the hash will do")]
         let Some(Row(cells)) = self.rows.get(hash as usize % self.rows.len()) else { return true };
         // Never 0, which is an empty cell.

@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod base64;
 pub mod buffer;
 pub mod cache_line;
+pub mod client_network;
 pub mod client_rates;
 pub mod clock;
 pub mod counters;

@@ -50,6 +50,7 @@ mod gathering_part;
 mod head_field;
 mod local_reply;
 mod local_service;
+mod log_fields;
 mod min_rate;
 mod origin;
 mod outcome;

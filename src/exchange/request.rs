@@ -1,7 +1,7 @@
 //! The part of a request that outlives its received bytes.
 
+use super::log_fields::LogFields;
 use super::{Settings, head_field};
-use crate::access_log::TEXT_LIMIT_BYTES;
 use crate::base::buffer::{BufferPool, BufferUsage, FRESH_CAPACITY};
 use crate::base::reason::FailureReason;
 use crate::base::slice_ext::SliceExt;
@@ -48,12 +48,6 @@ enum Retention {
     /// The head, for the log.
     Head,
 }
-
-/// The fields that the log needs, in memory of exactly that size, for tunnels, which may last long and be idle. Host,
-/// method, target, `Referer`, `User-Agent` and `X-Request-Id` take a line each, since a head contains no line feed in
-/// them. An absent field is an empty line, and a long text is cut to the length that the log writes.
-#[derive(Clone, Debug)]
-pub(super) struct LogFields(Box<[u8]>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct RequestFlags {
@@ -198,7 +192,7 @@ impl Request {
     pub(super) fn past(fields: &LogFields, is_http11: bool, keep_alive: bool, buffers: &mut BufferPool) -> Self {
         let version = if is_http11 { Version::Http11 } else { Version::Http10 };
         let flags = RequestFlags { keep_alive, ..RequestFlags::default() };
-        Self { version, flags, ..fields.recall(buffers) }
+        Self { version, flags, ..Self::recalled(fields, buffers) }
     }
 
     /// Whether this is the host name.
@@ -401,12 +395,20 @@ impl Request {
         let Spans { host, method, target, referer, user_agent, request_id, .. } = self.spans;
         let [referer, user_agent, request_id] = [referer, user_agent, request_id].map(Option::unwrap_or_default);
         let texts = [host, method, target, referer, user_agent, request_id];
-        // One byte more than fits, so the log sees that the text has to be cut.
-        let beginning = |text: &[u8]| text.len().min(TEXT_LIMIT_BYTES + 1);
         let [host, method, target, referer, agent, id] = texts.map(|span| span.of(&self.buffer));
-        let texts = [host, method, target, referer, agent, self.forwarded_for(), id];
-        let texts = texts.map(|text| text.prefix(beginning(text)));
-        LogFields(texts.join(&b'\n').into())
+        LogFields::new([host, method, target, referer, agent, self.forwarded_for(), id])
+    }
+
+    /// A request of which only the fields for the log are known.
+    pub(super) fn recalled(fields: &LogFields, buffers: &mut BufferPool) -> Self {
+        let mut buffer = buffers.take();
+        buffers.extend(&mut buffer, fields.bytes());
+        let [host, method, target, referer, user_agent, chain, request_id] = fields.spans();
+        let (referer, user_agent, request_id) = (Some(referer), Some(user_agent), Some(request_id));
+        let spans = Spans { host, method, target, referer, user_agent, request_id, ..Spans::default() };
+        // HTTP/1.0 has no tunnels (RFC 9110 section 7.8).
+        let (version, retention, recalled_chain) = (Version::Http11, Retention::Head, Some(chain));
+        Self { buffer, spans, version, retention, recalled_chain, ..Self::default() }
     }
 
     /// The buffer of its core that it holds.
@@ -421,52 +423,10 @@ impl Request {
     }
 }
 
-impl LogFields {
-    /// The fields from the bytes of [`LogFields::into_bytes`] of another process.
-    pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
-    }
-
-    /// The fields for another process.
-    pub(super) fn into_bytes(self) -> Box<[u8]> {
-        self.0
-    }
-
-    /// The name of the host.
-    pub(super) fn host(&self) -> &str {
-        let line = self.0.prefix(memchr::memchr(b'\n', &self.0).unwrap_or(0));
-        std::str::from_utf8(line).unwrap_or_default()
-    }
-
-    /// A request with only the fields that the log needs.
-    pub(super) fn recall(&self, buffers: &mut BufferPool) -> Request {
-        let mut buffer = buffers.take();
-        buffers.extend(&mut buffer, &self.0);
-        let mut start = 0;
-        let mut lines = self.0.split(|byte| *byte == b'\n').map(|line| {
-            let span = Span::new(start, start + line.len());
-            start = span.end() + 1;
-            span
-        });
-        let mut next = || lines.next().unwrap_or_default();
-        let (host, method, target, referer, user_agent) = (next(), next(), next(), Some(next()), Some(next()));
-        let (recalled_chain, request_id) = (Some(next()), Some(next()));
-        let spans = Spans { host, method, target, referer, user_agent, request_id, ..Spans::default() };
-        // HTTP/1.0 has no tunnels (RFC 9110 section 7.8).
-        Request {
-            buffer,
-            spans,
-            version: Version::Http11,
-            retention: Retention::Head,
-            recalled_chain,
-            ..Request::default()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access_log::TEXT_LIMIT_BYTES;
 
     #[test]
     fn log_fields_are_what_the_request_had() {
@@ -479,7 +439,7 @@ mod tests {
             let spans = Spans { host, method, target, referer, user_agent, ..Spans::default() };
             let request = Request { buffer: text.to_vec(), spans, version: Version::Http11, ..Request::default() };
             let mut buffers = BufferPool::default();
-            let mut recalled = request.log_fields().recall(&mut buffers);
+            let mut recalled = Request::recalled(&request.log_fields(), &mut buffers);
             assert_eq!(
                 (recalled.host(), recalled.method(), recalled.target()),
                 ("www.test", &b"GET"[..], &b"/path"[..])
@@ -500,9 +460,9 @@ mod tests {
         let [host, method, target, referer, agent] = std::array::from_fn(|n| Span::new(n * 60_000, (n + 1) * 60_000));
         let spans = Spans { host, method, target, referer: Some(referer), user_agent: Some(agent), ..Spans::default() };
         let log_fields = Request { buffer: text, spans, ..Request::default() }.log_fields();
-        assert_eq!(log_fields.0.len(), 5 * (TEXT_LIMIT_BYTES + 1) + 6);
+        assert_eq!(log_fields.bytes().len(), 5 * (TEXT_LIMIT_BYTES + 1) + 6);
         let mut buffers = BufferPool::default();
-        let recalled = log_fields.recall(&mut buffers);
+        let recalled = Request::recalled(&log_fields, &mut buffers);
         assert!(recalled.target().len() > TEXT_LIMIT_BYTES, "the log has to see that it is cut");
     }
 }

@@ -1,8 +1,9 @@
 //! The state in which bytes of another protocol pass in both directions.
 
 use super::events::{Disposition, Effect, Input, Side};
+use super::log_fields::LogFields;
 use super::output_queue::ByteSink;
-use super::request::LogFields;
+use super::request::Request;
 use super::request_context::RequestContext;
 use super::settings::Settings;
 use super::step_context::{CommonState, StepContext};
@@ -185,7 +186,7 @@ impl Tunnel {
 
     /// The context that the log needs.
     pub(super) fn to_context(&self, buffers: &mut BufferPool) -> Box<RequestContext> {
-        Box::new(RequestContext::past(self.request.recall(buffers)))
+        Box::new(RequestContext::past(Request::recalled(&self.request, buffers)))
     }
 
     fn ended(&mut self, side: Side) -> &mut bool {

@@ -1,17 +1,15 @@
 //! A limit of connections for each client address, over all cores.
 
+use crate::base::client_network::network_of;
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Addresses are spread over this many tables, so cores seldom contend for one.
 const TABLES: u64 = 64;
-
-/// The network of one customer: its hosts choose their addresses within it freely (RFC 6177, RFC 8981).
-const PREFIX: u128 = !0 << 64;
 
 /// Limits the connections of each address. The limit is exact, because connections on all workers are counted in one
 /// place. That takes a lock when a client connects and when it closes, never between.
@@ -32,14 +30,6 @@ pub struct ConnectionPermit {
 /// The address has reached its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
-
-/// The unit that counts as one client: an IPv4 address, or an IPv6 network of 64 bits.
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),
-        ip => ip,
-    }
-}
 
 impl ConnectionLimiter {
     /// Allows `limit` connections for each IPv4 address, and for each IPv6 network of 64 bits.

@@ -7,7 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A mailbox of `capacity` messages for the thread whose poll `waker` interrupts.
 pub fn mailbox<T>(capacity: usize, waker: Arc<Waker>) -> (MailboxSender<T>, MailboxReceiver<T>) {
-    let (sender, receiver) = crossbeam_channel::bounded(capacity);
+    over(crossbeam_channel::bounded(capacity), waker)
+}
+
+/// A mailbox without a bound, for messages whose number is limited by the receiver's own requests.
+pub fn unbounded_mailbox<T>(waker: Arc<Waker>) -> (MailboxSender<T>, MailboxReceiver<T>) {
+    over(crossbeam_channel::unbounded(), waker)
+}
+
+fn over<T>((sender, receiver): (Sender<T>, Receiver<T>), waker: Arc<Waker>) -> (MailboxSender<T>, MailboxReceiver<T>) {
     let overflowed = Arc::new(AtomicBool::new(false));
     (MailboxSender { sender, overflowed: Arc::clone(&overflowed), waker }, MailboxReceiver { receiver, overflowed })
 }
@@ -18,13 +26,6 @@ pub struct MailboxSender<T> {
     sender: Sender<T>,
     overflowed: Arc<AtomicBool>,
     waker: Arc<Waker>,
-}
-
-/// A mailbox without a bound, for messages whose number is limited by the receiver's own requests.
-pub fn unbounded_mailbox<T>(waker: Arc<Waker>) -> (MailboxSender<T>, MailboxReceiver<T>) {
-    let (sender, receiver) = crossbeam_channel::unbounded();
-    let overflowed = Arc::new(AtomicBool::new(false));
-    (MailboxSender { sender, overflowed: Arc::clone(&overflowed), waker }, MailboxReceiver { receiver, overflowed })
 }
 
 impl<T> Clone for MailboxSender<T> {
@@ -40,9 +41,7 @@ impl<T> MailboxSender<T> {
             Ok(()) => {}
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => return Err(message),
         }
-        if let Err(error) = self.waker.wake() {
-            log::error!("waking a worker: {error}");
-        }
+        self.wake();
         Ok(())
     }
 

@@ -7,11 +7,11 @@
 use super::connection::Endpoint;
 use super::fair_turns::FairTurns;
 use super::{Deferred, Owner, Worker};
+use crate::base::client_network::network_of;
 use crate::base::clock::Moment;
 use crate::base::gen_slab::SlotKey;
 use crate::cluster::{TenantKey, Tenants};
 use crate::exchange::Side;
-use crate::net::connection_limiter::network_of;
 use mio::Events;
 use mio::event::Event;
 use std::net::IpAddr;

@@ -1,8 +1,8 @@
 //! Limits look-ups of hosts that do not exist. The directory refuses them beyond `server.unknownHostRate`, and this limiter keeps
 //! a flood of them out of the directory's queue: there, each would take time from look-ups of hosts that exist.
 
+use crate::base::client_network::network_of;
 use crate::base::clock::Moment;
-use crate::net::connection_limiter::network_of;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;

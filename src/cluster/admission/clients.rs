@@ -1,14 +1,12 @@
 //! Number of requests of each client at a frontend, over all cores.
 
 use super::Admission;
+use crate::base::client_network::network_of;
 use crate::base::hash::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// The network of one customer: its hosts choose their addresses within it freely (RFC 6177, RFC 8981).
-const PREFIX: u128 = !0 << 64;
 
 /// Requests and tunnels of each client. Only frontends with `maxRequestsPerClient` take the lock.
 #[derive(Debug, Default)]
@@ -37,10 +35,7 @@ impl Clients {
 impl Admission {
     /// Takes a share of this client's limit, if any is left. An IPv6 network of 64 bits counts as one client.
     pub fn take_client(self: &Arc<Self>, client: IpAddr, limit: NonZeroU32) -> Option<ClientSlot> {
-        let client = match client.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),
-            ip => ip,
-        };
+        let client = network_of(client);
         let mut table = self.rates.clients.lock();
         let held = table.entry(client).or_insert(0);
         if *held >= limit.get() {

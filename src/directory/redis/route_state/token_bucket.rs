@@ -5,8 +5,8 @@
 //! bucket. The more look-ups of a client are in flight, the less it may overdraw: so a flood whose clients have no
 //! misses yet leaves that part to others. A look-up that finds a route returns its token.
 
+use crate::base::client_network::network_of;
 use crate::base::clock::Moment;
-use crate::net::connection_limiter::network_of;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
