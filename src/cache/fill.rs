@@ -168,9 +168,7 @@ impl FillLead {
         if let Some(id) = self.id.filter(|_| !self.is_published) {
             self.is_published = true;
             let waiters = self.fills.lock().publish(&self.key, id, Arc::clone(live));
-            waiters
-                .into_iter()
-                .for_each(|waiter| waiter.sink.tell(waiter.exchange, FillEnd::Streams(Arc::clone(live))));
+            tell_all(waiters, || FillEnd::Streams(Arc::clone(live)));
         }
     }
 
@@ -178,7 +176,7 @@ impl FillLead {
     pub fn stored(mut self) {
         if let Some(id) = self.id.take() {
             let waiters = self.fills.lock().end(&self.key, id);
-            waiters.into_iter().for_each(|waiter| waiter.sink.tell(waiter.exchange, FillEnd::Stored));
+            tell_all(waiters, || FillEnd::Stored);
         }
     }
 
@@ -186,7 +184,7 @@ impl FillLead {
     pub fn release(mut self) {
         if let Some(id) = self.id.take() {
             let waiters = self.fills.lock().end(&self.key, id);
-            waiters.into_iter().for_each(|waiter| waiter.sink.tell(waiter.exchange, FillEnd::Released));
+            tell_all(waiters, || FillEnd::Released);
         }
     }
 
@@ -194,7 +192,7 @@ impl FillLead {
     pub fn uncacheable(mut self, now: Moment) {
         if let Some(id) = self.id.take() {
             let waiters = self.fills.lock().uncacheable(&self.key, id, now);
-            waiters.into_iter().for_each(|waiter| waiter.sink.tell(waiter.exchange, FillEnd::Released));
+            tell_all(waiters, || FillEnd::Released);
         }
     }
 }
@@ -210,9 +208,11 @@ impl Drop for FillLead {
                 let lead = self.fills.lead(&self.key, id, waiter.clone());
                 waiter.sink.tell(waiter.exchange, FillEnd::Lead(lead));
             }
-            Handover::Release(waiters) => {
-                waiters.into_iter().for_each(|waiter| waiter.sink.tell(waiter.exchange, FillEnd::Released));
-            }
+            Handover::Release(waiters) => tell_all(waiters, || FillEnd::Released),
         }
     }
+}
+
+fn tell_all(waiters: Vec<FillWaiter>, end: impl Fn() -> FillEnd) {
+    waiters.into_iter().for_each(|waiter| waiter.sink.tell(waiter.exchange, end()));
 }

@@ -2,12 +2,11 @@
 //! `X-Director-Cache`.
 
 use super::lookup::Cause;
+use super::object::Object;
 use super::storability::Refusal;
 use crate::base::counters::Counter;
 use crate::wire::put_number;
 use std::time::{Duration, SystemTime};
-
-use super::object::Object;
 
 /// The state of the object for a request (x0d).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

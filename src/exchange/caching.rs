@@ -193,17 +193,8 @@ impl Caching {
             if response.status == 304 && self.validates {
                 return match refresh::refresh(stale, view, response, options) {
                     Refresh::Good(object) => {
-                        let object = match store.insert(Arc::clone(&self.key), object, self.ticket, options) {
-                            Ok(object) => {
-                                end_fill(self.lead.take(), object.is_fresh(steady), now);
-                                object
-                            }
-                            // A purge since the look-up stands: the object is good for this request alone.
-                            Err(NotStored { reason, object }) => {
-                                end_unstored(self.lead.take(), reason, now);
-                                object
-                            }
-                        };
+                        let is_of_use = object.is_fresh(steady);
+                        let object = self.store(object, is_of_use, (store, options), now);
                         // It may be that the conditions ask for more now.
                         if parts::missing(view, &object).is_some() {
                             self.request_whole()
@@ -291,18 +282,30 @@ impl Caching {
             }
             None => (collected, self.cause, 200),
         };
-        let object = match store.insert(Arc::clone(&self.key), whole, self.ticket, options) {
+        let object = self.store(whole, true, (store, options), now);
+        let (state, waited, hits) = (status::State::Miss, Some(cause), object.count_hit());
+        Some((object, Served { state, is_shadow: false, backend_status: Some(status), waited, hits }))
+    }
+
+    /// Stores an object and ends the fill: waiting requests get the object if it `is_of_use` to them. If a purge since
+    /// the look-up prevents storing, the object is good for this request alone.
+    fn store(
+        &mut self,
+        object: Object,
+        is_of_use: bool,
+        (store, options): (&Store, &Options),
+        now: Moment,
+    ) -> Arc<Object> {
+        match store.insert(Arc::clone(&self.key), object, self.ticket, options) {
             Ok(object) => {
-                end_fill(self.lead.take(), true, now);
+                end_fill(self.lead.take(), is_of_use, now);
                 object
             }
             Err(NotStored { reason, object }) => {
                 end_unstored(self.lead.take(), reason, now);
                 object
             }
-        };
-        let (state, waited, hits) = (status::State::Miss, Some(cause), object.count_hit());
-        Some((object, Served { state, is_shadow: false, backend_status: Some(status), waited, hits }))
+        }
     }
 
     /// Records that the response is not stored. The refusal is remembered for other requests only if the response

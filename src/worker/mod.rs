@@ -315,9 +315,7 @@ impl Worker {
             batch: batch::Batch::default(),
             tls_scratch: TlsScratch::default(),
             backend_tls: config.backend_tls,
-            handshakes: config
-                .tls
-                .map(|tls| HandshakeTable::new(tls.settings, tls.tls_server, &tls.default_certificates)),
+            handshakes: config.tls.map(HandshakeTable::new),
             clients: GenSlab::default(),
             jobs: GenSlab::default(),
             upstreams: GenSlab::default(),

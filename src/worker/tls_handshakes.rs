@@ -1,7 +1,7 @@
 //! TLS clients between the accept and their first request. A client gets the certificate of the name in its
 //! ClientHello, if need be once the directory has found it: the handshake waits, the core does not.
 
-use super::Worker;
+use super::{Worker, WorkerTlsConfig};
 use crate::base::clock::Moment;
 use crate::base::counters::Counter;
 use crate::base::gen_slab::SlotKey;
@@ -75,11 +75,8 @@ enum CertificateDecision {
 }
 
 impl HandshakeTable {
-    pub(super) fn new(
-        settings: Settings,
-        tls_server: Arc<TlsServerContext>,
-        default_certificates: &DefaultCertificates,
-    ) -> Self {
+    pub(super) fn new(config: WorkerTlsConfig) -> Self {
+        let WorkerTlsConfig { settings, tls_server, default_certificates } = config;
         let names = route::Cache::new(&settings.names);
         let mut handshakes = Self {
             settings,
@@ -91,7 +88,7 @@ impl HandshakeTable {
             order: VecDeque::new(),
             under_way: 0,
         };
-        handshakes.set_defaults(default_certificates);
+        handshakes.set_defaults(&default_certificates);
         handshakes
     }
 
