@@ -12,8 +12,9 @@ pub struct Supervision {
     /// The memory limit of the process in bytes (`server.memoryLimit`); 0 for no limit, `None` for a limit derived from
     /// its workers and its control group.
     pub memory_limit: Option<u64>,
-    /// The limit of the object cache of all workers in bytes (`server.cacheBytes`); 0 disables it.
-    pub cache_bytes: u64,
+    /// The limit of the object cache of all workers in bytes (`server.cacheBytes`); 0 disables it, `None` for a limit
+    /// derived from the memory limit and the control group.
+    pub cache_bytes: Option<u64>,
     /// The disk tier of the object cache (`server.cacheDisk`); `None` for none.
     pub cache_disk: Option<disk::Settings>,
     /// The interval of memory checks (`server.memoryCheckInterval`).
@@ -32,10 +33,6 @@ pub struct Supervision {
 /// The lowest memory limit: a typing error below it would lead to endless replacements.
 const LEAST: u64 = 1 << 20;
 
-/// The default size of the object cache in bytes, at most a quarter of a configured limit. Memory is allocated only as
-/// objects are stored.
-const DEFAULT_CACHE: u64 = 64 << 20;
-
 pub(super) fn read(server: &Section<'_>) -> Supervision {
     let expected = "0 for no limit, a number of bytes from 1048576, or a text such as \"300MB\" or \"2GB\"";
     let limit = server.field("memoryLimit").read(expected, read_bytes);
@@ -52,7 +49,7 @@ pub(super) fn read(server: &Section<'_>) -> Supervision {
         server.field("cacheBytes").refuse("less than server.memoryLimit, which holds for the cache too");
     }
     Supervision {
-        cache_bytes: cache.unwrap_or(DEFAULT_CACHE.min(limit_or_any / 4)),
+        cache_bytes: cache,
         cache_disk: read_disk(server, cache == Some(0)),
         memory_limit: limit,
         memory_check_interval: server.field("memoryCheckInterval").seconds().unwrap_or(Duration::from_secs(1)),

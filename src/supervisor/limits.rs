@@ -60,6 +60,25 @@ const BYTES_PER_WORKER: u64 = 512 << 20;
 /// The share of the control group's limit that may be used, in percent: above the limit the system kills the process.
 const SHARE_OF_GROUP: u64 = 80;
 
+/// The default size of the object cache in bytes. Memory is allocated only as objects are stored.
+const DEFAULT_CACHE: u64 = 64 << 20;
+
+/// The size of the object cache in bytes: the configured one, otherwise at most a quarter of the memory that the process
+/// may hold, by `memory` (`server.memoryLimit`) and its control group. `None` for no cache.
+pub(super) fn cache(asked_for: Option<u64>, memory: Option<u64>) -> Option<u64> {
+    asked_for.or_else(|| Some(default_cache(memory, cgroup::memory_limit()))).filter(|bytes| *bytes > 0)
+}
+
+fn default_cache(memory: Option<u64>, granted: Option<u64>) -> u64 {
+    let limits = memory.filter(|bytes| *bytes > 0).into_iter().chain(granted.map(share_of_group));
+    limits.map(|limit| limit / 4).fold(DEFAULT_CACHE, u64::min)
+}
+
+/// The part of a control group's limit that may be used.
+fn share_of_group(granted: u64) -> u64 {
+    granted / 100 * SHARE_OF_GROUP
+}
+
 /// The memory limit of the process in bytes, for this number of workers and an object cache of `cache` bytes; `None`
 /// for no limit.
 pub(super) fn memory(asked_for: Option<u64>, workers: usize, cache: u64) -> Option<u64> {
@@ -84,7 +103,7 @@ pub(super) fn beside_cache(limit: u64, cache: u64) -> u64 {
 
 fn default_memory(workers: usize, cache: u64, granted: Option<u64>) -> u64 {
     let wanted = BYTES_PER_WORKER.saturating_mul(workers as u64).saturating_add(cache);
-    granted.map_or(wanted, |granted| wanted.min(granted / 100 * SHARE_OF_GROUP))
+    granted.map_or(wanted, |granted| wanted.min(share_of_group(granted)))
 }
 
 /// The resident memory of the process in bytes. `None` if it cannot be read.
@@ -108,6 +127,21 @@ mod tests {
         assert_eq!(default_memory(2, 0, Some(1 << 40)), 1 << 30);
         assert_eq!(default_memory(2, 100, Some(1000)), 800);
         assert_eq!([0, 100, 700, 2000].map(|cache| beside_cache(1000, cache)), [1000, 900, 300, 250]);
+        let mib = |mib: u64| mib << 20;
+        for (memory, granted, expected) in [
+            (None, None, mib(64)),
+            (Some(0), None, mib(64)),
+            (Some(mib(1000)), Some(mib(1000)), mib(64)),
+            (Some(mib(100)), None, mib(25)),
+            (None, Some(mib(100)), mib(20)),
+            // A stated limit does not lift that of the group.
+            (Some(0), Some(mib(100)), mib(20)),
+            (Some(mib(200)), Some(mib(100)), mib(20)),
+            (Some(mib(40)), Some(mib(100)), mib(10)),
+        ] {
+            assert_eq!(default_cache(memory, granted), expected, "{memory:?} {granted:?}");
+        }
+        assert_eq!([Some(0), Some(7 << 40)].map(|asked_for| cache(asked_for, Some(1))), [None, Some(7 << 40)]);
         let resident = resident_bytes().expect("a system that tells");
         assert!((1 << 20..1 << 40).contains(&resident), "{resident}");
     }

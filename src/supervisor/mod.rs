@@ -228,8 +228,9 @@ impl Supervisor {
         let directory = directory::start_after(&settings.directory, inherited, clock).map_err(Error::Directory)?;
         directory.set_ports(Arc::new(admin::PortsByEvent(events.clone())));
         let roster = Arc::new(Roster::new(clock.now()));
-        let cache_bytes = Some(settings.supervision.cache_bytes).filter(|bytes| *bytes > 0);
-        let cache = cache_bytes.map(|bytes| disk::store(bytes, settings.supervision.cache_disk.as_ref()));
+        let (asked_for, memory) = (settings.supervision.cache_bytes, settings.supervision.memory_limit);
+        let cache =
+            limits::cache(asked_for, memory).map(|bytes| disk::store(bytes, settings.supervision.cache_disk.as_ref()));
         let tenants = settings.tenants.as_ref().map(Tenants::new).map(Arc::new);
         if let Some(store) = cache.clone() {
             // The next cluster of its name may be another application.

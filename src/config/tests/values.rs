@@ -20,7 +20,7 @@ const fn seconds(seconds: u64) -> Duration {
 
 fn supervision_defaults() -> Supervision {
     Supervision {
-        cache_bytes: 64 << 20,
+        cache_bytes: None,
         cache_disk: None,
         memory_limit: None,
         memory_check_interval: seconds(1),
@@ -169,13 +169,13 @@ fn times() {
         (json!({"upstreamIdleTimeout": 1}), |all| all.upstream.idle_timeout = seconds(1)),
         (json!({"tunnelDrain": 0}), |all| all.worker.tunnel_drain = Some(Duration::ZERO)),
         (json!({"memoryLimit": "300MB"}), |all| all.supervision.memory_limit = Some(300 << 20)),
-        (json!({"cacheBytes": "128MB"}), |all| all.supervision.cache_bytes = 128 << 20),
+        (json!({"cacheBytes": "128MB"}), |all| all.supervision.cache_bytes = Some(128 << 20)),
         (json!({"cacheDisk": {"path": "/var/cache/sluice", "bytes": "2GB"}}), |all| {
             all.supervision.cache_disk =
                 Some(crate::disk::Settings { path: "/var/cache/sluice".into(), bytes: 2 << 30 });
         }),
         (json!({"cacheDisk": {"path": false}}), |_| {}),
-        (json!({"cacheBytes": 0}), |all| all.supervision.cache_bytes = 0),
+        (json!({"cacheBytes": 0}), |all| all.supervision.cache_bytes = Some(0)),
         (json!({"memoryLimit": 0}), |all| all.supervision.memory_limit = Some(0)),
         (json!({"memoryCheckInterval": 2}), |all| all.supervision.memory_check_interval = seconds(2)),
         (json!({"memoryUpgrade": true}), |all| all.supervision.memory_upgrade = true),
