@@ -187,6 +187,30 @@ fn a_replica_that_takes_the_data_of_an_emptied_master_drops_no_host() {
     until("it is gone", || client.get(HOST, "/").status() == 400);
 }
 
+/// Without reports of writes, the change of data shows in the identity of the server alone.
+#[test]
+fn a_replica_that_reports_nothing_and_loads_other_data_drops_no_host() {
+    let (mut master, replica) = pair();
+    let backend = Backend::always(canned::ok("ok"));
+    master.set(HOST, &[backend.url()]);
+    until("it is copied", || replica.run::<usize>(&format!("EXISTS frontend:{HOST}")) == 1);
+    replica.run::<()>("ACL SETUSER edge on nopass ~* &* +@all -client|tracking");
+    let driver = replica.url().replace("redis://", "redis://edge:any@");
+    let proxy = Setup::new().driver(driver).workers(1).set("lruCache", serde_json::json!({ "ttl": 1 })).start();
+    let mut client = proxy.client();
+    client.get(HOST, "/").expect_ok("ok");
+    assert!(proxy.stderr().contains("changes are known by reading again"), "{}", proxy.stderr());
+    // The data is exchanged at one moment, without a state of loading.
+    replica.run::<()>("CONFIG SET repl-diskless-load swapdb");
+    master.run::<()>("CONFIG SET repl-diskless-sync-delay 0");
+    master.kill();
+    master.revive();
+    follow(&replica, &master);
+    until("that is seen", || proxy.stderr().contains("its data is not what it was"));
+    until("the host is held", || proxy.stderr().contains(&format!("{HOST} is not in Redis")));
+    client.get(HOST, "/").expect_ok("ok");
+}
+
 #[test]
 fn a_replica_without_its_master_is_named_and_where_the_master_is_configured_it_is_read() {
     let (master, replica) = pair();

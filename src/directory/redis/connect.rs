@@ -110,6 +110,12 @@ impl Identity {
         }
     }
 
+    /// Whether this data, of the same process, is what `before` was or what became of it. Without permission to query it,
+    /// it counts as that.
+    pub(super) fn has_history_of(&self, before: &Self) -> bool {
+        self.histories.is_empty() || before.histories.first().is_none_or(|history| self.histories.contains(history))
+    }
+
     /// The histories and the position, in the form of a snapshot.
     pub(super) fn to_lines(&self) -> Vec<String> {
         let offset = self.offset.map(|offset| format!("{OFFSET}{offset}"));
@@ -420,6 +426,16 @@ mod tests {
         let kept = Identity::from_lines(before.to_lines()).expect("an identity");
         assert_eq!((kept.histories.as_slice(), kept.offset), (before.histories.as_slice(), Some(100)));
         assert_eq!(Identity::from_lines(vec!["offset=1".to_owned()]), None);
+        for (text, expected) in [
+            ("master_replid:aa master_repl_offset:1", true),
+            ("master_replid:bb master_replid2:aa second_repl_offset:101", true),
+            ("master_replid:bb master_replid2:cc second_repl_offset:101", false),
+            ("master_replid:bb", false),
+            ("role:master", true),
+        ] {
+            assert_eq!(identity(text).has_history_of(&before), expected, "{text}");
+            assert!(identity(text).has_history_of(&identity("role:master")), "{text}");
+        }
         assert!(identity("role:slave master_link_status:down").has_lost_master);
         assert!(!identity("role:slave master_link_status:up").has_lost_master);
     }

@@ -10,7 +10,7 @@ use super::jobs::{Job, Jobs};
 use super::odd_keys::Spellings;
 use super::reading::{self, MAX_FIELDS, MAX_ITEMS, Reading};
 use super::resp;
-use super::route_state::{Batch, Replies};
+use super::route_state::{Batch, ChangedKey, Replies};
 use super::shards::client::{Difficulty, WatchedMap};
 use super::shards::topology::ShardEvent;
 use super::sources::Sources;
@@ -71,7 +71,7 @@ impl Asked {
 struct ReadConnection {
     connection: Channel,
     server: Server,
-    run_id: String,
+    identity: Identity,
     number: u64,
     /// The position of its data can be queried.
     has_role: bool,
@@ -123,12 +123,14 @@ impl RouteReader {
                 Job::Read(batch) => {
                     let Some(open) = &mut line else { continue };
                     match self.read(open, &batch, &mut too_long) {
-                        Ok(replies) => {
+                        Ok(Some(replies)) => {
                             if !replies.hosts.is_empty() {
                                 pause.reset();
                             }
                             Event::Replies(replies)
                         }
+                        // As if the database was emptied: it is identified anew before anything counts.
+                        Ok(None) => Event::ChangedKey(vec![ChangedKey::All]),
                         Err(error) => {
                             let number = open.number;
                             line = None;
@@ -149,7 +151,10 @@ impl RouteReader {
         let mut pause = Pause::default();
         while self.jobs.are_none() && !self.stop.is_set() {
             match self.try_connect(&watch.server, &watch.identity.run_id, watch.number) {
-                Ok(opened) => return Some(opened),
+                Ok(opened) => {
+                    let identity = opened.identity.clone();
+                    return Some((opened, identity));
+                }
                 Err(error) => {
                     let problem = format!("connecting to read: {error}");
                     self.events.send(Event::Unreadable { number: watch.number, problem }).ok()?;
@@ -162,7 +167,7 @@ impl RouteReader {
         None
     }
 
-    fn try_connect(&self, server: &Server, run_id: &str, number: u64) -> RedisResult<(ReadConnection, Identity)> {
+    fn try_connect(&self, server: &Server, run_id: &str, number: u64) -> RedisResult<ReadConnection> {
         let mut connection = match server {
             Server::Cluster => Channel::watched(&self.target, &self.map),
             server => Channel::open_server(&self.target, server)?,
@@ -175,8 +180,7 @@ impl RouteReader {
             return Err((ErrorKind::Io, "another server responds there than the watched one").into());
         }
         let has_role = connection.single().is_some();
-        let (server, run_id) = (server.clone(), run_id.to_owned());
-        Ok((ReadConnection { connection, server, run_id, number, has_role }, identity))
+        Ok(ReadConnection { connection, server: server.clone(), identity, number, has_role })
     }
 
     fn probe(&self, connection: &mut Channel) -> RedisResult<()> {
@@ -216,29 +220,44 @@ impl RouteReader {
     }
 
     /// Reads a batch, or the start of it. A connection that was closed while idle is opened again, once; one that was
-    /// closed because of a reply is opened again too.
-    fn read(&self, line: &mut ReadConnection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Replies> {
+    /// closed because of a reply is opened again too. `None` if the server has other data than when it was connected, as
+    /// a replica has that has loaded another master's: its replies do not count.
+    fn read(&self, line: &mut ReadConnection, batch: &Batch, too_long: &mut TooLong) -> RedisResult<Option<Replies>> {
         too_long.forget_old(self.clock.now());
         let mut replies = match self.try_read(line, batch, too_long) {
             Err(error) if !error.is_timeout() && !line.connection.is_open() => {
                 log::debug!("redis: {error}; connecting again");
-                self.renew(line)?;
+                if !self.renew(line)? {
+                    return Ok(None);
+                }
                 self.try_read(line, batch, too_long)?
             }
             result => result?,
         };
         if !line.connection.is_open() {
             replies.unread = batch.hosts[replies.hosts.len()..].to_vec();
-            replies.offset = self.renew(line)?;
+            if !self.renew(line)? {
+                return Ok(None);
+            }
+            replies.offset = line.identity.offset;
+        } else if batch.confirms
+            && let Some(connection) = line.connection.single()
+        {
+            // It is queried after the replies, so it is that of their data or of later data.
+            let identity = connect::identify(connection)?;
+            if !identity.has_history_of(&line.identity) {
+                return Ok(None);
+            }
+            line.identity = identity;
         }
-        Ok(replies)
+        Ok(Some(replies))
     }
 
-    /// Connects again. Returns the position of the data.
-    fn renew(&self, line: &mut ReadConnection) -> RedisResult<Option<u64>> {
-        let (renewed, identity) = self.try_connect(&line.server, &line.run_id, line.number)?;
-        *line = renewed;
-        Ok(identity.offset)
+    /// Connects again. Returns whether the data is what it was.
+    fn renew(&self, line: &mut ReadConnection) -> RedisResult<bool> {
+        let renewed = self.try_connect(&line.server, &line.identity.run_id, line.number)?;
+        let before = std::mem::replace(line, renewed).identity;
+        Ok(line.identity.has_history_of(&before))
     }
 
     /// Reads to the end, or to a host whose replies do not end.

@@ -9,6 +9,9 @@
 //! * If a write is reported while its look-up is in flight, the reply is used once and not cached, and the host is read
 //!   again if a core holds it. If the write is reported later, the cached host is read again. The order of the two
 //!   messages does not matter.
+//! * The keys of a host are not read at one moment, so a reply without any may be put together from before and after a
+//!   write. A known host is therefore dropped, or served by less, only if a second look-up says so too and if the data
+//!   is still that of the connection.
 //! * Without both connections nothing is read. Known routes stay in use ([`RouteState::down`]); when the connections
 //!   are back, all hosts in use are read again and compared ([`RouteState::up`]).
 
@@ -81,6 +84,8 @@ struct Pending {
     in_flight: bool,
     /// A write was reported while the look-up is in flight.
     tainted: bool,
+    /// It is the second look-up of a known host, after the first one was a denial.
+    confirms: bool,
     /// The client whose token was taken; the outer `None` if no token was taken.
     charged: Option<Option<IpAddr>>,
 }
@@ -208,12 +213,13 @@ impl RouteState {
             }
         }
         let checker = std::mem::take(&mut self.checker_wanted);
+        let confirms = hosts.iter().any(|host| self.pending.get(host).is_some_and(|pending| pending.confirms));
         if hosts.is_empty() && !checker {
             return None;
         }
         self.ticket += 1;
         self.in_flight = true;
-        Some(Batch { ticket: self.ticket, hosts, checker })
+        Some(Batch { ticket: self.ticket, hosts, checker, confirms })
     }
 
     fn send(&mut self, host: Arc<str>, hosts: &mut Vec<Arc<str>>) {
@@ -237,7 +243,7 @@ impl RouteState {
         // A host that moves to another key keeps its marks, whatever happens to the key that it leaves.
         for (host, reading) in &replies.hosts {
             if let Reading::Found { pattern, listing, .. } = reading
-                && self.pending.contains_key(host)
+                && self.pending.get(host).is_some_and(|pending| !self.is_doubtful(host, reading, pending))
                 && !self.guard.is_on()
             {
                 self.catalog.leave_key(host, pattern, &listing.record);
@@ -258,6 +264,9 @@ impl RouteState {
         if self.keeps_for_scan(&host, &reading, &pending, now) {
             return;
         }
+        if self.is_doubtful(&host, &reading, &pending) {
+            return self.confirm(host, pending);
+        }
         if pending.askers.is_empty() && !self.catalog.contains(&host) {
             self.verify(&host, reading, now);
             return self.settle_again(host, pending);
@@ -272,15 +281,6 @@ impl RouteState {
             self.reply(*core, Arc::clone(&host), result.clone(), keep);
         }
         self.settle_again(host, pending);
-    }
-
-    /// Reads a host once more that was written to meanwhile, if it is in use or was asked for.
-    fn settle_again(&mut self, host: Arc<str>, pending: Pending) {
-        let is_wanted = !pending.later.is_empty() || self.is_known(&host);
-        if pending.tainted && is_wanted {
-            self.pending.insert(Arc::clone(&host), Pending { askers: pending.later, ..Pending::default() });
-            self.urgent.push_back(host);
-        }
     }
 
     fn found(
@@ -418,7 +418,7 @@ impl RouteState {
         self.suspect.clear();
         for (host, pending) in &mut self.pending {
             pending.askers.append(&mut pending.later);
-            (pending.in_flight, pending.tainted) = (false, false);
+            (pending.in_flight, pending.tainted, pending.confirms) = (false, false, false);
             self.urgent.push_back(Arc::clone(host));
         }
     }

@@ -1,6 +1,7 @@
 //! The effect of a changed key on the known data.
 
 use super::super::reading::Reading;
+use super::resync_guard::is_less;
 use super::{ChangedKey, ConnectionState, Pending, RouteState};
 use crate::base::clock::Moment;
 use crate::route;
@@ -151,6 +152,35 @@ impl RouteState {
             pending.tainted |= pending.in_flight;
         } else if self.connection == ConnectionState::Up && self.is_known(&host) {
             self.pending.insert(Arc::clone(&host), Pending::default());
+            self.urgent.push_back(host);
+        }
+    }
+
+    /// Whether a reading is the first one by which a known host is not found, or has less than it had ([`is_less`]).
+    pub(super) fn is_doubtful(&self, host: &str, reading: &Reading, pending: &Pending) -> bool {
+        let known = self.catalog.peek(host);
+        let restored = self.restored.routes.get(host);
+        let key = known.as_ref().map(|route| &*route.cluster.key).or_else(|| restored.map(|route| &*route.pattern));
+        match (key, reading) {
+            _ if pending.confirms => false,
+            (Some(_), Reading::Unknown) => true,
+            (Some(key), Reading::Found { pattern, listing, .. }) => is_less(host, key, pattern, &listing.record),
+            _ => false,
+        }
+    }
+
+    /// Reads a known host once more, before a denial counts.
+    pub(super) fn confirm(&mut self, host: Arc<str>, Pending { mut askers, mut later, .. }: Pending) {
+        askers.append(&mut later);
+        self.pending.insert(Arc::clone(&host), Pending { askers, confirms: true, ..Pending::default() });
+        self.urgent.push_back(host);
+    }
+
+    /// Reads a host once more that was written to meanwhile, if it is in use or was asked for.
+    pub(super) fn settle_again(&mut self, host: Arc<str>, pending: Pending) {
+        let is_wanted = !pending.later.is_empty() || self.is_known(&host);
+        if pending.tainted && is_wanted {
+            self.pending.insert(Arc::clone(&host), Pending { askers: pending.later, ..Pending::default() });
             self.urgent.push_back(host);
         }
     }

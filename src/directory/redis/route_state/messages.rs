@@ -42,6 +42,8 @@ pub(in crate::directory::redis) struct Batch {
     pub(in crate::directory::redis) hosts: Vec<Arc<str>>,
     /// Whether the heartbeat of the active checker is to be read too.
     pub(in crate::directory::redis) checker: bool,
+    /// Whether it confirms denials: the data must still be that of the connection.
+    pub(in crate::directory::redis) confirms: bool,
 }
 
 /// The result of a batch: a reading for each host.

@@ -1,7 +1,6 @@
 //! Faults: of connections, servers, their data, and the process itself.
 
 use super::super::route_state::ChangedKey;
-use super::super::watcher::InvalidationMode;
 use super::server::{Data, HOSTS, Reach};
 use super::{Happening, World};
 use std::time::Duration;
@@ -109,10 +108,6 @@ impl World {
     }
 
     fn begin_resync(&mut self) {
-        // The other modes send no report.
-        if self.plan.mode != InvalidationMode::Tracking {
-            return;
-        }
         let delay = self.between(1_000, 1_500_000);
         self.redis.is_slow = true;
         self.trouble(Fault::Resync, delay);
@@ -128,14 +123,16 @@ impl World {
         let number = self.redis.number();
         let data = if self.rng.bool() { self.redis.saved.data.clone() } else { Data::default() };
         self.redis.at = self.redis.at.resynced(number, data);
+        self.redis.forget_earlier();
         self.redis.replica = self.redis.at.clone();
         self.note(|_| "resync".to_owned());
         self.disturb(self.now);
         self.observe(false);
-        // The push precedes the new data. Without a watching connection, the reading one is not used for long.
-        let told_at = self.notify(ChangedKey::All, Duration::ZERO);
-        let more = if self.rng.bool() { Duration::ZERO } else { self.between(0, 200_000) };
-        self.redis.loads_until = told_at.unwrap_or(self.now + Duration::from_millis(60)) + more;
+        self.notify(ChangedKey::All, Duration::ZERO);
+        // A replica that loads the data beside the earlier data replies at each moment.
+        if self.rng.bool() {
+            self.redis.loads_until = self.now + self.between(0, 200_000);
+        }
         self.refill();
     }
 

@@ -95,6 +95,8 @@ enum Happening {
     Order,
     /// A planned write: the items of a list, or none.
     Write(&'static str, Vec<String>),
+    /// A host gets a list of its own in place of its wildcard's.
+    Move(&'static str),
     /// A list expires, unless it was written since.
     Expire(&'static str, u64),
     Fault,
@@ -207,6 +209,8 @@ impl World {
             Happening::Order if self.is_resting => {}
             Happening::Order => self.give_order(),
             Happening::Write(pattern, items) => self.order(pattern, &items),
+            Happening::Move(_) if self.is_resting => {}
+            Happening::Move(host) => self.move_to_own(host),
             Happening::Expire(pattern, version) => self.expire(pattern, version),
             Happening::Fault if self.is_resting => {}
             Happening::Fault => self.begin_fault(),

@@ -1,7 +1,7 @@
 //! Actions of operators and the platform: complete and partial edits, options, expiries, and flushes.
 
 use super::super::route_state::ChangedKey;
-use super::server::{PATTERNS, Reach};
+use super::server::{HOSTS, PATTERNS, Reach};
 use super::{Happening, World};
 use std::time::Duration;
 
@@ -31,8 +31,9 @@ impl World {
             86..90 => self.order(pattern, &["x".to_owned(), "nonsense".to_owned()]),
             90..93 => self.redis.saved = self.redis.at.clone(),
             93 => self.order_flush(),
+            94..97 => self.announce_move(),
             _ => {
-                let host = super::server::HOSTS[self.rng.usize(..super::server::HOSTS.len())];
+                let host = HOSTS[self.rng.usize(..HOSTS.len())];
                 self.notify(ChangedKey::Dead(host.into()), Duration::ZERO);
             }
         }
@@ -65,7 +66,7 @@ impl World {
         }
         *self.redis.versions.entry(pattern).or_default() += 1;
         let bytes = self.rng.u64(30..200);
-        self.redis.apply(bytes, |data| match items {
+        self.redis.apply(self.now, bytes, |data| match items {
             [] => drop(data.lists.remove(pattern)),
             items => drop(data.lists.insert(pattern, items.to_vec())),
         });
@@ -83,7 +84,7 @@ impl World {
 
     fn order_option(&mut self, pattern: &'static str) {
         let redirect = [None, Some(true), Some(false)][self.rng.usize(..3)];
-        self.redis.apply(50, |data| match redirect {
+        self.redis.apply(self.now, 50, |data| match redirect {
             None => drop(data.redirects.remove(pattern)),
             Some(flag) => drop(data.redirects.insert(pattern, flag)),
         });
@@ -92,8 +93,37 @@ impl World {
         self.notify(ChangedKey::Options(pattern.into()), Duration::ZERO);
     }
 
+    /// A host is about to get a list of its own in place of its wildcard's, while it is being read.
+    fn announce_move(&mut self) {
+        let host = HOSTS[self.rng.usize(..HOSTS.len())];
+        self.notify(ChangedKey::Dead(host.into()), Duration::ZERO);
+        let delay = self.between(100, 10_000);
+        self.after(delay, Happening::Move(host));
+    }
+
+    /// One transaction writes the list of a host and deletes that of its wildcard.
+    pub(super) fn move_to_own(&mut self, host: &'static str) {
+        let wildcard = self.redis.at.data.key_of(host).filter(|key| key.starts_with('*'));
+        let (Some(wildcard), true) = (wildcard, PATTERNS.contains(&host)) else { return };
+        if self.redis.reach == Reach::Refused {
+            return;
+        }
+        for pattern in [host, wildcard] {
+            *self.redis.versions.entry(pattern).or_default() += 1;
+        }
+        let items = self.items();
+        self.redis.apply(self.now, 200, |data| {
+            data.lists.insert(host, items.clone());
+            data.lists.remove(wildcard);
+        });
+        self.note(|_| format!("order {host} {} in place of {wildcard}", items.join(" ")));
+        self.observe(true);
+        self.notify(ChangedKey::Route(host.into()), Duration::ZERO);
+        self.notify(ChangedKey::Route(wildcard.into()), Duration::ZERO);
+    }
+
     fn order_flush(&mut self) {
-        self.redis.apply(50, |data| *data = super::server::Data::default());
+        self.redis.apply(self.now, 50, |data| *data = super::server::Data::default());
         self.note(|_| "order FLUSHALL".to_owned());
         self.observe(true);
         self.notify(ChangedKey::All, Duration::ZERO);
@@ -104,7 +134,7 @@ impl World {
         if self.redis.versions.get(pattern) != Some(&version) || self.redis.reach == Reach::Refused {
             return;
         }
-        self.redis.apply(30, |data| drop(data.lists.remove(pattern)));
+        self.redis.apply(self.now, 30, |data| drop(data.lists.remove(pattern)));
         self.note(|_| format!("{pattern} expires"));
         self.observe(true);
         let delay = self.between(0, 100_000);
@@ -134,7 +164,7 @@ impl World {
         for pattern in PATTERNS {
             let items = data.lists.get(pattern).cloned().unwrap_or_default();
             self.order(pattern, &items);
-            self.redis.apply(50, |now| match data.redirects.get(pattern) {
+            self.redis.apply(self.now, 50, |now| match data.redirects.get(pattern) {
                 None => drop(now.redirects.remove(pattern)),
                 Some(flag) => drop(now.redirects.insert(pattern, *flag)),
             });

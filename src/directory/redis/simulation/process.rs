@@ -35,6 +35,8 @@ pub(super) struct Process {
     /// The process is frozen until then.
     pub(super) frozen_until: Moment,
     frozen_at: Moment,
+    /// Hosts below this wildcard are not requested while Redis is there: they stay in the snapshot alone.
+    pub(super) unrequested: Option<&'static str>,
 }
 
 impl Process {
@@ -62,6 +64,7 @@ impl World {
         if let Some(timer) = timer.as_mut().filter(|_| handed_over) {
             timer.note_change(self.now);
         }
+        let unrequested = [None, None, Some("*.b.x"), Some("*.y")][self.rng.usize(..4)];
         self.generation += 1;
         self.disturb(self.now);
         self.process = Some(Process {
@@ -78,6 +81,7 @@ impl World {
             turns_at_once: 0,
             frozen_until: Moment::ZERO,
             frozen_at: Moment::ZERO,
+            unrequested,
         });
         self.checker.started(self.plan.hold, self.now);
         self.later(Duration::ZERO, Step::Watch);

@@ -138,6 +138,8 @@ pub(super) struct Redis {
     pub(super) is_slow: bool,
     /// The data at the last save.
     pub(super) saved: Server,
+    /// The data before the last edit, and its time.
+    earlier: (Data, Moment),
     /// The data by all edits.
     pub(super) intended: Data,
     pub(super) reach: Reach,
@@ -159,6 +161,7 @@ impl Redis {
             at,
             is_lagging: false,
             is_slow: false,
+            earlier: (Data::default(), Moment::ZERO),
             intended: Data::default(),
             reach: Reach::Open,
             loads_until: Moment::ZERO,
@@ -174,8 +177,30 @@ impl Redis {
         self.numbers
     }
 
+    /// The replies about a host that are read since this moment. `may_be_torn`: the first ones are from before an edit.
+    /// Only what was lost by it is shown, and once an edit.
+    pub(super) fn read(&mut self, host: &str, since: Moment, may_be_torn: bool) -> Reading {
+        if may_be_torn && self.earlier.1 > since {
+            let own = route::patterns(host).next().unwrap_or_default();
+            let has = |data: &Data| data.lists.contains_key(&*own);
+            if !has(&self.earlier.0) && has(&self.at.data) {
+                self.forget_earlier();
+                let mut torn = self.at.clone();
+                torn.data.lists.remove(&*own);
+                return torn.read(host);
+            }
+        }
+        self.at.read(host)
+    }
+
+    /// No reply shows data from before the last edit.
+    pub(super) fn forget_earlier(&mut self) {
+        self.earlier.1 = Moment::ZERO;
+    }
+
     /// Applies an edit.
-    pub(super) fn apply(&mut self, bytes: u64, change: impl Fn(&mut Data)) {
+    pub(super) fn apply(&mut self, now: Moment, bytes: u64, change: impl Fn(&mut Data)) {
+        self.earlier = (self.at.data.clone(), now);
         change(&mut self.intended);
         change(&mut self.at.data);
         self.at.offset += bytes;

@@ -1,7 +1,7 @@
 //! Models of the threads that wait for Redis: the steps of the watching and the reading thread, without waiting.
 
 use super::super::Event;
-use super::super::connect::Server as Address;
+use super::super::connect::{Identity, Server as Address};
 use super::super::reading::Reading;
 use super::super::route_state::{Batch, ChangedKey, Replies};
 use super::super::watcher::{InvalidationMode, WatchSession};
@@ -65,13 +65,21 @@ pub(super) struct Reader {
 struct Line {
     number: u64,
     run: u64,
+    identity: Identity,
     is_cut: bool,
 }
 
 #[derive(Debug)]
 enum Work {
     Connecting(WatchSession),
-    Reading { batch: Batch, hosts: Vec<(Arc<str>, Reading)>, is_renewed: bool, is_late: bool },
+    Reading {
+        batch: Batch,
+        hosts: Vec<(Arc<str>, Reading)>,
+        is_renewed: bool,
+        is_late: bool,
+        /// The last reply.
+        since: Moment,
+    },
 }
 
 impl World {
@@ -230,15 +238,29 @@ impl World {
             let pause = if std::mem::take(&mut reader.is_lost) { pause } else { Duration::ZERO };
             self.later(delay + pause, Step::Read);
         } else if let Some(batch) = reader.batch.take().filter(|_| reader.line.is_some()) {
-            reader.work = Some(Work::Reading { batch, hosts: Vec::new(), is_renewed: false, is_late: false });
-            self.later(delay, Step::Read);
+            self.read_on(delay, batch, Vec::new(), (false, false));
         }
+    }
+
+    /// Reads the rest of a batch later.
+    fn read_on(
+        &mut self,
+        delay: Duration,
+        batch: Batch,
+        hosts: Vec<(Arc<str>, Reading)>,
+        (is_renewed, is_late): (bool, bool),
+    ) {
+        let Some(reader) = self.process.as_mut().map(|process| &mut process.reader) else { return };
+        reader.work = Some(Work::Reading { batch, hosts, is_renewed, is_late, since: self.now });
+        self.later(delay, Step::Read);
     }
 
     pub(super) fn go_on_reading(&mut self) {
         match self.process.as_mut().and_then(|process| process.reader.work.take()) {
             Some(Work::Connecting(watch)) => self.connect_reader(watch),
-            Some(Work::Reading { batch, hosts, is_renewed, is_late }) => self.read(batch, hosts, is_renewed, is_late),
+            Some(Work::Reading { batch, hosts, is_renewed, is_late, since }) => {
+                self.read(batch, hosts, (is_renewed, is_late), since);
+            }
             None => {}
         }
     }
@@ -251,7 +273,7 @@ impl World {
         let (number, run, pause) = (watch.number, self.redis.at.run, self.pause());
         let Some(reader) = self.process.as_mut().map(|process| &mut process.reader) else { return };
         if is_there {
-            reader.line = Some(Line { number, run, is_cut: false });
+            reader.line = Some(Line { number, run, identity: identity.clone(), is_cut: false });
             self.tell(Event::Reading { number, identity });
         } else {
             let is_idle = reader.connect.is_none() && reader.batch.is_none();
@@ -265,67 +287,81 @@ impl World {
     }
 
     /// Reads the next host of a batch.
-    fn read(&mut self, batch: Batch, mut hosts: Vec<(Arc<str>, Reading)>, is_renewed: bool, is_late: bool) {
+    fn read(
+        &mut self,
+        batch: Batch,
+        mut hosts: Vec<(Arc<str>, Reading)>,
+        (is_renewed, is_late): (bool, bool),
+        since: Moment,
+    ) {
         let (now, at, reach) = (self.now, self.redis.at.run, self.redis.reach);
-        let delay = match self.rng.u32(..40) {
-            _ if self.redis.is_slow => self.between(1_000, 100_000),
-            _ if self.plan.is_slow => self.between(1_000, 30_000),
-            0 => self.between(1, 270_000),
-            1..4 => self.between(1, 30_000),
-            _ => self.between(1, 200),
-        };
-        let Some(reader) = self.process.as_mut().map(|process| &mut process.reader) else { return };
-        let Some(line) = &mut reader.line else { return };
+        let delay = self.reply_time();
+        let Some(line) = self.process.as_mut().and_then(|process| process.reader.line.as_mut()) else { return };
         if self.redis.loads_until > now {
             return self.lose_reader();
         }
         if reach == Reach::Silent {
-            if is_late {
-                return self.lose_reader();
-            }
-            reader.work = Some(Work::Reading { batch, hosts, is_renewed, is_late: true });
-            return self.later(Duration::from_secs(1), Step::Read);
+            return match is_late {
+                true => self.lose_reader(),
+                false => self.read_on(Duration::from_secs(1), batch, hosts, (is_renewed, true)),
+            };
         }
         if line.is_cut || line.run != at || reach == Reach::Refused {
             if is_renewed || reach == Reach::Refused || line.run != at {
                 return self.lose_reader();
             }
             line.is_cut = false;
-            reader.work = Some(Work::Reading { batch, hosts: Vec::new(), is_renewed: true, is_late: false });
-            return self.later(delay, Step::Read);
+            return match self.has_other_data() {
+                true => self.tell_other_data(),
+                false => self.read_on(delay, batch, Vec::new(), (true, false)),
+            };
         }
+        let (mut unread, mut is_cut) = (Vec::new(), false);
         if let Some(host) = batch.hosts.get(hosts.len()) {
             if self.redis.drips.get(&**host).is_some_and(|until| *until > now) {
                 if !is_late {
-                    reader.work = Some(Work::Reading { batch, hosts, is_renewed, is_late: true });
-                    return self.later(super::super::connection::DEADLINE, Step::Read);
+                    let delay = super::super::connection::DEADLINE;
+                    return self.read_on(delay, batch, hosts, (is_renewed, true));
                 }
                 hosts.push((Arc::clone(host), Reading::Unread(FailureReason::RouteSourceDown)));
-                let (unread, offset) = (batch.hosts[hosts.len()..].to_vec(), Some(self.redis.at.offset));
-                return self.reply(Replies {
-                    ticket: batch.ticket,
-                    hosts,
-                    unread,
-                    checker: None,
-                    offset,
-                    shard_offsets: Vec::new(),
-                });
+                (unread, is_cut) = (batch.hosts[hosts.len()..].to_vec(), true);
+            } else {
+                let is_known = self.process.as_ref().is_some_and(|process| process.clusters.route(host).is_some());
+                let is_torn = is_known && self.rng.bool();
+                hosts.push((Arc::clone(host), self.redis.read(host, since, is_torn)));
             }
-            hosts.push((Arc::clone(host), self.redis.at.read(host)));
         }
-        if hosts.len() < batch.hosts.len() {
-            reader.work = Some(Work::Reading { batch, hosts, is_renewed, is_late: false });
-            return self.later(delay, Step::Read);
+        if !is_cut && hosts.len() < batch.hosts.len() {
+            return self.read_on(delay, batch, hosts, (is_renewed, false));
         }
-        let (checker, offset) = (batch.checker.then_some(None), Some(self.redis.at.offset));
-        self.reply(Replies {
-            ticket: batch.ticket,
-            hosts,
-            unread: Vec::new(),
-            checker,
-            offset,
-            shard_offsets: Vec::new(),
-        });
+        if (batch.confirms || is_cut) && self.has_other_data() {
+            return self.tell_other_data();
+        }
+        let checker = (batch.checker && !is_cut).then_some(None);
+        let (ticket, offset) = (batch.ticket, Some(self.redis.at.offset));
+        self.reply(Replies { ticket, hosts, unread, checker, offset, shard_offsets: Vec::new() });
+    }
+
+    /// The time until the next reply.
+    fn reply_time(&mut self) -> Duration {
+        match self.rng.u32(..40) {
+            _ if self.redis.is_slow => self.between(1_000, 100_000),
+            _ if self.plan.is_slow => self.between(1_000, 30_000),
+            0 => self.between(1, 270_000),
+            1..4 => self.between(1, 30_000),
+            _ => self.between(1, 200),
+        }
+    }
+
+    /// Whether the data is not that of the connection any more.
+    fn has_other_data(&self) -> bool {
+        let line = self.process.as_ref().and_then(|process| process.reader.line.as_ref());
+        line.is_some_and(|line| !self.redis.at.identity().has_history_of(&line.identity))
+    }
+
+    fn tell_other_data(&mut self) {
+        self.tell(Event::ChangedKey(vec![ChangedKey::All]));
+        self.poll_reader();
     }
 
     fn reply(&mut self, replies: Replies) {

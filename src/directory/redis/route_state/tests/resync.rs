@@ -254,3 +254,44 @@ fn a_host_of_the_snapshot_is_not_served_by_half_a_list_or_a_shorter_wildcard_unt
     scene.ask("a.b");
     assert_eq!(scene.told(), ["a.b is one", "changed: a.b", "a.b is one"]);
 }
+
+#[test]
+fn a_known_host_is_dropped_or_served_by_less_after_a_second_reading_only() {
+    let record = listing(&["http://one"]).record;
+    let mut scene = Scene::with(std::iter::once(("kept".into(), kept_route("kept", &record))).collect());
+    scene.up(true);
+    scene.reply_all(|host| found(host, &["http://one"], &[]));
+    for host in ["a", "x.b", "empty"] {
+        scene.ask(host);
+    }
+    scene.reply_all(|host| found(if host == "x.b" { "*.b" } else { host }, &["http://one"], &[]));
+    scene.told();
+    let denied = |host: &str| match host {
+        "x.b" => found("*", &["http://other"], &[]),
+        "empty" => found("empty", &[], &[]),
+        _ => Reading::Unknown,
+    };
+    let hosts = ["a", "empty", "kept", "x.b"];
+    let read = |scene: &mut Scene, reading: &dyn Fn(&str) -> Reading, confirms: bool| {
+        let batch = scene.state.take_batch().expect("something to read");
+        assert_eq!(batch.confirms, confirms);
+        assert_eq!(batch.hosts.iter().map(|host| &**host).collect::<BTreeSet<_>>(), hosts.into());
+        let mut replies = Replies::none(&batch);
+        replies.hosts = batch.hosts.into_iter().map(|host| (Arc::clone(&host), reading(&host))).collect();
+        scene.state.replied(replies, scene.now);
+    };
+    // The first reading was put together from before and after a write.
+    hosts.into_iter().for_each(|host| scene.state.read_again(host.into()));
+    read(&mut scene, &denied, false);
+    read(&mut scene, &|host| found(if host == "x.b" { "*.b" } else { host }, &["http://one"], &[]), true);
+    assert!(scene.told().is_empty() && scene.state.take_batch().is_none());
+    // Two readings in a row are a denial.
+    hosts.into_iter().for_each(|host| scene.state.read_again(host.into()));
+    read(&mut scene, &denied, false);
+    assert!(scene.told().is_empty());
+    read(&mut scene, &denied, true);
+    let told = scene.told().join(" ");
+    assert!(["a", "x.b", "empty"].iter().all(|host| told.contains(host)), "{told}");
+    assert!(scene.state.take_batch().is_none());
+    assert!(!scene.state.is_known("a") && !scene.state.is_known("kept"));
+}
