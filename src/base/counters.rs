@@ -1,6 +1,6 @@
 //! Named counters of one core. The owning core writes them; any thread reads them.
 
-use super::histogram::{Histogram, Phase};
+use super::histogram::{Histogram, Phase, bump};
 use super::reason::FailureReason;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -228,9 +228,4 @@ impl Counters {
     pub fn get_reason(&self, reason: FailureReason) -> u64 {
         self.reasons[reason as usize].load(Ordering::Relaxed)
     }
-}
-
-/// A single writer needs no locked instruction.
-fn bump(cell: &AtomicU64, number: u64) {
-    cell.store(cell.load(Ordering::Relaxed).wrapping_add(number), Ordering::Relaxed);
 }

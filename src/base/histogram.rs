@@ -145,7 +145,7 @@ fn bound_of(bucket: usize) -> u64 {
 }
 
 /// A single writer needs no locked instruction.
-fn bump(cell: &AtomicU64, number: u64) {
+pub(super) fn bump(cell: &AtomicU64, number: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(number), Ordering::Relaxed);
 }
 

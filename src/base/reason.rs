@@ -130,7 +130,8 @@ reasons! {
     ResponseTimeout = 504, "response_timeout", "The server of this website took too long to respond.";
     /// The backend closed the connection in the middle of its response, or broke the framing of its body.
     UpstreamTruncated = 0, "upstream_truncated", "The response ended too early.";
-    /// The backend sent nothing more of its response for `server.bodyTimeout`.
+    /// The backend sent nothing more of its response for `server.bodyTimeout`, or for `server.streamTimeout` if the
+    /// response has no length.
     UpstreamStalled = 0, "upstream_stalled", "The response stalled.";
 
     // Failures of this node.

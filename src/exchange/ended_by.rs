@@ -42,7 +42,7 @@ pub(super) fn ended_by(reason: FailureReason, common: &CommonState, settings: &S
         FailureReason::ResponseTimeout => {
             time("responseTimeout", times.and_then(|times| times.response), settings.response_timeout)
         }
-        FailureReason::UpstreamStalled if common.stats.is_silent_stream => {
+        FailureReason::UpstreamStalled if common.is_silent_stream => {
             let node = settings.stream_timeout.unwrap_or_default();
             time("streamTimeout", times.and_then(|times| times.stream), node)
         }

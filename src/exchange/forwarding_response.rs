@@ -285,6 +285,7 @@ impl ForwardingResponse {
         } else if self.context.download.is_done() {
             Err(self.silent(FailureReason::BodyTimeout))
         } else {
+            cx.common.is_silent_stream = self.course.has_no_length;
             Err(self.cut(FailureReason::UpstreamStalled))
         }
     }

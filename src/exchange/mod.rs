@@ -101,6 +101,7 @@ use crate::wire::forwarded::Peer;
 use output_queue::write_all;
 use state::State;
 use std::io::{self, IoSlice};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use step_context::{ClientKind, CommonState, StepContext};
 use transition::ResponseEnd;
@@ -397,7 +398,7 @@ impl Exchange {
     }
 
     /// Seconds for which the backend keeps its idle connection, if its response stated it.
-    pub fn upstream_idle_seconds(&self) -> Option<u16> {
+    pub fn upstream_idle_seconds(&self) -> Option<NonZeroU16> {
         self.common.upstream_idle_seconds
     }
 

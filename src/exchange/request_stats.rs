@@ -21,8 +21,6 @@ pub struct RequestStats {
     pub cache: Option<Counter>,
     /// The fault in the head of a backend's response, the last one of the request.
     pub fault: Option<Box<ResponseFault>>,
-    /// The backend was silent in a response without a length.
-    pub(super) is_silent_stream: bool,
     /// Bytes sent to the client, heads included (Hipache logs the same).
     pub bytes_to_client: u64,
     /// The moment at which the last backend was chosen; [`Moment::NEVER`] if none.
@@ -61,7 +59,6 @@ impl RequestStats {
             reason: None,
             cache: None,
             fault: None,
-            is_silent_stream: false,
             bytes_to_client: 0,
             backend_started: Moment::NEVER,
             backend_ended: Moment::NEVER,

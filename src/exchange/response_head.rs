@@ -12,6 +12,7 @@ use crate::haproxy::serve::Outcome;
 use crate::health::Observation;
 use crate::wire::body::BodyLength;
 use crate::wire::response::{Persistence, ResponseEncoding, ResponseHead};
+use std::num::NonZeroU16;
 
 /// Forwards the head of a response and determines the meaning of its end. `rest` stands behind it, on a connection that
 /// accepts no more of the request if `write_closed`.
@@ -27,7 +28,8 @@ pub(super) fn pass(
     }
     cx.observe(Observation::Responded { status: head.status, retry_after: head.retry_after });
     context.request.drop_replay(&mut cx.core.buffers);
-    cx.common.upstream_idle_seconds = head.idle_seconds;
+    // A connection that is kept for no time serves no other request.
+    cx.common.upstream_idle_seconds = head.idle_seconds.and_then(NonZeroU16::new);
     let (request, upload) = (&context.request, &context.upload);
     cx.common.stats.status = head.status;
 

@@ -16,6 +16,7 @@ use crate::haproxy::serve::Evaluation;
 use crate::health::{self, CLOSED_IN_A_ROW, Observation, Outcome};
 use crate::shaper::{BucketId, Token};
 use crate::wire::chunked::ChunkFault;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -55,7 +56,9 @@ pub(super) struct CommonState {
     /// An upstream connection is established or was requested.
     pub(super) holds_upstream: bool,
     /// Seconds for which the backend keeps its idle connection, if stated.
-    pub(super) upstream_idle_seconds: Option<u16>,
+    pub(super) upstream_idle_seconds: Option<NonZeroU16>,
+    /// The backend was silent in a response without a length (`server.streamTimeout`).
+    pub(super) is_silent_stream: bool,
     pub(super) to_client: PendingWrite,
     pub(super) to_upstream: PendingWrite,
     /// Where it came from, if another process has begun it.
@@ -315,6 +318,7 @@ impl CommonState {
             rules: None,
             holds_upstream: false,
             upstream_idle_seconds: None,
+            is_silent_stream: false,
             to_client: PendingWrite::default(),
             to_upstream: PendingWrite::default(),
             origin: None,

@@ -19,6 +19,7 @@ use crate::wire::forwarded::Peer;
 use crate::wire::proxy_protocol::ProxyAddresses;
 use mio::event::Event;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 /// A connection and the bytes that were read from it and that no step has consumed.
@@ -396,7 +397,7 @@ pub(super) struct Upstream {
     /// [`Backend::address_changes`] when its address was last checked.
     pub(super) address_changes: u16,
     /// Seconds for which the backend keeps it idle, where the last response said so.
-    pub(super) idle_seconds: Option<u16>,
+    pub(super) idle_seconds: Option<NonZeroU16>,
     /// It does not count in the pool, and never goes there: it is a tunnel, or moved here with its exchange.
     pub(super) is_uncounted: bool,
 }
@@ -453,6 +454,6 @@ mod tests {
         let client = slot_of_connection::<Client>() + entry;
         assert!(client <= 160, "{client} bytes for an idle client");
         let tunnel = client + slot::<ActiveExchange>() + slot_of_connection::<Upstream>() + text;
-        assert!(tunnel <= 584, "{tunnel} bytes for an idle tunnel");
+        assert!(tunnel <= 568, "{tunnel} bytes for an idle tunnel");
     }
 }

@@ -312,7 +312,7 @@ impl Worker {
                 upstream.idle_since = self.core.now;
                 // It is closed before the backend closes it, so that the next request does not meet the close.
                 let idle = upstream.idle_seconds.map_or(self.pool.idle_timeout(), |seconds| {
-                    let seconds = Duration::from_secs(seconds.into());
+                    let seconds = Duration::from_secs(seconds.get().into());
                     self.pool.idle_timeout().min(seconds.saturating_sub(EARLIER).max(seconds / 2))
                 });
                 self.timers.set(&mut upstream.timer, self.core.now + idle);

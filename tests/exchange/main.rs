@@ -422,3 +422,21 @@ fn what_a_body_grows_by_is_known_before() {
         assert_eq!(scene.exchange.framing(Side::Client, size), 0);
     }
 }
+
+/// A silent backend ends a response by the limit that applies to it, and that one is named.
+#[test]
+fn a_stalled_response_names_the_limit_that_has_ended_it() {
+    for (fields, expected) in [
+        ("Transfer-Encoding: chunked", "server.streamTimeout (3600s)"),
+        ("Content-Length: 9", "server.bodyTimeout (10s)"),
+    ] {
+        let mut scene = Scene::with_backend(settings(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        scene.tell(Input::Bytes(Side::Upstream, format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes()));
+        scene.send_all(Side::Client, usize::MAX);
+        scene.core.now = scene.exchange.deadline();
+        scene.tell(Input::Deadline);
+        assert_eq!(scene.exchange.stats().reason, Some(FailureReason::UpstreamStalled), "{fields}");
+        let ended_by = scene.exchange.ended_by(&scene.core.settings).map(|limit| limit.to_string());
+        assert_eq!(ended_by.as_deref(), Some(expected));
+    }
+}
