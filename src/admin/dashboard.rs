@@ -10,6 +10,7 @@ pub(super) fn asset(path: &str) -> Option<Response> {
     let (content_type, content) = match path {
         "/" => ("text/html; charset=utf-8", include_str!("assets/index.html")),
         "/assets/app.js" => ("text/javascript; charset=utf-8", include_str!("assets/app.js")),
+        "/assets/host.js" => ("text/javascript; charset=utf-8", include_str!("assets/host.js")),
         "/assets/demand.js" => ("text/javascript; charset=utf-8", include_str!("assets/demand.js")),
         "/assets/icon.svg" => ("image/svg+xml", include_str!("assets/icon.svg")),
         "/assets/app.css" => ("text/css; charset=utf-8", include_str!("assets/app.css")),

@@ -221,6 +221,7 @@ fn backend(cluster: &Cluster, member: &Member, marks: &MemberMarks, now: Moment)
         "judge": health.judge,
         "seconds_left": health.left.map(|left| left.as_secs_f64()),
         "in_flight": member.state.in_flight(),
+        "pooled": member.backend.idle_connections(),
         "capacity": member.attributes.capacity,
         "weight": member.attributes.weight,
         "role": member.role().name(),

@@ -5,8 +5,8 @@ use crate::base::clock::Moment;
 use crate::net::tls::{BackendAuthorities, Trust};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The id of a [`Backend`] within the process. Ids are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +35,37 @@ pub struct Backend {
     references: AtomicUsize,
     /// The authorities of `ca`; nothing where their file cannot be used.
     authorities: OnceLock<Arc<BackendAuthorities>>,
+    /// The cells of the gauges of all cores. The lock is taken when a core's first connection becomes idle and when its
+    /// last one is gone, and by readers.
+    idle: Mutex<Vec<Arc<AtomicU32>>>,
+}
+
+/// The number of idle connections that one core has to a backend: the core writes it, any thread reads it.
+#[derive(Debug)]
+pub struct IdleGauge {
+    cell: Arc<AtomicU32>,
+    backend: Arc<Backend>,
+}
+
+impl IdleGauge {
+    /// A gauge at 0. It counts until it is dropped.
+    pub fn new(backend: &Arc<Backend>) -> Self {
+        let cell = Arc::<AtomicU32>::default();
+        backend.idle_cells().push(Arc::clone(&cell));
+        Self { cell, backend: Arc::clone(backend) }
+    }
+
+    /// Sets the number.
+    #[inline]
+    pub fn set(&self, count: usize) {
+        self.cell.store(u32::try_from(count).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+}
+
+impl Drop for IdleGauge {
+    fn drop(&mut self) {
+        self.backend.idle_cells().retain(|cell| !Arc::ptr_eq(cell, &self.cell));
+    }
 }
 
 /// The addresses of a backend, as far as known.
@@ -64,7 +95,17 @@ impl Backend {
             turn: AtomicUsize::new(0),
             references: AtomicUsize::new(0),
             authorities: OnceLock::new(),
+            idle: Mutex::default(),
         }
+    }
+
+    fn idle_cells(&self) -> MutexGuard<'_, Vec<Arc<AtomicU32>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of idle connections to it, of all cores.
+    pub fn idle_connections(&self) -> u64 {
+        self.idle_cells().iter().map(|cell| u64::from(cell.load(Ordering::Relaxed))).sum()
     }
 
     /// A backend outside all lists, for the other end of a connection that another process has opened.

@@ -30,7 +30,7 @@ pub use admission::{
     TenantKey, TenantSettings, Tenants, Ticket, TokenRequest, View, Waiter,
 };
 pub use attributes::{ATTRIBUTES, AttributeDefinition, AttributeError, Attributes, Role};
-pub use backend::{Addresses, Backend, BackendId};
+pub use backend::{Addresses, Backend, BackendId, IdleGauge};
 pub use backend_url::{BackendUrl, BackendUrlError, without_attributes};
 pub use cluster::Cluster;
 pub use demand::{Demand, Obstacle, OwnedDemand, Service, Turn};

@@ -1,9 +1,10 @@
 //! The upstream connections of one core, and the exchanges that wait for one. The room knows keys, not sockets.
 
 use crate::base::gen_slab::SlotKey;
-use crate::cluster::BackendId;
+use crate::cluster::{Backend, BackendId, IdleGauge};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of the upstream connections.
@@ -35,6 +36,8 @@ pub struct Pool {
 struct Connections {
     /// Idle connections. The one returned last is reused first, so the others can age and close.
     idle: Vec<SlotKey>,
+    /// Their number for readers of other threads, since one was idle for the first time.
+    gauge: Option<IdleGauge>,
     /// Number of connections that count, the idle ones included.
     open: usize,
     /// Exchanges whose request body is still arriving and that have a connection, or the permission to open one.
@@ -63,6 +66,20 @@ pub struct Want {
 }
 
 impl Connections {
+    /// Takes the idle connection that was returned last.
+    fn take_idle(&mut self) -> Option<SlotKey> {
+        let connection = self.idle.pop()?;
+        self.show_idle();
+        Some(connection)
+    }
+
+    /// Updates the number that other threads see.
+    fn show_idle(&self) {
+        if let Some(gauge) = &self.gauge {
+            gauge.set(self.idle.len());
+        }
+    }
+
     /// Removes the next exchange that may get a connection from the queue, and returns it.
     fn next(&mut self, most_uploads: usize) -> Option<SlotKey> {
         let may_upload = self.uploads.len() < most_uploads;
@@ -110,7 +127,7 @@ impl Pool {
         let (most_uploads, room_to_wait) = (self.most_uploads(), self.room_to_wait(uploads));
         let connections = self.backends.entry(backend).or_default();
         let may_have = !uploads || connections.uploads.len() < most_uploads;
-        let granted = if let Some(key) = (may_have && !fresh).then(|| connections.idle.pop()).flatten() {
+        let granted = if let Some(key) = (may_have && !fresh).then(|| connections.take_idle()).flatten() {
             self.idle -= 1;
             Claim::Reuse(key)
         } else if may_have && connections.open < self.settings.max_sockets {
@@ -153,7 +170,7 @@ impl Pool {
         // While the backend has room, only uploads wait.
         let place = connections.waiting.iter().position(|waiting| waiting.uploads)?;
         let next = connections.let_go(place)?;
-        let idle = connections.idle.pop();
+        let idle = connections.take_idle();
         connections.open += usize::from(idle.is_none());
         self.idle -= usize::from(idle.is_some());
         Some((next, idle))
@@ -170,12 +187,14 @@ impl Pool {
     }
 
     /// Returns a connection to the pool. If an exchange waits, it gets the connection and is returned.
-    pub fn check_in(&mut self, backend: BackendId, connection: SlotKey) -> Option<SlotKey> {
+    pub fn check_in(&mut self, backend: &Arc<Backend>, connection: SlotKey) -> Option<SlotKey> {
         let most_uploads = self.most_uploads();
-        let connections = self.backends.get_mut(&backend)?;
+        let connections = self.backends.get_mut(&backend.id())?;
         let next = connections.next(most_uploads);
         if next.is_none() {
             connections.idle.push(connection);
+            connections.gauge.get_or_insert_with(|| IdleGauge::new(backend));
+            connections.show_idle();
             self.idle += 1;
         }
         next
@@ -201,6 +220,7 @@ impl Pool {
         let Some(connections) = self.backends.get_mut(&backend) else { return };
         let before = connections.idle.len();
         connections.idle.retain(|idle| *idle != connection);
+        connections.show_idle();
         let closed = before - connections.idle.len();
         connections.open -= closed;
         self.idle -= closed;
@@ -226,9 +246,15 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::base::gen_slab::GenSlab;
+    use crate::cluster::BackendUrl;
 
     const BACKEND: BackendId = BackendId::new(1);
     const FRESH: Want = Want { fresh: true, uploads: false };
+
+    fn backend() -> Arc<Backend> {
+        let url = BackendUrl::parse("http://10.0.0.1").expect("a URL");
+        Arc::new(Backend::new(BACKEND, url.endpoint().clone()))
+    }
 
     fn pool() -> (Pool, Vec<SlotKey>) {
         let settings =
@@ -243,12 +269,32 @@ mod tests {
         let mut claim = |exchange: usize| pool.claim(BACKEND, keys[exchange], Want::default());
         assert_eq!([claim(0), claim(1)], [Claim::Dial, Claim::Dial]);
         assert_eq!([claim(2), claim(3), claim(4)], [Claim::Wait, Claim::Wait, Claim::Full]);
-        assert_eq!(pool.check_in(BACKEND, keys[7]), Some(keys[2]));
+        assert_eq!(pool.check_in(&backend(), keys[7]), Some(keys[2]));
         assert_eq!(pool.forget(BACKEND), Some(keys[3]), "a closed one makes room for a dial");
-        assert_eq!((pool.check_in(BACKEND, keys[7]), pool.idle_count()), (None, 1));
+        assert_eq!((pool.check_in(&backend(), keys[7]), pool.idle_count()), (None, 1));
         assert_eq!(pool.claim(BACKEND, keys[5], Want::default()), Claim::Reuse(keys[7]));
         assert_eq!(pool.idle_count(), 0);
         assert_eq!(pool.claim(BACKEND, keys[5], FRESH), Claim::Wait);
+    }
+
+    #[test]
+    fn other_threads_see_the_idle_connections_of_all_pools() {
+        let backend = backend();
+        let (mut pools, keys) = ([pool().0, pool().0], pool().1);
+        for (pool, exchange) in [(0, 0), (0, 1), (1, 2)] {
+            assert_eq!(pools[pool].claim(BACKEND, keys[exchange], Want::default()), Claim::Dial);
+        }
+        assert_eq!(backend.idle_connections(), 0);
+        for (pool, connection) in [(0, 6), (0, 7), (1, 8)] {
+            assert_eq!(pools[pool].check_in(&backend, keys[connection]), None);
+        }
+        assert_eq!(backend.idle_connections(), 3);
+        assert_eq!(pools[0].claim(BACKEND, keys[0], Want::default()), Claim::Reuse(keys[7]));
+        assert_eq!(backend.idle_connections(), 2);
+        pools[0].forget_idle(BACKEND, keys[6]);
+        assert_eq!(backend.idle_connections(), 1);
+        drop(pools);
+        assert_eq!(backend.idle_connections(), 0, "a pool that has gone leaves nothing");
     }
 
     #[test]
@@ -259,7 +305,7 @@ mod tests {
         }
         pool.stop_waiting(BACKEND, keys[2]);
         pool.stop_waiting(BACKEND, keys[3]);
-        assert_eq!(pool.check_in(BACKEND, keys[7]), None);
+        assert_eq!(pool.check_in(&backend(), keys[7]), None);
         pool.forget_idle(BACKEND, keys[7]);
         assert_eq!(pool.idle_count(), 0);
         assert_eq!(pool.forget(BACKEND), None);
@@ -270,9 +316,9 @@ mod tests {
     fn the_freshest_idle_connection_goes_first_and_fresh_means_none_of_them() {
         let (mut pool, keys) = pool();
         pool.claim(BACKEND, keys[0], Want::default());
-        assert_eq!(pool.check_in(BACKEND, keys[7]), None);
+        assert_eq!(pool.check_in(&backend(), keys[7]), None);
         assert_eq!(pool.claim(BACKEND, keys[0], FRESH), Claim::Dial);
-        assert_eq!(pool.check_in(BACKEND, keys[8]), None);
+        assert_eq!(pool.check_in(&backend(), keys[8]), None);
         assert_eq!(pool.claim(BACKEND, keys[0], Want::default()), Claim::Reuse(keys[8]));
         assert_eq!(pool.claim(BACKEND, keys[0], Want::default()), Claim::Reuse(keys[7]));
     }
@@ -287,7 +333,7 @@ mod tests {
         assert_eq!(pool.claim(BACKEND, keys[4], Want::default()), Claim::Dial, "the fourth is for others");
         assert_eq!(pool.claim(BACKEND, keys[5], Want::default()), Claim::Wait);
         assert_eq!(pool.forget(BACKEND), Some(keys[5]), "who may have it, although another one came first");
-        assert_eq!(pool.check_in(BACKEND, keys[8]), None, "the waiting upload may not have it");
+        assert_eq!(pool.check_in(&backend(), keys[8]), None, "the waiting upload may not have it");
         assert_eq!(pool.upload_ended(BACKEND, keys[5]), None, "that was no upload");
         assert_eq!(pool.upload_ended(BACKEND, keys[1]), Some((keys[3], Some(keys[8]))), "the idle one");
         assert_eq!(pool.claim(BACKEND, keys[6], upload), Claim::Wait);
@@ -317,6 +363,6 @@ mod tests {
         let upload = Want { uploads: true, ..Want::default() };
         assert_eq!([0, 1].map(|exchange| pool.claim(BACKEND, keys[exchange], upload)), [Claim::Dial, Claim::Wait]);
         assert_eq!(pool.upload_ended(BACKEND, keys[0]), None, "the connection is still in use");
-        assert_eq!(pool.check_in(BACKEND, keys[7]), Some(keys[1]));
+        assert_eq!(pool.check_in(&backend(), keys[7]), Some(keys[1]));
     }
 }

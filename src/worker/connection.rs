@@ -187,6 +187,8 @@ pub(super) struct Client {
     pub(super) is_registered: bool,
     /// The write side is shut down, and received bytes are discarded.
     pub(super) is_lingering: bool,
+    /// It came with TLS: it counts among the sessions of its worker, even if it turns out to send plaintext.
+    pub(super) has_session: bool,
     /// Contents of the PROXY header.
     pub(super) told: Option<Box<ProxyAddresses>>,
 }
@@ -400,6 +402,8 @@ pub(super) struct Upstream {
     pub(super) idle_seconds: Option<NonZeroU16>,
     /// It does not count in the pool, and never goes there: it is a tunnel, or moved here with its exchange.
     pub(super) is_uncounted: bool,
+    /// It counts among the tunnels of its worker.
+    pub(super) is_tunnel: bool,
 }
 
 /// A connection being opened.

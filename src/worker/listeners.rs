@@ -277,6 +277,7 @@ impl Worker {
         // With PROXY protocol, the per-address limit is applied once the header has named the client.
         let permit = if awaits_header.is_some() || is_for_service { Ok(None) } else { self.admit(ip) };
         let Ok(permit) = permit else { return self.counters.count(Counter::PerIpRejections) };
+        self.tally.sessions += usize::from(is_secure);
         let transport = if is_secure { Transport::accepted_tls(stream) } else { Transport::accepted(stream) };
         let peer = Peer { address: ip, local_port, secure: is_secure, tls: None };
         let now = self.core.now;
@@ -299,6 +300,7 @@ impl Worker {
                 is_for_service,
                 is_registered: false,
                 is_lingering: false,
+                has_session: is_secure,
                 told: None,
             }
         });
@@ -331,6 +333,7 @@ impl Worker {
     pub(super) fn close_client(&mut self, key: SlotKey) {
         if let Some(mut client) = self.clients.remove(key) {
             self.timers.remove(&mut client.timer);
+            self.tally.sessions -= usize::from(client.has_session);
             drop(client.admitted);
             client.stream.close(&mut self.core.buffers);
             if client.is_shaking_hands {

@@ -119,6 +119,7 @@ impl Worker {
             Some(job) => Some(self.export_exchange(job, drain_target)?),
         };
         let mut client = self.clients.remove(key)?;
+        self.tally.sessions -= usize::from(client.has_session);
         if client.is_registered {
             self.unwatch(&mut client.stream);
         }
@@ -158,8 +159,10 @@ impl Worker {
             DrainTarget::Worker(..) => return None,
         };
         self.end_upload(job_key);
-        let Upstream { mut stream, backend, mut timer, is_uncounted, .. } = self.upstreams.remove(key)?;
+        let Upstream { mut stream, backend, mut timer, is_uncounted, is_tunnel, .. } = self.upstreams.remove(key)?;
         self.timers.remove(&mut timer);
+        self.tally.sessions -= usize::from(stream.transport.is_encrypted());
+        self.tally.tunnels -= usize::from(is_tunnel);
         if !is_uncounted {
             self.return_permit(backend.id());
         }
@@ -260,6 +263,8 @@ impl Worker {
             }
             admitted => admitted,
         };
+        let has_session = stream.transport.is_encrypted();
+        self.tally.sessions += usize::from(has_session);
         let timers = &mut self.timers;
         let due = due.unwrap_or(self.core.now + self.settings.idle_timeout);
         let key = self.clients.insert_with(|key| Client {
@@ -277,6 +282,7 @@ impl Worker {
             is_for_service: false,
             is_registered: false,
             is_lingering: false,
+            has_session,
             told,
         });
         if let Some(client) = self.clients.get_mut(key) {
@@ -321,12 +327,15 @@ impl Worker {
 
     fn import_exchange(&mut self, client_key: SlotKey, own: OwnExchange) -> SlotKey {
         let OwnExchange { exchange, closing, upstream: stream, backend, retire_at, portable: _ } = own;
+        let is_tunnel = exchange.is_tunnel();
+        self.tally.tunnels += usize::from(is_tunnel);
         let job = ActiveExchange::new(exchange, client_key, ClientReadSize::default().into());
         let job = self.jobs.insert(ActiveExchange { closing, ..job });
         if let Some(client) = self.clients.get_mut(client_key) {
             client.job = Some(job);
         }
         let sent_before = stream.transport.sent();
+        self.tally.sessions += usize::from(stream.transport.is_encrypted());
         let upstream = self.upstreams.insert(Upstream {
             address_changes: backend.address_changes(),
             idle_seconds: None,
@@ -338,6 +347,7 @@ impl Worker {
             dial: None,
             sent_before,
             is_uncounted: true,
+            is_tunnel,
         });
         if let Some(job) = self.jobs.get_mut(job) {
             job.upstream_state = UpstreamState::Upstream(upstream);

@@ -29,6 +29,15 @@ pub struct WorkerStats {
     longest_turn_micros: AtomicU64,
 }
 
+/// What a worker holds, counted as it comes and goes: a report walks over no connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Exchanges that are tunnels.
+    pub(super) tunnels: usize,
+    /// Connections with TLS, of clients and to backends.
+    pub(super) sessions: usize,
+}
+
 /// The turns of a worker's loop, for the worker alone: it reports them on request.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
@@ -121,13 +130,14 @@ impl Worker {
     pub(super) fn report(&mut self, question: u64) {
         self.follow_clock();
         self.trim();
+        debug_assert_eq!(self.tally, self.counted(), "the tally differs from what the worker holds");
         let stats = &self.stats;
         let put = |cell: &AtomicU64, count: usize| cell.store(count as u64, Ordering::Relaxed);
         put(&stats.clients, self.traffic_clients());
         put(&stats.requests, self.traffic_requests());
         put(&stats.upstreams, self.upstreams.len());
         put(&stats.idle_upstreams, self.pool.idle_count());
-        put(&stats.tunnels, self.jobs.values().filter(|job| job.exchange.is_tunnel()).count());
+        put(&stats.tunnels, self.tally.tunnels);
         put(&stats.routes, self.routes.count());
         put(&stats.bytes, self.held_bytes());
         stats.busy_micros.store(self.turns.busy_micros, Ordering::Relaxed);
@@ -140,14 +150,19 @@ impl Worker {
         self.core.wall_origin = self.clock.wall(Moment::ZERO);
     }
 
+    /// The tally, by a walk over everything. For assertions.
+    fn counted(&self) -> Tally {
+        let clients = self.clients.values().filter(|client| client.has_session).count();
+        let upstreams = self.upstreams.values().filter(|upstream| upstream.stream.transport.is_encrypted()).count();
+        let tunnels = self.upstreams.values().filter(|upstream| upstream.is_tunnel).count();
+        Tally { tunnels, sessions: clients + upstreams }
+    }
+
     pub(super) fn held_bytes(&self) -> usize {
-        let streams = self.clients.values().map(|client| &client.stream);
-        let streams = streams.chain(self.upstreams.values().map(|upstream| &upstream.stream));
-        let sessions = streams.filter(|stream| stream.transport.is_encrypted()).count();
         self.clients.bytes()
             + self.jobs.bytes()
             + self.upstreams.bytes()
-            + sessions * SESSION_BYTES
+            + self.tally.sessions * SESSION_BYTES
             + self.core.buffers.count() * FRESH_CAPACITY
             + self.core.buffers.grown()
             + self.core.output.room()

@@ -102,6 +102,7 @@ impl Worker {
     fn dial_addresses(&mut self, job: SlotKey, backend: Arc<Backend>, mut dial: Box<Dial>) {
         match self.next_transport(&mut dial) {
             Ok(transport) => {
+                self.tally.sessions += usize::from(transport.is_encrypted());
                 let (upstreams, timers) = (&mut self.upstreams, &mut self.timers);
                 let key = upstreams.insert_with(|key| Upstream {
                     stream: BufferedConnection::new(transport),
@@ -114,6 +115,7 @@ impl Worker {
                     idle_seconds: None,
                     sent_before: 0,
                     is_uncounted: false,
+                    is_tunnel: false,
                 });
                 self.set_upstream_state(job, UpstreamState::Upstream(key));
                 self.watch(key);
@@ -305,7 +307,7 @@ impl Worker {
 
     fn check_in(&mut self, key: SlotKey) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.job = self.pool.check_in(upstream.backend.id(), key);
+        upstream.job = self.pool.check_in(&upstream.backend, key);
         match upstream.job {
             Some(job) => self.deferred.push(Deferred::AssignConnection { job, connection: key }),
             None => {
@@ -326,6 +328,7 @@ impl Worker {
         self.counters.count(Counter::Tunnels);
         let Some(UpstreamState::Upstream(key)) = self.jobs.get(job).map(|job| job.upstream_state) else { return };
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        self.tally.tunnels += usize::from(!std::mem::replace(&mut upstream.is_tunnel, true));
         upstream.is_uncounted = true;
         // The client's timer detects a tunnel that has been idle for too long.
         self.timers.remove(&mut upstream.timer);
@@ -351,6 +354,8 @@ impl Worker {
     fn remove_upstream(&mut self, key: SlotKey) -> Option<Upstream> {
         let mut upstream = self.upstreams.remove(key)?;
         self.timers.remove(&mut upstream.timer);
+        self.tally.sessions -= usize::from(upstream.stream.transport.is_encrypted());
+        self.tally.tunnels -= usize::from(upstream.is_tunnel);
         upstream.stream.close(&mut self.core.buffers);
         Some(upstream)
     }

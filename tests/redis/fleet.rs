@@ -3,6 +3,7 @@
 use crate::ondemand::{Node, arguments, nodes};
 use crate::server::Server;
 use crate::support::backend::Backend;
+use crate::support::browser::Browser;
 use crate::support::proxy::Setup;
 use crate::support::{HOST, canned, until};
 use nix::sys::signal::Signal;
@@ -84,6 +85,23 @@ fn behind_a_receipt_all_cores_of_all_nodes_serve_the_new_list() {
     assert!(text(&waited.stdout).contains("3 nodes serve what stands in Redis"), "{}", text(&waited.stderr));
     assert_eq!(nodes[0].receipt("host=").0, 400);
     assert_eq!(nodes[0].receipt(&format!("host={HOST}&timeout=soon")).0, 400);
+}
+
+/// At the dashboard, too, an operator learns when all nodes serve an edit.
+#[test]
+fn an_edit_is_confirmed_on_all_nodes_at_the_page() {
+    let redis = Server::start();
+    let backend = Backend::always(canned::ok("one"));
+    redis.set(HOST, &[backend.url()]);
+    let nodes: [Node; 2] = nodes(&redis);
+    until("both are there", || nodes[0].fleet().len() == 2);
+    nodes[0].proxy.client().get(HOST, "/").expect_ok("one");
+    let mut page = Browser::open(&format!("http://{}/", nodes[0].admin), (1280, 900));
+    page.until("document.querySelectorAll('tr.host').length === 1");
+    page.value("document.querySelector('tr.host').click()");
+    page.confirm(".about", "Confirm on all nodes");
+    page.until_said(&format!("✓ every core of 2 nodes serves the present state of {HOST}"));
+    assert!(page.complaints().is_empty(), "{:?}", page.complaints());
 }
 
 /// Neither a worker that is replaced nor a Redis that has lost everything makes a receipt that is not true.

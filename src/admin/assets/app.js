@@ -4,7 +4,7 @@ const SECONDS = 60;
 const byId = (id) => document.getElementById(id);
 const samples = []; // the statuses of the last minute
 const open = new Set(); // keys of the hosts whose backends are shown
-const state = { page: 1, pages: 1, search: "", trouble: false, sort: "key" };
+const state = { page: 1, pages: 1, search: "", trouble: false, sort: "key", source: "" };
 
 function element(name, text, className) {
   const made = document.createElement(name);
@@ -133,7 +133,10 @@ function percentile(first, last, part, phase = "total") {
 
 function showStatus(status) {
   status.at = performance.now() / 1000;
-  if (samples.length && samples[samples.length - 1].pid !== status.pid) samples.length = 0;
+  if (samples.length && samples[samples.length - 1].pid !== status.pid) {
+    samples.length = 0;
+    say(`another process serves: pid ${status.pid}, sluice ${status.version}`, true);
+  }
   samples.push(status);
   // A hidden page gets no updates: values older than a minute do not belong to the last minute.
   while (samples.length > 1 && samples[0].at < status.at - SECONDS - 1) samples.shift();
@@ -164,7 +167,7 @@ function showTables(status, first) {
   const reasons = Object.entries(status.failures).map(([reason, count]) => [reason, count, count - ((first && first.failures[reason]) || 0)]);
   reasons.sort((one, other) => other[2] - one[2] || other[1] - one[1]);
   const shown = reasons.slice(0, 8).map(([reason, count, fresh]) => plainRow(reason, [reason, number(count), [first ? "+" + number(fresh) : "", fresh > 0 ? "bad" : "quiet"]]));
-  sync(byId("reasons").tBodies[0], shown.length ? shown : [plainRow("none", [["none", "quiet"], ""])]);
+  sync(byId("reasons").tBodies[0], shown.length ? shown : [plainRow("none", [["none", "quiet"], "", ""])]);
   sync(byId("classes").tBodies[0], ["2xx", "3xx", "4xx", "5xx", "1xx"].map((name) => {
     const of = (one) => one.totals["responses_" + name];
     const fresh = first ? of(status) - of(first) : 0;
@@ -185,96 +188,41 @@ function showTables(status, first) {
 
 // Shows the outcome of an action for a while.
 let saying;
-function say(text) {
+function say(text, isGood) {
   clearTimeout(saying);
-  set(byId("said"), text, "said");
+  set(byId("said"), (isGood ? "✓ " : "✕ ") + text, "said " + (isGood ? "good" : "bad"));
   byId("said").hidden = false;
   saying = setTimeout(() => { byId("said").hidden = true; }, 10_000);
 }
 
-function button(label, question, path, method = "POST") {
+// The outcome of an action, from the response.
+function outcome(response) {
+  if (!response) return null;
+  if (response.purged !== undefined) return `${number(response.purged)} cached objects purged`;
+  return response.accepted;
+}
+
+// A button that asks first. `act` is the path of the action, or a function that returns its response.
+function button(label, question, act, method = "POST") {
   const made = element("button", label);
   made.type = "button";
   made.addEventListener("click", (event) => {
     event.stopPropagation();
     byId("question").textContent = question;
     const dialog = byId("ask");
+    dialog.querySelector("button.act").textContent = label;
     dialog.returnValue = "no";
     dialog.onclose = async () => {
       if (dialog.returnValue !== "yes") return;
-      try { await ask(path, { method }); } catch (error) { say(error.message); }
+      try {
+        const done = outcome(await (typeof act === "string" ? ask(act, { method }) : act()));
+        if (done) say(done, true);
+      } catch (error) { say(error.message, false); }
       look();
     };
     dialog.showModal();
   });
   return made;
-}
-
-const STATES = {
-  up: ["● up", "good"], partly_dead: ["▲ partly dead", "warn"], dead: ["✕ dead", "bad"], down: ["✕ down", "bad"],
-  ejected: ["✕ ejected", "bad"], draining: ["◌ draining", "warn"], disabled: ["◌ disabled", "warn"], removed: ["◌ removed", "quiet"],
-};
-
-function backendRow(host, backend, place) {
-  const make = () => {
-    const row = element("tr"), state = element("td", null, "health"), history = element("td");
-    state.append(element("span"), " ", element("span"));
-    history.append(spark("Requests a second of " + backend.url));
-    row.append(element("td"), state, element("td"), element("td"), element("td"), history, element("td", null, "actions"));
-    return row;
-  };
-  const change = (row) => {
-    const [url, state, inFlight, requests, failures, history, actions] = row.children;
-    set(url, backend.url);
-    const [label, name] = STATES[backend.state] || [backend.state, ""];
-    const failing = backend.state === "up" ? failingOf(backend.history) : null;
-    const why = [backend.reason, failing, backend.seconds_left != null ? "for another " + span(backend.seconds_left) : null].filter(Boolean).join(", ");
-    set(state.firstElementChild, label, "state " + name);
-    set(state.lastElementChild, why, "why");
-    set(inFlight, number(backend.in_flight) + (backend.capacity ? " / " + backend.capacity : ""));
-    set(requests, number(backend.requests));
-    set(failures, number(backend.failures), backend.failures ? "bad" : "");
-    drawHistory(history.firstElementChild, backend.history);
-    if (row.dataset.state === backend.state) return;
-    row.dataset.state = backend.state;
-    const path = (verb) => `/v1/frontends/${encodeURIComponent(host)}/${verb}?backend=${encodeURIComponent(backend.url)}`;
-    const buttons = [];
-    if (["disabled", "draining"].includes(backend.state)) buttons.push(button("Enable", `Put ${backend.url} back into service?`, path("enable")));
-    else buttons.push(button("Drain", `Give ${backend.url} of ${host} requests of its sessions only, on this node?`, path("drain")));
-    if (backend.state !== "disabled") buttons.push(button("Disable", `Take ${backend.url} of ${host} out of service on this node?`, path("disable")));
-    if (backend.state.endsWith("dead")) buttons.push(button("Mark alive", `Take back the marks of ${backend.url}?`, path("alive")));
-    actions.replaceChildren(...buttons);
-  };
-  return { key: backend.url + " " + place, make, change };
-}
-
-function bucketRows(bucket, depth) {
-  const row = element("tr");
-  row.append(element("td", "\u00a0".repeat(3 * depth) + bucket.name + (bucket.draining ? " (ends)" : "")), element("td", bucket.rate + ".." + bucket.ceil), element("td", number(bucket.actual), bucket.over ? "warn" : ""), element("td", number(bucket.waiting), bucket.waiting ? "warn" : ""), element("td", number(bucket.taken)), element("td", number(bucket.dropped), bucket.dropped ? "bad" : ""), element("td", bucket.waits ? seconds(bucket.waited_seconds / bucket.waits) : "–"));
-  return [row, ...bucket.buckets.flatMap((below) => bucketRows(below, depth + 1))];
-}
-
-function bucketTable(root, name = "bucket") {
-  const table = element("table"), head = element("tr");
-  head.append(...[name, "tokens", "in use", "waiting", "taken", "dropped", "mean wait"].map((text) => element("th", text)));
-  table.append(head, ...bucketRows(root, 0));
-  return table;
-}
-
-function showBackends(host, cell, view) {
-  let table = cell.querySelector("table");
-  if (!table) {
-    const head = element("tr");
-    head.append(...["backend", "state", "in flight", "requests", "failed", "60 s", ""].map((text) => element("th", text)));
-    table = element("table");
-    table.append(element("thead"), element("tbody"));
-    table.tHead.append(head);
-    cell.replaceChildren(table, element("div", null, "demand"), element("div", null, "buckets"));
-  }
-  sync(table.tBodies[0], view.backends.map((backend, place) => backendRow(host, backend, place)));
-  // A cluster that has gone meanwhile is not shown for long.
-  if (view.source === "on demand") showDemand(host, cell.querySelector(".demand")).catch(() => {});
-  cell.lastElementChild.replaceChildren(...(view.buckets ? [bucketTable(view.buckets)] : []));
 }
 
 const cellOf = (host) => [...document.querySelectorAll("tr.more")].find((row) => row.dataset.key === "more " + host)?.firstChild;
@@ -368,18 +316,51 @@ async function lookAtSource() {
 }
 
 function showSource({ redis: source, certificates: list }) {
-  fill(byId("source"), [["source", source.kind], ["changes by", source.freshness.replace("_", " ")], ["away for", source.age_seconds > 0 ? span(source.age_seconds) : "–", source.age_seconds > 0 ? "bad" : ""], ["losses", number(source.losses)], ["certificates", number(list.total || 0)]]);
+  state.source = source.kind;
+  const isAway = source.age_seconds > 0;
+  const ofRedis = source.kind !== "redis" ? [] : [["changes by", source.freshness.replace("_", " ")], ["away for", isAway ? span(source.age_seconds) : "–", isAway ? "bad" : ""], ["losses", number(source.losses)]];
+  fill(byId("source"), [["source", source.kind], ...ofRedis, ["certificates", number(list.total || 0)]]);
+  attend("source", isAway ? `✕ ${source.kind} has been away for ${span(source.age_seconds)}` : "", "bad");
+  const ends = (one, kind = "") => (one.days_left > 0 ? `⚠ ${kind}${one.name} ends in ${Math.floor(one.days_left)} days` : `✕ ${kind}${one.name} has expired`);
   const soon = list.certificates.filter((one) => one.days_left !== null && one.days_left < 30).slice(0, 5);
   sync(byId("certificates"), soon.map((one) => ({
     key: one.name,
     make: () => element("li"),
-    change: (node) => set(node, one.days_left > 0 ? `⚠ ${one.name} ends in ${Math.floor(one.days_left)} days` : `✕ ${one.name} has expired`, one.days_left > 0 ? "warn" : "bad"),
+    change: (node) => set(node, ends(one), one.days_left > 0 ? "warn" : "bad"),
   })));
+  const [first] = soon;
+  attend("certificates", first ? ends(first, "certificate ") + (soon.length > 1 ? ", and others" : "") : "", first && first.days_left > 0 ? "warn" : "bad");
 }
 
 function stale(why) {
   byId("stale").hidden = !why;
   if (why) set(byId("stale"), "no view: " + why, "badge bad");
+}
+
+// Tells of something at the top of the page, or takes it back.
+const notices = new Map();
+function attend(key, text, className, act) {
+  if (text) notices.set(key, { text, className, act });
+  else notices.delete(key);
+  sync(byId("attention"), [...notices].map(([name, notice]) => ({
+    key: name,
+    make: () => {
+      const item = element("li"), shown = element(notice.act ? "button" : "span");
+      if (notice.act) { shown.type = "button"; shown.addEventListener("click", notice.act); }
+      item.append(shown);
+      return item;
+    },
+    change: (item) => { set(item, item.textContent, notice.className); set(item.firstChild, notice.text); },
+  })));
+}
+
+// Counts the hosts with trouble, wherever they are in the list.
+async function lookForTrouble() {
+  const { total } = await ask("/v1/frontends?trouble=1&per_page=1");
+  attend("trouble", total ? `▲ ${number(total)} ${total === 1 ? "host" : "hosts"} with trouble` : "", "warn", () => {
+    if (!byId("trouble").checked) byId("trouble").click();
+    byId("hosts-part").scrollIntoView({ behavior: "smooth" });
+  });
 }
 
 let turns = 0;
@@ -425,6 +406,7 @@ async function change() {
 async function run() {
   // The first event of a stream may take a while.
   await look();
+  let rounds = 0;
   for (;;) {
     if (stream && (stream.readyState === EventSource.CLOSED || Date.now() - told > 15_000)) {
       hangUp();
@@ -432,6 +414,7 @@ async function run() {
     }
     if (!stream) listen();
     if (!stream && !document.hidden) await look();
+    if (rounds++ % 5 === 0 && !document.hidden) await lookForTrouble().catch(() => {});
     await new Promise((done) => setTimeout(done, 1000));
   }
 }
@@ -450,6 +433,10 @@ function turnPage(by) {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || byId("ask").open || byId("form").open) return;
+  if (event.key === "Escape" && byId("node").open) {
+    byId("node").open = false;
+    byId("node").firstElementChild.focus();
+  }
   const row = document.activeElement && document.activeElement.closest("tr.host");
   if (event.target === byId("search")) {
     if (event.key === "Escape") event.target.blur();
@@ -465,6 +452,15 @@ function onKey(event) {
   if (act && act() !== false) event.preventDefault();
 }
 
+byId("node").lastElementChild.append(
+  button("Reload", "Read routes, certificates and pages again?", "/v1/actions/reload"),
+  button("Reopen logs", "Reopen the access log, as after a rotation?", "/v1/actions/reopen-logs"),
+  button("Upgrade", "Start the program that is installed now, and have it take over all connections?", "/v1/actions/upgrade"),
+);
+// The menu closes at a choice, at a click elsewhere and at Escape.
+document.addEventListener("click", () => { byId("node").open = false; });
+byId("node").addEventListener("click", (event) => event.stopPropagation());
+byId("node").lastElementChild.addEventListener("click", () => { byId("node").open = false; }, true);
 byId("theme").addEventListener("click", theme);
 byId("before").addEventListener("click", () => turnPage(-1));
 byId("after").addEventListener("click", () => turnPage(1));
@@ -484,4 +480,5 @@ byId("search").addEventListener("input", (event) => {
   typing = setTimeout(() => { [state.search, state.page] = [event.target.value.trim(), 1]; change(); }, 150);
 });
 document.addEventListener("keydown", onKey);
-run();
+// All scripts are there by then.
+document.addEventListener("DOMContentLoaded", run);

@@ -70,6 +70,19 @@ impl Stage {
 }
 
 #[test]
+fn tunnels_are_counted_where_they_are() {
+    let mut stage = Stage::new("counted", 10);
+    let (client, backend) = stage.tunnel();
+    assert_eq!(stage.worker.tally.tunnels, 1);
+    stage.replace(None);
+    stage.until_left();
+    assert_eq!(stage.worker.tally.tunnels, 1, "it has moved");
+    drop((client, backend));
+    stage.until("the tunnel ends", |stage| (stage.worker.tally.tunnels == 0).then_some(()));
+    assert_eq!(stage.worker.tally, stats::Tally::default());
+}
+
+#[test]
 fn an_idle_client_is_served_on_by_the_successor() {
     let mut stage = Stage::new("idle", 10);
     let mut silent = TcpStream::connect(stage.address).expect("a connection");

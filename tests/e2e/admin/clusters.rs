@@ -185,7 +185,7 @@ fn the_dashboard_is_a_page_of_its_own() {
     let text = page.text();
     let mut size = page.body.len();
     let assets: Vec<&str> = text.split("=\"/assets/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert_eq!(assets, ["icon.svg", "app.css", "app.js", "demand.js"]);
+    assert_eq!(assets, ["icon.svg", "app.css", "app.js", "host.js", "demand.js"]);
     for asset in assets {
         let response = admin.get(&format!("/assets/{asset}"));
         assert_eq!(response.status(), 200, "{asset}");

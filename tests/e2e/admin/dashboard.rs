@@ -5,8 +5,9 @@ use crate::support::backend::Backend;
 use crate::support::browser::Browser;
 use crate::support::proxy::Setup;
 use crate::support::tls::Authority;
-use crate::support::{HOST, canned, until, unused_address};
+use crate::support::{Gate, HOST, canned, until, unused_address};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The rows of backends that are shown, as a reader sees them.
@@ -235,4 +236,68 @@ fn clusters_on_demand_are_made_changed_and_removed_at_the_page() {
     // A browser complains of each response that is no success: names that are free, and the refused one.
     let is_expected = |text: &&String| text.contains("a status of 404") || text.contains("a status of 409");
     assert!(page.complaints().iter().all(|text| is_expected(&text)), "{:?}", page.complaints());
+}
+
+/// A node in trouble: a backend that is dead, one with a queue, classes, and certificates that end. All of it is at the page, in
+/// words and signs, for whoever sees no colours.
+#[test]
+fn the_page_of_a_node_in_trouble_names_all_of_it() {
+    let (authority, gate) = (Authority::new(), Arc::new(Gate::default()));
+    let passage = Arc::clone(&gate);
+    let slow = Backend::serve(move |_, conn| {
+        passage.pass();
+        conn.send(canned::ok("ok"));
+    });
+    let (well, dead) = (Backend::always(canned::ok("ok")), format!("http://{}", unused_address()));
+    let mut setup = Setup::for_backends([well.url(), dead])
+        .with_https()
+        .default_certificate(&authority.issue(&["fresh.test"]))
+        .certificate("soon.test", &authority.issue_for(&["soon.test"], Duration::from_secs(3 * 86_400 + 3600)))
+        .route("api.example.com", [format!("{}#capacity=2", slow.url())])
+        .option("api.example.com", "buckets", json!({"VIP": "50..100 %"}));
+    let names: Vec<String> = (0..20).map(|number| format!("shop-{number:02}.example.com")).collect();
+    for name in &names {
+        setup = setup.route(name, [well.url()]);
+    }
+    let admin = Admin::start(setup);
+    let mut client = admin.proxy.client();
+    (0..60).for_each(|round| client.get(&names[round * round % 20], "/").expect_ok("ok"));
+    until("the backend is broken", || {
+        client.get(HOST, "/").expect_ok("ok");
+        admin.json("/v1/backends?state=dead")["total"] == 1
+    });
+    assert_eq!(client.get("unknown.test", "/").status(), 400);
+    let _ = authority.trust().shown(&admin.proxy, "soon.test");
+    let mut clients: Vec<_> = (0..7).map(|_| admin.proxy.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(canned::get("api.example.com", "/")));
+    until("five requests wait", || admin.json("/v1/frontends/api.example.com")["waiting"] == 5);
+    let mut page = Browser::open(&format!("http://{}/", admin.address), (1280, 900));
+    let row =
+        |host: &str| format!("[...document.querySelectorAll('tr.host')].find((row) => row.dataset.key === '{host}')");
+    page.until(&format!("{}?.children[3].innerText === '5'", row("api.example.com")));
+    page.until(&format!("{}?.children[1].innerText === '▲ 1 / 2'", row(HOST)));
+    page.until("document.getElementById('certificates').innerText === '⚠ soon.test ends in 3 days'");
+    page.until("document.getElementById('reasons').innerText.includes('unknown_host')");
+    page.until("document.getElementById('attention').innerText.includes('▲ 2 hosts with trouble')");
+    page.until("document.getElementById('attention').innerText.includes('soon.test ends in 3 days')");
+    page.until("document.querySelectorAll('#rate-line path').length > 0");
+    page.picture("trouble-light");
+    page.value("document.querySelector('#attention button').click()");
+    page.until("document.querySelectorAll('tr.host').length === 2");
+    page.value(&format!(
+        "document.getElementById('theme').click(); {}.click(); {}.click()",
+        row("api.example.com"),
+        row(HOST)
+    ));
+    page.until("document.querySelectorAll('tr.more table.backends').length === 2");
+    page.until("document.querySelector('tr.more .about').innerText.includes('5 waiting')");
+    page.until("document.querySelector('tr.more .buckets').innerText.includes('VIP')");
+    page.picture("trouble-dark");
+    let phone = json!({"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": true});
+    page.call("Emulation.setDeviceMetricsOverride", &phone);
+    page.until("document.documentElement.scrollWidth <= innerWidth");
+    page.picture("trouble-phone");
+    gate.open();
+    clients.iter_mut().for_each(|client| client.response_to("GET").expect_ok("ok"));
+    assert!(page.complaints().is_empty(), "{:?}", page.complaints());
 }

@@ -1,6 +1,7 @@
 //! The admin service: views, actions and metrics on a listener of their own.
 
 mod actions;
+mod buttons;
 mod cache;
 mod clients;
 mod clusters;

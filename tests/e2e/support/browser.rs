@@ -115,11 +115,32 @@ impl Browser {
             _ => 0,
         };
         let mut event = json!({"type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": code});
-        if key.chars().count() == 1 {
-            event["text"] = json!(key);
+        match key {
+            "Enter" => event["text"] = json!("\r"),
+            _ if key.chars().count() == 1 => event["text"] = json!(key),
+            _ => {}
         }
         self.call("Input.dispatchKeyEvent", &event);
         self.call("Input.dispatchKeyEvent", &json!({"type": "keyUp", "key": key}));
+    }
+
+    /// Presses the button of this text in this part of the page, and confirms.
+    #[track_caller]
+    pub(crate) fn confirm(&mut self, part: &str, text: &str) {
+        let buttons = format!("[...document.querySelectorAll('{part} button')]");
+        let button = format!("{buttons}.find((one) => one.innerText === '{text}')");
+        self.until(&format!("!!{button}"));
+        self.value(&format!("{button}.click()"));
+        self.until("document.getElementById('ask').open");
+        assert_eq!(self.value("document.querySelector('#ask button.act').innerText"), text);
+        self.value("document.querySelector('#ask button.act').click()");
+    }
+
+    /// Waits until the page tells this outcome.
+    #[track_caller]
+    pub(crate) fn until_said(&mut self, outcome: &str) {
+        self.until(&format!("document.getElementById('said').innerText.includes('{outcome}')"));
+        self.value("document.getElementById('said').innerText = ''");
     }
 
     /// A picture of the page in the folder that `SLUICE_SCREENSHOTS` names, for someone to look at.
