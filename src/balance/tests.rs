@@ -169,6 +169,7 @@ fn a_newcomer_does_not_overtake_but_learns_that_nothing_is_up() {
     let waiter = Waiter {
         sink: Arc::new(Nowhere),
         exchange: 1,
+        arrived: Moment::ZERO,
         route: Arc::new(Route::new("a", Arc::clone(&cluster))),
         tried: [].into(),
         named: Some(BackendId::new(1)),
@@ -288,6 +289,7 @@ fn shares_of_waiters(cluster: &Arc<Cluster>, count: usize, session: Option<usize
         let waiter = Waiter {
             sink: Arc::clone(&sink),
             exchange,
+            arrived: Moment::ZERO,
             route: Arc::clone(&route),
             tried: [].into(),
             named: None,

@@ -5,6 +5,7 @@ use super::request_context::RequestContext;
 use super::settings::Settings;
 use super::step_context::{CommonState, RatesPassed, StepContext, WaitsFor};
 use super::transition::{Failure, Transition};
+use super::worker_context::WorkerContext;
 use super::{affinity, classes};
 use crate::balance::{self, Admit};
 use crate::base::client_rates::ClientRates;
@@ -100,6 +101,7 @@ pub(super) fn choose(
     route: Arc<Route>,
     cx: &mut StepContext<'_>,
 ) -> Result<Transition, Failure> {
+    context.arrived.get_or_insert(cx.core.now);
     if let Some(place) = affinity::named(&context.request, &route.cluster, &cx.core.settings.forwarded) {
         let member = place.and_then(|place| route.cluster.members.get(place));
         let Some(member) = member else {
@@ -180,12 +182,13 @@ pub(super) fn waiter(
     route: &Arc<Route>,
     common: &CommonState,
     (sink, exchange): (Arc<dyn GrantSink>, u64),
-    settings: &Settings,
+    core: &WorkerContext,
 ) -> Waiter {
-    let (key, session) = preference(context, route, settings);
+    let (key, session) = preference(context, route, &core.settings);
     Waiter {
         sink,
         exchange,
+        arrived: context.arrived.unwrap_or(core.now),
         route: Arc::clone(route),
         tried: context.tried.as_slice().into(),
         named: context.named,
@@ -227,10 +230,12 @@ fn is_of_sleep(reason: FailureReason) -> bool {
 /// taken no connection, a probe is about to find it down; until then the request stays away from it.
 #[cold]
 pub(super) fn await_wake(mut context: Box<RequestContext>, route: Arc<Route>, cx: &mut StepContext<'_>) -> Transition {
+    // It keeps no token from those that a backend may serve meanwhile, and comes back to its place.
+    cx.common.held_route = Some(route);
+    cx.common.give_back_token();
     cx.effect(Effect::Wake);
     let has_failed = context.failure.take().is_some();
     (context.resolves, context.tried) = (0, Default::default());
-    cx.common.held_route = Some(route);
     match has_failed {
         true => Transition::WaitToRetry(context),
         false => Transition::Wait(context),
@@ -266,6 +271,9 @@ pub(super) fn admitted(
     cx.common.stats.chose_backend(cx.core.now);
     if permit.route().is_some() {
         cx.common.held_route = None;
+    }
+    if let Some(failed) = &mut cx.common.permit {
+        permit.stay_in_node(failed);
     }
     if let Some(failed) = cx.common.permit.replace(permit) {
         // The request ends with another member, which alone counts it then.

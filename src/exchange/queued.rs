@@ -93,6 +93,9 @@ impl Queued {
     }
 
     fn start_in(context: Box<RequestContext>, is_for_node: bool, cx: &mut StepContext<'_>) -> Step<Self> {
+        if !is_for_node {
+            cx.leave_node();
+        }
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
         let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
@@ -108,6 +111,7 @@ impl Queued {
     /// Has the request join the queue in a moment.
     #[cold]
     pub(super) fn start_later(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Step<Self> {
+        cx.leave_node();
         let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
         let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
@@ -333,17 +337,20 @@ impl Queued {
         core: &WorkerContext,
     ) -> Joined {
         if let (true, Some(tenants)) = (self.is_for_node, &core.tenants) {
-            return tenants.join(&route.cluster, sink, exchange, core.now);
+            // Slots are in order already; only a retry comes before others that have one.
+            let arrived = self.context.arrived.filter(|_| !self.context.tried.is_empty()).unwrap_or(core.now);
+            return tenants.join(&route.cluster, (sink, exchange), arrived, core.now);
         }
         // A held request asks for its token when it is released.
         if common.needs_token(route) && !route.cluster.options.holds() {
             let bucket = common.bucket.unwrap_or(BucketId::UNCLASSIFIED);
             let Demand { tried, named, wanted, .. } = self.context.demand(route);
             let demand = OwnedDemand { route: Arc::clone(route), tried: tried.into(), named, wanted };
-            let request = TokenRequest { sink, exchange, bucket, demand: Some(Arc::new(demand)) };
+            let (arrived, demand) = (self.context.arrived.unwrap_or(core.now), Some(Arc::new(demand)));
+            let request = TokenRequest { sink, exchange, bucket, arrived, demand };
             return route.cluster.join_bucket(request, core.now);
         }
-        let waiter = choosing::waiter(&self.context, route, common, (sink, exchange), &core.settings);
+        let waiter = choosing::waiter(&self.context, route, common, (sink, exchange), core);
         route.cluster.join(waiter, self.context.ticket, core.now)
     }
 

@@ -43,6 +43,8 @@ pub(super) struct RequestContext {
     pub(super) named: Option<BackendId>,
     /// The backend that rules of a HAProxy file select: it serves before all others.
     pub(super) wanted: Option<BackendId>,
+    /// The moment at which it first asked for a member: its place among requests that wait.
+    pub(super) arrived: Option<Moment>,
     /// Its ticket in the queue of its cluster, from the first wait on.
     pub(super) ticket: Option<Ticket>,
     /// The time that it may still wait, from the first wait on.
@@ -98,6 +100,7 @@ impl RequestContext {
             failure,
             named,
             wanted,
+            arrived,
             ticket,
             wait_left,
             waited,
@@ -111,7 +114,7 @@ impl RequestContext {
         tried.clear();
         (*connections, *received_bytes) = (0, 0);
         (*resolves, *continued, *informational_responses, *failure) = (0, false, 0, None);
-        (*named, *wanted, *asked_disk) = (None, None, false);
+        (*named, *wanted, *arrived, *asked_disk) = (None, None, None, false);
         (*upload_rate, *download_rate) = (MinRateMonitor::default(), MinRateMonitor::default());
     }
 

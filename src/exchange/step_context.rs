@@ -11,7 +11,7 @@ use super::settings::{KeepAlive, Settings};
 use super::worker_context::WorkerContext;
 use crate::base::clock::Moment;
 use crate::base::reason::FailureReason;
-use crate::cluster::{ClientSlot, Mark, Options, Permit, RetryCause, RetryCauses, Route, Timeouts};
+use crate::cluster::{BackendId, ClientSlot, Mark, Options, Permit, RetryCause, RetryCauses, Route, Timeouts};
 use crate::haproxy::serve::Evaluation;
 use crate::health::{self, CLOSED_IN_A_ROW, Observation, Outcome};
 use crate::shaper::{BucketId, Token};
@@ -172,6 +172,22 @@ impl StepContext<'_> {
             permit.give_back(false, self.core.now);
         }
         self.common.give_back_token();
+    }
+
+    /// Returns the upstream connection and the slot of a member that has failed the request, and keeps the tokens for the
+    /// next try. `None` without a member.
+    pub(super) fn leave_member(&mut self) -> Option<BackendId> {
+        self.release_connection(false);
+        let permit = self.common.permit.as_mut()?;
+        self.common.token = permit.leave_member(self.core.now);
+        Some(permit.member().backend.id())
+    }
+
+    /// Returns the token of this node: no request waits for anything else while it has one.
+    pub(super) fn leave_node(&mut self) {
+        if let Some(permit) = &mut self.common.permit {
+            permit.leave_node_to_wait(self.core.now);
+        }
     }
 
     /// Returns the upstream connection and keeps the slot.

@@ -187,6 +187,7 @@ fn perform(mut transition: Transition, bytes: &[u8], cx: &mut StepContext<'_>) -
 fn resolve(mut context: Box<RequestContext>, cx: &mut StepContext<'_>) -> State {
     context.resolves += 1;
     cx.common.give_back_token();
+    cx.leave_node();
     cx.effect(Effect::Resolve);
     cx.deadline_in(cx.core.settings.connect_timeout);
     State::ResolvingRoute(ResolvingRoute { context })
@@ -237,11 +238,10 @@ fn cause_of(reason: FailureReason) -> RetryCause {
 /// `server.retryOnError` allows it.
 fn try_another(mut context: Box<RequestContext>, reason: FailureReason, cx: &mut StepContext<'_>) -> State {
     context.failure = Some(reason);
-    cx.release(false);
-    let (Some(permit), Some(route)) = (&cx.common.permit, cx.common.route().cloned()) else {
+    let (Some(route), Some(failed)) = (cx.common.route().cloned(), cx.leave_member()) else {
         return refuse(Some(context), reason, true, cx);
     };
-    context.tried.push(permit.member().backend.id());
+    context.tried.push(failed);
     if cx.common.client_left {
         return refuse(Some(context), reason, true, cx);
     }

@@ -16,6 +16,11 @@ pub trait Flow {
     fn held(&self) -> u32 {
         0
     }
+
+    /// The moment by which the waiters of a flow are ordered; of those of one moment the first to join goes first.
+    fn arrived(&self) -> Moment {
+        Moment::ZERO
+    }
 }
 
 /// A waiter that is a number is of the one flow.
@@ -105,12 +110,17 @@ impl<W: Flow> Waiters<W> {
         queue.map_or(0, |queue| queue.len)
     }
 
-    /// Puts a waiter at the end of the queue of its flow.
+    /// Puts a waiter into the queue of its flow, behind those that arrived no later: nearly always at the end.
     pub(super) fn push(&mut self, leaf: Index, waiter: W, since: Moment) -> WaiterKey {
-        let (flow, queues) = (waiter.flow(), &mut self.queues);
+        let (flow, arrived, queues) = (waiter.flow(), waiter.arrived(), &mut self.queues);
         let Leaf { turns, of_flow, .. } = &mut self.leaves[usize::from(leaf)];
         let known = of_flow.get(&flow).copied();
-        let previous = known.and_then(|queue| queues.get(queue)).map(|queue| queue.last);
+        let (mut previous, mut next) = (known.and_then(|queue| queues.get(queue)).map(|queue| queue.last), None);
+        while let Some(later) = previous.and_then(|previous| self.slots.get(previous))
+            && later.waiter.arrived() > arrived
+        {
+            (previous, next) = (later.previous, previous);
+        }
         let slots = &mut self.slots;
         let key = slots.insert_with(|key| {
             let queue = known.unwrap_or_else(|| {
@@ -120,10 +130,15 @@ impl<W: Flow> Waiters<W> {
                 queue
             });
             if let Some(queue) = queues.get_mut(queue) {
-                (queue.last, queue.len) = (key, queue.len + 1);
+                queue.first = previous.map_or(key, |_| queue.first);
+                queue.last = next.map_or(key, |_| queue.last);
+                queue.len += 1;
             }
-            Waiting { waiter, leaf, since, queue, previous, next: None }
+            Waiting { waiter, leaf, since, queue, previous, next }
         });
+        if let Some(behind) = next.and_then(|next| self.slots.get_mut(next)) {
+            behind.previous = Some(key);
+        }
         if let Some(before) = previous.and_then(|previous| self.slots.get_mut(previous)) {
             before.next = Some(key);
         }

@@ -178,6 +178,7 @@ mod tests {
             let waiter = Waiter {
                 sink: mailbox.grants(),
                 exchange,
+                arrived: Moment::ZERO,
                 route: Arc::clone(&route),
                 tried: [].into(),
                 named: None,
@@ -210,7 +211,8 @@ mod tests {
 
     fn joins_bucket(cluster: &Cluster, mail: &Arc<RequestMail>, exchange: u64) {
         let sink = Arc::clone(mail) as Arc<dyn GrantSink>;
-        let request = TokenRequest { sink, exchange, bucket: BucketId::UNCLASSIFIED, demand: None };
+        let request =
+            TokenRequest { sink, exchange, bucket: BucketId::UNCLASSIFIED, arrived: Moment::ZERO, demand: None };
         let joined = cluster.join_bucket(request, Moment::ZERO);
         assert!(matches!(joined, Joined::WaitingForToken { .. }), "{joined:?}");
     }

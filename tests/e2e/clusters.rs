@@ -22,7 +22,7 @@ impl Turnstile {
         self.changed.notify_all();
     }
 
-    fn pass(&self) {
+    pub(crate) fn pass(&self) {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut left, _) =
             self.changed.wait_timeout_while(left, PATIENCE, |left| *left == 0).unwrap_or_else(PoisonError::into_inner);

@@ -1,9 +1,12 @@
 //! Requests that wait for a slot of a member while lists, marks and members change.
 
-use crate::clusters::{Holding, sends, write};
+use crate::clusters::{Holding, Turnstile, sends, write};
+use crate::support::backend::Backend;
 use crate::support::proxy::{Proxy, Setup, frontend};
-use crate::support::{HOST, until, unused_address, worker_has_caught_up};
-use serde_json::json;
+use crate::support::{HOST, canned, until, unused_address, worker_has_caught_up};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The request holds the list of before the edit, and the slot that it is granted is one of the newer list.
 #[test]
@@ -79,5 +82,58 @@ fn a_request_waits_for_any_of_the_last_members_that_are_marked() {
     holding[0].turnstile.let_through(1);
     for (number, client) in clients.iter_mut().enumerate() {
         client.response_to("GET").expect_ok(&format!("/held/{number}"));
+    }
+}
+
+/// Its member fails the oldest request, which has never waited. The queue is full, and others have come since.
+#[test]
+fn a_retry_comes_before_the_requests_that_arrived_later() {
+    for buckets in [Value::Null, json!({"VIP": "50..100 %"})] {
+        let (turnstile, has_failed) = (Arc::<Turnstile>::default(), AtomicBool::new(false));
+        let inner = Arc::clone(&turnstile);
+        let failing = Backend::serve(move |request, conn| {
+            inner.pass();
+            match has_failed.swap(true, Ordering::SeqCst) {
+                true => conn.send(canned::ok(request.head.target())),
+                false => conn.finish(),
+            }
+        });
+        let holding = Holding::new();
+        let urls = [format!("{}#capacity=1", failing.url()), holding.with("capacity=1")];
+        let mut setup = Setup::for_backends(urls).option(HOST, "scheduler", "chance").option(HOST, "queueLimit", 2);
+        if !buckets.is_null() {
+            setup = setup.option(HOST, "buckets", buckets.clone());
+        }
+        let proxy = setup.workers(1).start();
+        let mut first = sends(&proxy, "/held/1");
+        failing.until_heads(1);
+        let mut second = sends(&proxy, "/held/2");
+        holding.backend.until_heads(1);
+        let mut later: Vec<_> = [3, 4]
+            .map(|number| {
+                let client = sends(&proxy, &format!("/held/{number}"));
+                worker_has_caught_up(&proxy);
+                client
+            })
+            .into();
+        turnstile.let_through(1);
+        match buckets.is_null() {
+            // The slot goes to the next one.
+            true => failing.until_heads(2),
+            // The token does not, so that one waits on.
+            false => until("the connection is closed", || failing.open_connections() == 0),
+        }
+        worker_has_caught_up(&proxy);
+        holding.turnstile.let_through(1);
+        second.response_to("GET").expect_ok("/held/2");
+        holding.backend.until_heads(2);
+        until("its request is whole", || holding.backend.requests().len() == 2);
+        assert_eq!(holding.backend.requests()[1].head.target(), "/held/1", "{buckets}");
+        turnstile.let_through(2);
+        holding.turnstile.let_through(3);
+        first.response_to("GET").expect_ok("/held/1");
+        for (client, number) in later.iter_mut().zip([3, 4]) {
+            client.response_to("GET").expect_ok(&format!("/held/{number}"));
+        }
     }
 }

@@ -102,22 +102,24 @@ impl GrantSink for Tokens {
 }
 
 #[test]
-fn a_request_that_waits_again_for_a_token_has_the_rest_of_its_time() {
+fn a_retry_keeps_its_token_its_place_and_the_rest_of_its_time() {
     let options = [("buckets", r#"{"a": "50..100 %"}"#), ("queueTimeout", "60s")];
     let route = route(&["capacity=1", "capacity=1"], &options);
-    let hold = |now| route.cluster.try_token(BucketId::UNCLASSIFIED, now).expect("a token");
-    let mut held = vec![hold(Moment::ZERO), hold(Moment::ZERO)];
+    let token = |now| route.cluster.try_token(BucketId::UNCLASSIFIED, now).expect("a token");
+    let mut held = vec![token(Moment::ZERO), token(Moment::ZERO)];
+    let busy = hold(&route, 1);
     let mail = Arc::new(Tokens::default());
+    let sink = || Arc::clone(&mail) as Arc<dyn GrantSink>;
     let mut scene = Scene::at(&route);
-    let enqueue = |scene: &mut Scene| {
+    let join = |scene: &mut Scene| {
         assert!(scene.core.output.effects.iter().any(|effect| matches!(effect, Effect::Enqueue)));
         scene.core.output.effects.clear();
-        match scene.exchange.join_queue(Arc::clone(&mail) as Arc<dyn GrantSink>, 1, &scene.core) {
-            Some(Joined::WaitingForToken { ticket, until }) => scene.tell(Input::EnqueuedUntil(ticket, until)),
-            other => panic!("{other:?}"),
-        };
+        scene.exchange.join_queue(sink(), 1, &scene.core)
     };
-    enqueue(&mut scene);
+    match join(&mut scene) {
+        Some(Joined::WaitingForToken { ticket, until }) => scene.tell(Input::EnqueuedUntil(ticket, until)),
+        other => panic!("{other:?}"),
+    };
     assert_eq!(scene.exchange.deadline(), Moment::ZERO + 60 * SECOND);
     scene.core.now = scene.core.now + 50 * SECOND;
     route.cluster.give_back_token(held.pop().expect("a token"));
@@ -125,16 +127,27 @@ fn a_request_that_waits_again_for_a_token_has_the_rest_of_its_time() {
         Some(Granted::Token(token)) => scene.tell(Input::GrantedToken(token)),
         other => panic!("{other:?}"),
     };
-    // Another request has the token that this one gives back when it is tried again.
-    let other = scene.exchange.join_queue(Arc::clone(&mail) as Arc<dyn GrantSink>, 2, &scene.core);
-    assert!(other.is_none(), "{other:?}");
-    let sink = Arc::clone(&mail) as Arc<dyn GrantSink>;
-    let rival = TokenRequest { sink, exchange: 2, bucket: BucketId::UNCLASSIFIED, demand: None };
+    let (bucket, arrived) = (BucketId::UNCLASSIFIED, scene.core.now);
+    let rival = TokenRequest { sink: sink(), exchange: 2, bucket, arrived, demand: None };
     let rival = route.cluster.join_bucket(rival, scene.core.now);
     assert!(matches!(rival, Joined::WaitingForToken { .. }), "{rival:?}");
+    // Its member fails, and the other one has no room.
     scene.tell(Input::ConnectFailed(FailureReason::ConnectFailed));
-    enqueue(&mut scene);
+    match join(&mut scene) {
+        Some(Joined::Waiting { ticket, .. }) => scene.tell(Input::Enqueued(ticket)),
+        other => panic!("it waits for a slot: {other:?}"),
+    };
     assert_eq!(scene.exchange.deadline(), Moment::ZERO + 60 * SECOND, "not a minute from now");
+    let granted = || mail.0.lock().expect("a lock").pop();
+    assert!(granted().is_none(), "the other request has its token");
+    drop(busy);
+    match granted() {
+        Some(Granted::Slot(permit)) => scene.tell(Input::Granted(permit)),
+        other => panic!("{other:?}"),
+    };
+    assert!(granted().is_none() && route.cluster.buckets()[0].held == 2, "it has paid once");
+    drop(scene);
+    assert!(matches!(granted(), Some(Granted::Token(_))), "the token is free with its end");
 }
 
 #[test]
@@ -169,9 +182,8 @@ fn a_slot_of_a_member_that_was_marked_meanwhile_is_refused_and_not_asked_for_at_
     assert_eq!(scene.exchange.deadline(), Moment::ZERO + SECOND, "the end of the mark");
 }
 
-#[test]
-fn a_retry_after_a_response_keeps_its_token_of_the_node() {
-    let route = route(&["", ""], &[("retryOn", "503")]);
+/// A node with one request in flight, a request at the first of these members, and another one that waits.
+fn with_a_rival(route: &Arc<Route>) -> (Scene, Arc<Tenants>, Arc<Tokens>) {
     let settings = TenantSettings {
         requests: NonZeroU32::new(1),
         buckets: Arc::new(Spec::default()),
@@ -181,23 +193,45 @@ fn a_retry_after_a_response_keeps_its_token_of_the_node() {
     let mut scene = Scene::new(self::settings());
     scene.core.tenants = Some(Arc::clone(&tenants));
     scene.tell(Input::Bytes(Side::Client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
-    scene.tell(Input::Route(Ok(Arc::clone(&route))));
-    let other = Arc::new(Tokens::default());
-    let rival = tenants.join(&route.cluster, Arc::clone(&other) as Arc<dyn GrantSink>, 2, scene.core.now);
-    assert!(matches!(rival, Joined::WaitingForToken { .. }), "{rival:?}");
-    scene.tell(Input::Connected { reused: false });
-    scene.send_all(Side::Upstream, usize::MAX);
-    scene.core.output.effects.clear();
-    scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"));
-    let effects = &scene.core.output.effects;
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Retry { .. })), "{effects:?}");
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Connect { .. })), "it waits: {effects:?}");
-    assert_eq!((other.0.lock().expect("a lock").len(), tenants.views()[0].held), (0, 1));
-    drop(scene);
-    let granted = other.0.lock().expect("a lock").pop();
-    assert!(matches!(granted, Some(Granted::Token(_))), "{granted:?}");
-    drop(granted);
-    assert_eq!(tenants.views()[0].held, 0);
+    scene.tell(Input::Route(Ok(Arc::clone(route))));
+    let rival = Arc::new(Tokens::default());
+    let sink = Arc::clone(&rival) as Arc<dyn GrantSink>;
+    let joined = tenants.join(&route.cluster, (sink, 2), scene.core.now, scene.core.now);
+    assert!(matches!(joined, Joined::WaitingForToken { .. }), "{joined:?}");
+    (scene, tenants, rival)
+}
+
+#[test]
+fn a_retry_keeps_its_token_of_the_node_unless_it_waits_for_a_slot() {
+    type Fail = fn(&mut Scene);
+    let refused: Fail = |scene| _ = scene.tell(Input::ConnectFailed(FailureReason::ConnectFailed));
+    let unavailable: Fail = |scene| {
+        scene.tell(Input::Connected { reused: false });
+        scene.send_all(Side::Upstream, usize::MAX);
+        scene.core.output.effects.clear();
+        scene.tell(Input::Bytes(Side::Upstream, b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"));
+    };
+    for fail in [refused, unavailable] {
+        let route = route(&["", ""], &[("retryOn", "connect,503")]);
+        let (mut scene, tenants, rival) = with_a_rival(&route);
+        fail(&mut scene);
+        let effects = &scene.core.output.effects;
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Retry { .. })), "{effects:?}");
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Connect { .. })), "it waits: {effects:?}");
+        assert_eq!((rival.0.lock().expect("a lock").len(), tenants.views()[0].held), (0, 1));
+        drop(scene);
+        let granted = rival.0.lock().expect("a lock").pop();
+        assert!(matches!(granted, Some(Granted::Token(_))), "{granted:?}");
+        drop(granted);
+        assert_eq!(tenants.views()[0].held, 0);
+    }
+    // A request that waits for a slot holds nothing that the holder of the slot may wait for.
+    let route = route(&["capacity=1", "capacity=1"], &[]);
+    let _busy = hold(&route, 1);
+    let (mut scene, _, rival) = with_a_rival(&route);
+    refused(&mut scene);
+    assert!(scene.enqueue(&Arc::new(Mail::default())).is_some());
+    assert_eq!(rival.0.lock().expect("a lock").len(), 1);
 }
 
 /// The list of this route with other options.

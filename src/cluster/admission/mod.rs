@@ -160,13 +160,15 @@ impl Cluster {
     }
 
     /// Joins the queue, or gets a slot that has become free meanwhile. `ticket` is the place of a request that has
-    /// waited before: it keeps the place, and is not refused for a full queue.
+    /// waited before: it keeps the place, and is not refused for a full queue. Neither is a retry, which has been in flight:
+    /// there are no more of these than slots.
     ///
     /// It takes a lock, so it is only for requests that have to wait.
     pub fn join(self: &Arc<Self>, waiter: Waiter, ticket: Option<Ticket>, now: Moment) -> Joined {
         let admission = &self.admission;
         // A request with a token has waited already; there are no more of these than tokens.
         let is_new = ticket.is_none() && !waiter.has_token;
+        let may_be_refused = is_new && waiter.tried.is_empty();
         let mut queue = admission.lock();
         let ticket = queue.insert(waiter, ticket);
         admission.note_waiting(&queue);
@@ -178,7 +180,7 @@ impl Cluster {
         let mut queue = admission.lock();
         let newest = queue.newest().unwrap_or_else(|| Arc::clone(self));
         // If it is no longer in the queue, its grant is under way.
-        let is_refused = is_new && queue.len() > newest.options.queue.limit as usize;
+        let is_refused = may_be_refused && queue.len() > newest.options.queue.limit as usize;
         let gives_up = |waiter: &Waiter| newest.gives_up_on(&waiter.demand(), now);
         let is_given_up = queue.get(ticket).is_some_and(gives_up);
         if (is_refused || is_given_up) && queue.remove(ticket).is_some() {

@@ -41,15 +41,14 @@ impl Admission {
             let gives_up = group.values().next().is_some_and(|waiter| newest.gives_up_on(&waiter.demand(), now));
             if gives_up || is_ramping {
                 let notice = if gives_up { Notice::Unavailable } else { Notice::Poll };
-                let of_group = group.iter().map(|(number, waiter)| (*number, waiter));
-                notices.extend(
-                    of_group.map(|(number, waiter)| (Arc::clone(&waiter.sink), waiter.exchange, number, notice)),
-                );
+                let of_group = group.iter().map(|(place, waiter)| (*place, waiter));
+                notices
+                    .extend(of_group.map(|(place, waiter)| (Arc::clone(&waiter.sink), waiter.exchange, place, notice)));
             }
         }
         drop(queue);
-        for (sink, exchange, number, notice) in notices {
-            sink.notify(exchange, Ticket { number, key: None }, notice);
+        for (sink, exchange, place, notice) in notices {
+            sink.notify(exchange, Ticket::of_slot(place), notice);
         }
     }
 

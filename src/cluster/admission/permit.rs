@@ -154,6 +154,22 @@ impl Permit {
         Some(token)
     }
 
+    /// Returns the slot of a member that has failed the request. The caller gets the request's token; that of this node
+    /// stays, for the case that the next member has room at once.
+    pub fn leave_member(&mut self, now: Moment) -> Option<Token> {
+        let (token, of_node) = (self.token.take(), self.of_node.take());
+        self.end(false, Some(now));
+        self.of_node = of_node;
+        token
+    }
+
+    /// Returns the token of this node, as the request is about to wait.
+    pub fn leave_node_to_wait(&mut self, now: Moment) {
+        if self.of_node.is_some() {
+            self.leave_node(Some(now));
+        }
+    }
+
     #[inline(never)]
     fn leave_node(&mut self, now: Option<Moment>) {
         if let Some(token) = self.take_of_node()

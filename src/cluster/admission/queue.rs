@@ -18,6 +18,8 @@ pub struct Waiter {
     pub sink: Arc<dyn GrantSink>,
     /// The id of the request in its core.
     pub exchange: u64,
+    /// The moment at which it first asked for a member: earlier ones are served first, and a retry keeps its own.
+    pub arrived: Moment,
     /// The route of its host.
     pub route: Arc<Route>,
     /// Backends that have failed it.
@@ -86,23 +88,30 @@ pub enum Granted {
 /// A place in a queue: of the cluster, or of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
-    pub(super) number: u64,
+    pub(super) place: Place,
     /// The place in the queue of a bucket.
     pub(super) key: Option<WaiterKey>,
 }
 
+/// A place in the order of any queue: of requests that arrived at one moment, the one that joined first comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    pub(super) arrived: Moment,
+    pub(super) number: u64,
+}
+
 impl Ticket {
     /// The ticket of no request.
-    pub const NONE: Self = Self { number: 0, key: None };
+    pub const NONE: Self = Self::of_slot(Place { arrived: Moment::ZERO, number: 0 });
 
-    fn of_slot(number: u64) -> Self {
-        Self { number, key: None }
+    pub(super) const fn of_slot(place: Place) -> Self {
+        Self { place, key: None }
     }
 }
 
 impl PartialEq for Ticket {
     fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
+        self.place.number == other.place.number
     }
 }
 
@@ -135,7 +144,7 @@ pub enum Joined {
     Unavailable,
 }
 
-/// The number of the next ticket of any queue: an older request has a lower number in every queue.
+/// The number of the next ticket of any queue.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
 
 /// The queue of a cluster: oldest first.
@@ -153,11 +162,11 @@ pub(super) struct Queue {
     pub(super) release: Option<Release>,
     rng: fastrand::Rng,
     /// Requests with equal demands: one of them can get a slot exactly if another one can.
-    groups: HashMap<Sameness, BTreeMap<u64, Waiter>>,
+    groups: HashMap<Sameness, BTreeMap<Place, Waiter>>,
     /// The group of each group's oldest request.
-    oldest: BTreeMap<u64, Sameness>,
+    oldest: BTreeMap<Place, Sameness>,
     /// The group of each request.
-    by_ticket: HashMap<u64, Sameness>,
+    by_ticket: HashMap<Place, Sameness>,
 }
 
 /// A removed member.
@@ -180,7 +189,7 @@ struct Sameness {
 
 /// The groups without a slot in the current round: within a round room only shrinks.
 #[derive(Debug, Default)]
-pub(super) struct Refused(HashSet<u64>);
+pub(super) struct Refused(HashSet<Place>);
 
 impl Default for Queue {
     fn default() -> Self {
@@ -230,28 +239,30 @@ impl Queue {
         self.groups.len() > 1
     }
 
-    /// Adds a request, at the end or at its earlier place.
+    /// Adds a request behind those that arrived no later, or at its earlier place.
     pub(super) fn insert(&mut self, waiter: Waiter, ticket: Option<Ticket>) -> Ticket {
-        let ticket = ticket.unwrap_or_else(|| Ticket::of_slot(NEXT_TICKET.fetch_add(1, Ordering::Relaxed)));
+        let new = || Place { arrived: waiter.arrived, number: NEXT_TICKET.fetch_add(1, Ordering::Relaxed) };
+        let place = ticket.map_or_else(new, |ticket| ticket.place);
+        let ticket = Ticket::of_slot(place);
         self.remove(ticket);
         let sameness = waiter.sameness();
         let group = self.groups.entry(sameness.clone()).or_default();
-        let oldest = group.first_key_value().map(|(number, _)| *number);
-        group.insert(ticket.number, waiter);
-        if oldest.is_none_or(|oldest| ticket.number < oldest) {
+        let oldest = group.first_key_value().map(|(oldest, _)| *oldest);
+        group.insert(place, waiter);
+        if oldest.is_none_or(|oldest| place < oldest) {
             oldest.map(|oldest| self.oldest.remove(&oldest));
-            self.oldest.insert(ticket.number, sameness.clone());
+            self.oldest.insert(place, sameness.clone());
         }
-        self.by_ticket.insert(ticket.number, sameness);
+        self.by_ticket.insert(place, sameness);
         ticket
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Waiter> {
-        let sameness = self.by_ticket.remove(&ticket.number)?;
+        let sameness = self.by_ticket.remove(&ticket.place)?;
         let group = self.groups.get_mut(&sameness)?;
-        let waiter = group.remove(&ticket.number);
-        if self.oldest.remove(&ticket.number).is_some() {
-            match group.first_key_value().map(|(number, _)| *number) {
+        let waiter = group.remove(&ticket.place);
+        if self.oldest.remove(&ticket.place).is_some() {
+            match group.first_key_value().map(|(oldest, _)| *oldest) {
                 Some(oldest) => _ = self.oldest.insert(oldest, sameness),
                 None => _ = self.groups.remove(&sameness),
             }
@@ -266,13 +277,13 @@ impl Queue {
         mut slot_for: impl FnMut(&Waiter, &mut fastrand::Rng) -> Option<Permit>,
     ) -> Option<(Ticket, Waiter, Permit)> {
         let (groups, rng) = (&self.groups, &mut self.rng);
-        let served = self.oldest.iter().find_map(|(number, sameness)| {
-            let waiter = groups.get(sameness).filter(|_| !refused.0.contains(number))?.get(number)?;
+        let served = self.oldest.iter().find_map(|(place, sameness)| {
+            let waiter = groups.get(sameness).filter(|_| !refused.0.contains(place))?.get(place)?;
             let permit = slot_for(waiter, rng);
             if permit.is_none() {
-                refused.0.insert(*number);
+                refused.0.insert(*place);
             }
-            Some((Ticket::of_slot(*number), permit?))
+            Some((Ticket::of_slot(*place), permit?))
         });
         let (ticket, permit) = served?;
         Some((ticket, self.remove(ticket)?, permit))
@@ -280,17 +291,17 @@ impl Queue {
 
     /// A waiting request.
     pub(super) fn get(&self, ticket: Ticket) -> Option<&Waiter> {
-        self.groups.get(self.by_ticket.get(&ticket.number)?)?.get(&ticket.number)
+        self.groups.get(self.by_ticket.get(&ticket.place)?)?.get(&ticket.place)
     }
 
     /// The oldest request.
     pub(super) fn first(&self) -> Option<(Ticket, &Waiter)> {
-        let (number, sameness) = self.oldest.first_key_value()?;
-        Some((Ticket::of_slot(*number), self.groups.get(sameness)?.get(number)?))
+        let (place, sameness) = self.oldest.first_key_value()?;
+        Some((Ticket::of_slot(*place), self.groups.get(sameness)?.get(place)?))
     }
 
     /// The requests by demand: each group has at least one.
-    pub(super) fn groups(&self) -> impl Iterator<Item = &BTreeMap<u64, Waiter>> {
+    pub(super) fn groups(&self) -> impl Iterator<Item = &BTreeMap<Place, Waiter>> {
         self.groups.values()
     }
 }
@@ -352,6 +363,7 @@ mod tests {
         Waiter {
             sink: Arc::new(Nowhere),
             exchange,
+            arrived: Moment::ZERO,
             route: Arc::clone(route),
             tried: tried.iter().map(|id| BackendId::new(*id)).collect(),
             named: None,
@@ -392,7 +404,12 @@ mod tests {
         // It comes back with its ticket, and with another demand.
         queue.insert(waiter(0, &routes[0], &[7]), Some(tickets[0]));
         assert_eq!(offers(&mut queue), [0, 1, 2]);
-        tickets.iter().for_each(|ticket| drop(queue.remove(*ticket)));
+        // One that arrived before all others goes first, though it joins last.
+        let arrived = Moment::from_micros(5);
+        let late = queue.insert(Waiter { arrived, ..waiter(7, &routes[1], &[9]) }, None);
+        let early = queue.insert(waiter(6, &routes[1], &[9]), None);
+        assert_eq!(offers(&mut queue), [0, 1, 2, 6]);
+        tickets.iter().chain([&late, &early]).for_each(|ticket| drop(queue.remove(*ticket)));
         assert!(queue.len() == 0 && queue.groups().next().is_none() && queue.oldest.is_empty());
     }
 }

@@ -211,9 +211,16 @@ impl Tenants {
     /// these the one is served first that holds the fewest tokens.
     ///
     /// Takes a lock: for requests that have to wait, and for nothing else.
-    pub fn join(&self, cluster: &Cluster, sink: Arc<dyn GrantSink>, exchange: u64, now: Moment) -> Joined {
+    pub fn join(
+        &self,
+        cluster: &Cluster,
+        (sink, exchange): (Arc<dyn GrantSink>, u64),
+        arrived: Moment,
+        now: Moment,
+    ) -> Joined {
         let (bucket, frontend) = self.bucket(cluster);
-        let joined = self.tree.join(TokenRequest { sink, exchange, bucket, demand: None }, frontend, now);
+        let request = TokenRequest { sink, exchange, bucket, arrived, demand: None };
+        let joined = self.tree.join(request, frontend, now);
         cluster.admission.count_joined(&joined);
         joined
     }

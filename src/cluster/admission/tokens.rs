@@ -7,8 +7,7 @@
 //! node.
 //!
 //! * **No deadlock.** A request waits for one of the three only while it holds none of the later ones. A request that is
-//!   tried again returns all three and starts again; or, after a response, it goes to another member whose slot it got
-//!   without a wait, and keeps its tokens. So a request that waits for a token of its bucket holds nothing, one that waits
+//!   tried again keeps its token of the cluster, and its token of the node too if it gets another slot without a wait. So a request that waits for a token of its bucket holds nothing, one that waits
 //!   for a slot is waited for by others for its token only, and the holders of tokens of the node wait for nothing: no
 //!   cycle of waits is possible.
 //! * **No leak.** A token is a [`HeldToken`], belongs to an exchange ([`Cluster::give_back_token`]), or is part of a
@@ -27,6 +26,7 @@
 #[cfg(doc)]
 use super::Permit;
 use super::adaptive::AdaptiveLimit;
+use super::queue::Place;
 use super::{Admission, Cluster, GrantSink, Granted, Joined, Notice, Ticket};
 use crate::base::clock::Moment;
 use crate::cluster::attributes::Role;
@@ -61,6 +61,8 @@ pub struct TokenRequest {
     pub exchange: u64,
     /// Its bucket.
     pub bucket: BucketId,
+    /// The moment by which it is ordered among the requests of its bucket: see [`Waiter::arrived`](super::Waiter).
+    pub arrived: Moment,
     /// Its requirements for a member, of which it is to be notified if none meets them any more
     /// ([`Notice::Unavailable`](super::Notice)).
     pub demand: Option<Arc<OwnedDemand>>,
@@ -99,7 +101,7 @@ impl Drop for HeldToken {
 struct TokenWaiter {
     sink: Arc<dyn GrantSink>,
     exchange: u64,
-    number: u64,
+    place: Place,
     /// Its frontend, where tokens are shared by frontends.
     frontend: Option<Arc<Admission>>,
     demand: Option<Arc<OwnedDemand>>,
@@ -110,13 +112,13 @@ struct TokenWaiter {
 pub(super) struct Addressee {
     sink: Arc<dyn GrantSink>,
     exchange: u64,
-    number: u64,
+    place: Place,
     pub(super) demand: Option<Arc<OwnedDemand>>,
 }
 
 impl Addressee {
     pub(super) fn notify(&self, notice: Notice) {
-        self.sink.notify(self.exchange, Ticket { number: self.number, key: None }, notice);
+        self.sink.notify(self.exchange, Ticket::of_slot(self.place), notice);
     }
 }
 
@@ -127,6 +129,10 @@ impl Flow for TokenWaiter {
 
     fn held(&self) -> u32 {
         self.frontend.as_ref().map_or(0, |frontend| frontend.of_node.held())
+    }
+
+    fn arrived(&self) -> Moment {
+        self.place.arrived
     }
 }
 
@@ -188,16 +194,17 @@ impl TokenTree {
         now: Moment,
     ) -> Joined {
         let number = self.next_ticket.fetch_add(1, Ordering::Relaxed);
-        let TokenRequest { sink, exchange, bucket, demand } = request;
+        let TokenRequest { sink, exchange, bucket, arrived, demand } = request;
+        let place = Place { arrived, number };
         let now = self.latest(Some(now));
         let mut undelivered = Vec::new();
         let send = |waiter, token| self.send(waiter, token, &mut undelivered);
-        let admitted = self.shaper.admit(bucket, TokenWaiter { sink, exchange, number, frontend, demand }, now, send);
+        let admitted = self.shaper.admit(bucket, TokenWaiter { sink, exchange, place, frontend, demand }, now, send);
         self.pass_on(undelivered, now);
         match admitted {
             shaper::Admission::Token(token) => Joined::Token(self.held(token)),
             shaper::Admission::Queued { key, deadline } => {
-                Joined::WaitingForToken { ticket: Ticket { number, key: Some(key) }, until: deadline }
+                Joined::WaitingForToken { ticket: Ticket { place, key: Some(key) }, until: deadline }
             }
             shaper::Admission::QueueFull => Joined::Refused,
         }
@@ -216,7 +223,7 @@ impl TokenTree {
         self.shaper.map_waiters(|waiter| Addressee {
             sink: Arc::clone(&waiter.sink),
             exchange: waiter.exchange,
-            number: waiter.number,
+            place: waiter.place,
             demand: waiter.demand.clone(),
         })
     }
@@ -245,8 +252,7 @@ impl TokenTree {
     }
 
     fn send(self: &Arc<Self>, waiter: TokenWaiter, token: Token, undelivered: &mut Vec<Token>) {
-        let ticket = Ticket { number: waiter.number, key: None };
-        let sent = waiter.sink.grant(waiter.exchange, ticket, Granted::Token(self.held(token)));
+        let sent = waiter.sink.grant(waiter.exchange, Ticket::of_slot(waiter.place), Granted::Token(self.held(token)));
         if let Err(Granted::Token(held)) = sent {
             undelivered.extend(held.of(self));
         }

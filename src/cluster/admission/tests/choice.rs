@@ -41,7 +41,19 @@ impl Choice {
     ) -> Waiter {
         let Demand { tried, named, .. } = self.demand(route);
         let (tried, route) = (tried.into(), Arc::clone(route));
-        Waiter { sink, exchange, route, tried, named, wanted: None, pick, key: 0, session: None, has_token }
+        Waiter {
+            sink,
+            exchange,
+            arrived: Moment::ZERO,
+            route,
+            tried,
+            named,
+            wanted: None,
+            pick,
+            key: 0,
+            session: None,
+            has_token,
+        }
     }
 
     /// A slot of the first open member.

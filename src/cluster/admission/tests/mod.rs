@@ -365,6 +365,30 @@ fn a_request_that_comes_back_has_its_place_again() {
 }
 
 #[test]
+fn a_retry_comes_before_those_that_arrived_later_and_is_not_refused() {
+    let cluster = cluster(&[(Role::Active, 1), (Role::Active, 1)], &[("queueLimit", "2")]);
+    let at = |millis: u64| NOW + Duration::from_millis(millis);
+    let route = Arc::new(Route::new("a", Arc::clone(&cluster)));
+    let (sink, grants) = core();
+    let join = |exchange: u64, choice: Choice| {
+        let waiter = choice.waiter(&route, Arc::clone(&sink), exchange, false);
+        cluster.join(Waiter { arrived: at(exchange), ..waiter }, None, at(50))
+    };
+    let [mut first, second] = [0, 1].map(|place| cluster.try_take(place, at(1)).expect("room"));
+    (2..4).for_each(|exchange| assert!(matches!(join(exchange, Choice::Any), Joined::Waiting { .. })));
+    assert!(matches!(join(4, Choice::Any), Joined::Refused), "the queue is full");
+    // The first member fails its request, whose slot the second request gets.
+    assert!(first.leave_member(at(50)).is_none());
+    let (exchange, _held) = grants.try_recv().expect("a grant");
+    assert_eq!(exchange, 2);
+    join(5, Choice::Any);
+    let retried = join(1, Choice::Except([BackendId::new(1)].into()));
+    assert!(matches!(retried, Joined::Waiting { is_new: true, .. }), "{retried:?}");
+    drop(second);
+    assert_eq!(grants.try_recv().expect("a grant").0, 1, "it goes before 3 and 5");
+}
+
+#[test]
 fn waiting_requests_get_a_notice_when_unavailable_and_when_to_look_again() {
     let before = cluster(&[(Role::Active, 1), (Role::Active, 1)], &[]);
     let _busy = [0, 1].map(|place| before.try_take(place, NOW).expect("room"));

@@ -52,7 +52,7 @@ fn wait_for_token(
 ) {
     let (route, sink) = (Arc::new(Route::new("a", Arc::clone(cluster))), Arc::clone(inbox) as Arc<dyn GrantSink>);
     let demand = OwnedDemand { route, tried: [].into(), named: named.map(BackendId::new), wanted: None };
-    let request = TokenRequest { sink, exchange, bucket, demand: Some(Arc::new(demand)) };
+    let request = TokenRequest { sink, exchange, bucket, arrived: Moment::ZERO, demand: Some(Arc::new(demand)) };
     let joined = cluster.join_bucket(request, now);
     assert!(matches!(joined, Joined::WaitingForToken { .. }), "{joined:?}");
 }

@@ -86,9 +86,10 @@ fn admit(cluster: &Arc<Cluster>, class: usize, exchange: u64) -> Permit {
     let bucket = super::world::bucket(cluster, CLASSES[class]);
     let token: HeldToken = match cluster.try_token(bucket, super::NOW) {
         Some(token) => cluster.held(token).expect("a tree"),
-        None => match cluster
-            .join_bucket(TokenRequest { sink: Arc::clone(&sink), exchange, bucket, demand: None }, super::NOW)
-        {
+        None => match cluster.join_bucket(
+            TokenRequest { sink: Arc::clone(&sink), exchange, bucket, arrived: Moment::ZERO, demand: None },
+            super::NOW,
+        ) {
             Joined::Token(token) => token,
             Joined::WaitingForToken { .. } => match next() {
                 Granted::Token(token) => token,

@@ -7,7 +7,7 @@ use super::choice::Choice;
 use crate::base::clock::Moment;
 use crate::cluster::{
     Backend, BackendId, BackendUrl, Cluster, ClusterSpec, GrantSink, Granted, HeldToken, Joined, Notice, Options,
-    Permit, Route, Service, Ticket, TokenRequest,
+    Permit, Route, Service, Ticket, TokenRequest, Waiter,
 };
 use crate::shaper::{BucketId, RequestView};
 use std::collections::{BTreeMap, VecDeque};
@@ -103,6 +103,8 @@ pub(super) struct World {
     pub(super) for_slot: Vec<Waits>,
     pub(super) for_token: [VecDeque<u64>; CLASSES.len()],
     next: u64,
+    /// When each request arrived: a retry keeps its place.
+    pub(super) arrivals: BTreeMap<u64, Moment>,
     /// Number of grants that came by mail, and of requests that got a slot at all.
     pub(super) waited: u64,
     pub(super) served: u64,
@@ -145,6 +147,7 @@ impl World {
             for_slot: Vec::new(),
             for_token: Default::default(),
             next: 0,
+            arrivals: BTreeMap::new(),
             waited: 0,
             served: 0,
             held_before: Vec::new(),
@@ -256,6 +259,7 @@ impl World {
             1 => Choice::Only(someone),
             _ => Choice::Any,
         };
+        self.arrivals.insert(exchange, self.now);
         self.begin(core, exchange, class, choice);
         exchange
     }
@@ -273,13 +277,17 @@ impl World {
             return self.ask_for_slot(core, exchange, class, choice, token);
         }
         let sink = Arc::clone(&self.cores[core]);
-        // The reference does not know its ticket yet, so it stands at the end of its queue in any case.
-        self.for_token[class].push_back(exchange);
-        match list.join_bucket(TokenRequest { sink, exchange, bucket, demand: None }, self.now) {
+        // The reference does not know its ticket yet, so it stands in its queue in any case.
+        let arrived = self.arrivals[&exchange];
+        let later = |other: &u64| self.arrivals[other] > arrived;
+        let place = self.for_token[class].iter().position(later).unwrap_or(self.for_token[class].len());
+        self.for_token[class].insert(place, exchange);
+        match list.join_bucket(TokenRequest { sink, exchange, bucket, arrived, demand: None }, self.now) {
             Joined::Token(token) => {
+                self.for_token[class].retain(|waits| *waits != exchange);
                 self.settle();
-                assert_eq!(self.for_token[class], [exchange], "it overtakes in {}", CLASSES[class]);
-                self.for_token[class].clear();
+                let is_older = |other: &u64| self.arrivals[other] <= arrived;
+                assert!(!self.for_token[class].iter().any(is_older), "it overtakes in {}", CLASSES[class]);
                 self.ask_for_slot(core, exchange, class, choice, Some(token));
             }
             Joined::WaitingForToken { ticket, .. } => {
@@ -289,7 +297,7 @@ impl World {
             }
             Joined::Refused => {
                 self.settle();
-                assert_eq!(self.for_token[class].pop_back(), Some(exchange));
+                self.for_token[class].retain(|waits| *waits != exchange);
             }
             other => panic!("a request for a token got {other:?}"),
         }
@@ -304,8 +312,11 @@ impl World {
             return self.hold(core, exchange, class, choice, permit, token);
         }
         let sink = Arc::clone(&self.cores[core]) as Arc<dyn GrantSink>;
-        let waiter = choice.waiter(&route, sink, exchange, token.is_some());
-        self.for_slot.push(Waits { exchange, choice: choice.clone() });
+        let arrived = self.arrivals[&exchange];
+        let waiter = Waiter { arrived, ..choice.waiter(&route, sink, exchange, token.is_some()) };
+        let later = |other: &Waits| self.arrivals[&other.exchange] > arrived;
+        let place = self.for_slot.iter().position(later).unwrap_or(self.for_slot.len());
+        self.for_slot.insert(place, Waits { exchange, choice: choice.clone() });
         match list.join(waiter, None, now) {
             Joined::Permit(permit) => {
                 self.settle();
@@ -319,7 +330,10 @@ impl World {
                 self.settle();
             }
             Joined::Refused => {
-                assert!(token.is_none(), "a request with a token is refused");
+                assert!(
+                    token.is_none() && !matches!(choice, Choice::Except(_)),
+                    "a request that was in flight is refused"
+                );
                 self.for_slot.retain(|waits| waits.exchange != exchange);
                 self.settle();
             }
@@ -395,12 +409,20 @@ impl World {
                 drop(permit);
             }
             2 => {
-                permit.give_back(false, self.now);
+                let token = permit.leave_member(self.now).and_then(|token| permit.cluster().held(token));
                 self.settle();
                 let failed = permit.member().backend.id();
                 drop(permit);
                 let choice = if self.is_picky { Choice::Except([failed].into()) } else { Choice::Any };
-                self.begin(core, exchange, class, choice);
+                match self.random.bool() {
+                    true if token.is_some() => self.ask_for_slot(core, exchange, class, choice, token),
+                    _ => {
+                        // As one whose route has to be looked up again.
+                        drop(token);
+                        self.settle();
+                        self.begin(core, exchange, class, choice);
+                    }
+                }
             }
             _ => permit.give_back(false, self.now),
         }
