@@ -114,7 +114,7 @@ fn hosts(count: usize) -> Vec<Arc<str>> {
 }
 
 fn route_of(host: &str) -> Arc<Route> {
-    let spec = ClusterSpec { key: host, id: "site", entries: Vec::new(), options: &Options::none() };
+    let spec = ClusterSpec { created: 0, key: host, id: "site", entries: Vec::new(), options: &Options::none() };
     Arc::new(Route::new(host, Cluster::edit(None, spec, Moment::ZERO)))
 }
 

@@ -227,7 +227,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn cluster(key: &str) -> Arc<Cluster> {
-        Cluster::edit(None, ClusterSpec { key, id: "x", entries: Vec::new(), options: &Options::none() }, Moment::ZERO)
+        Cluster::edit(
+            None,
+            ClusterSpec { created: 0, key, id: "x", entries: Vec::new(), options: &Options::none() },
+            Moment::ZERO,
+        )
     }
 
     fn at(seconds: u64) -> Moment {
@@ -310,7 +314,7 @@ mod tests {
         let pinned = Arc::new(pinned);
         assert_eq!(errors, []);
         let quiet = |options: &Arc<Options>| {
-            let spec = ClusterSpec { key: "quiet", id: "x", entries: Vec::new(), options };
+            let spec = ClusterSpec { created: 0, key: "quiet", id: "x", entries: Vec::new(), options };
             Cluster::edit(None, spec, Moment::ZERO)
         };
         let mut all: Vec<_> = (0..150).map(|number| cluster(&format!("h{number:03}"))).collect();
@@ -323,7 +327,7 @@ mod tests {
         let last = all.len() - 1;
         all[last] = Cluster::edit(
             Some(&all[last]),
-            ClusterSpec { key: "quiet", id: "x", entries: Vec::new(), options: &Options::none() },
+            ClusterSpec { created: 0, key: "quiet", id: "x", entries: Vec::new(), options: &Options::none() },
             at(2),
         );
         let (named, _) = series.look(&all, at(2));

@@ -16,7 +16,11 @@ fn cluster(attributes: &[&str], options: &[(&str, &str)]) -> Arc<Cluster> {
     let (options, errors) = Options::read(options.iter().copied(), &Options::default());
     assert_eq!(errors, []);
     let entries = urls.iter().zip(1..).map(backend).collect();
-    Cluster::edit(None, ClusterSpec { key: "a", id: "x", entries, options: &Arc::new(options) }, Moment::ZERO)
+    Cluster::edit(
+        None,
+        ClusterSpec { created: 0, key: "a", id: "x", entries, options: &Arc::new(options) },
+        Moment::ZERO,
+    )
 }
 
 struct Client {

@@ -30,6 +30,10 @@ pub struct Cluster {
     pub buckets_problem: Option<Box<str>>,
     /// Whether outcomes of requests are used to judge its members.
     pub(super) judges_requests: bool,
+    /// See [`ClusterSpec::created`](super::ClusterSpec::created).
+    pub created: u64,
+    /// See [`Cluster::app`], where it is not `id`.
+    app: Option<Box<str>>,
     tables: Tables,
 }
 
@@ -51,7 +55,7 @@ impl Cluster {
     /// once.
     pub(super) fn new(
         key: Box<str>,
-        id: Box<str>,
+        (id, created): (Box<str>, u64),
         members: Box<[Member]>,
         options: Arc<Options>,
         admission: Arc<Admission>,
@@ -62,7 +66,13 @@ impl Cluster {
         let (classes, buckets_problem) = admission.shape(&members, &options, now);
         let buckets_problem = buckets_problem.map(String::into_boxed_str);
         let judges_requests = options.health.is_on();
-        Self { key, id, members, options, admission, judges_requests, classes, buckets_problem, tables }
+        let app = (created != 0).then(|| format!("{id}\n{created}").into());
+        Self { key, id, members, options, admission, judges_requests, classes, buckets_problem, created, app, tables }
+    }
+
+    /// What tells its cached objects from those of another application that had its key.
+    pub fn app(&self) -> &str {
+        self.app.as_deref().unwrap_or(&self.id)
     }
 
     /// The time until which room may appear without an event: a member with a capacity is in slow start, or requests

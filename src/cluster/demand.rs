@@ -193,7 +193,7 @@ mod tests {
         let url = |(id, attributes): (usize, &&str)| BackendUrl::parse(&format!("http://10.0.0.{id}#{attributes}"));
         let urls: Vec<_> = attributes.iter().enumerate().map(|entry| url(entry).expect("a good URL")).collect();
         let entries = urls.iter().zip(backends).map(|(url, backend)| (url, Arc::clone(backend))).collect();
-        Cluster::edit(before, ClusterSpec { key: "a", id: "x", entries, options: &Options::none() }, NOW)
+        Cluster::edit(before, ClusterSpec { created: 0, key: "a", id: "x", entries, options: &Options::none() }, NOW)
     }
 
     fn backends() -> [Arc<Backend>; 4] {

@@ -23,6 +23,9 @@ pub struct ClusterSpec<'a> {
     pub entries: Vec<(&'a BackendUrl, Arc<Backend>)>,
     /// The options.
     pub options: &'a Arc<Options>,
+    /// A number that tells the cluster from an earlier one of its key, which it shares no cached objects with; 0 where no
+    /// number does.
+    pub created: u64,
 }
 
 impl Cluster {
@@ -63,7 +66,7 @@ impl Cluster {
         }
         let cluster = Self::new(
             spec.key.into(),
-            spec.id.into(),
+            (spec.id.into(), spec.created),
             members.into(),
             Arc::clone(spec.options),
             Arc::clone(&admission),
@@ -92,7 +95,7 @@ mod tests {
         let urls: Vec<_> = entries.iter().map(|text| BackendUrl::parse(text).expect("a good URL")).collect();
         let backend = |url: &BackendUrl| Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
         let entries = urls.iter().map(|url| (url, backend(url))).collect();
-        let spec = ClusterSpec { key: "a", id: "x", entries, options: &Options::none() };
+        let spec = ClusterSpec { created: 0, key: "a", id: "x", entries, options: &Options::none() };
         Cluster::edit(before, spec, now)
     }
 
@@ -170,7 +173,7 @@ mod tests {
         let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
         let edit = |before: Option<&Cluster>, pairs: &[(&str, &str)]| {
             let entries = vec![(&url, Arc::clone(&backend))];
-            Cluster::edit(before, ClusterSpec { key: "a", id: "x", entries, options: &options(pairs) }, NOW)
+            Cluster::edit(before, ClusterSpec { created: 0, key: "a", id: "x", entries, options: &options(pairs) }, NOW)
         };
         let old = edit(None, &[]);
         let _new = edit(Some(&old), &[("maxRequests", "2"), ("maxTunnels", "1")]);

@@ -23,6 +23,8 @@ pub(super) struct FrontendRecord {
     pub(super) backends: Box<[BackendUrl]>,
     /// The options of the frontend.
     pub(super) options: Arc<Options>,
+    /// See [`ClusterSpec::created`].
+    pub(super) created: u64,
 }
 
 /// The clusters in use by key, readable by every thread. The lock is shared by readers of views and by the source that
@@ -288,7 +290,7 @@ impl Catalog {
             self.mark_replaced(host);
         }
         let entries = record.backends.iter().map(|url| (url, self.backends.get(url.endpoint()))).collect();
-        let spec = ClusterSpec { key, id: &record.id, entries, options: &record.options };
+        let spec = ClusterSpec { created: record.created, key, id: &record.id, entries, options: &record.options };
         let cluster = Cluster::edit(before.as_deref(), spec, now);
         let known = before.as_ref().and_then(|before| before.buckets_problem.as_ref());
         if let Some(problem) = cluster.buckets_problem.as_ref().filter(|problem| known != Some(problem)) {
@@ -348,7 +350,9 @@ impl Catalog {
 
 fn is_same(cluster: &Cluster, record: &FrontendRecord) -> bool {
     let urls = cluster.members.iter().map(|member| &member.url);
-    cluster.id == record.id && cluster.options == record.options && urls.eq(&record.backends)
+    (&cluster.id, cluster.created) == (&record.id, record.created)
+        && cluster.options == record.options
+        && urls.eq(&record.backends)
 }
 
 /// The marks of a host that had the marks `before` and that now leads to `cluster`.

@@ -44,7 +44,7 @@ impl NamedClusters {
         let before = self.keys.insert(source.into(), keys).unwrap_or_default();
         let mut routes = Vec::with_capacity(clusters.len());
         for NamedCluster { key, source, urls, options } in clusters {
-            let record = FrontendRecord { id: source, backends: urls.into(), options };
+            let record = FrontendRecord { id: source, backends: urls.into(), options, created: 0 };
             self.catalog.set(&key, &key, &record, now);
             routes.push(self.catalog.get(&key));
         }

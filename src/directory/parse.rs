@@ -267,6 +267,7 @@ impl<'a> Reader<'a> {
             id,
             backends: backends.into(),
             options: Options::none(),
+            created: 0,
         })
     }
 

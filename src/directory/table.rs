@@ -115,7 +115,7 @@ mod tests {
 
     fn record(id: &str, urls: &[&str]) -> FrontendRecord {
         let url = |url: &&str| BackendUrl::parse(url).expect("a good URL");
-        FrontendRecord { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::none() }
+        FrontendRecord { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::none(), created: 0 }
     }
 
     fn records(rows: &[(&str, &[&str])]) -> FrontendRecords {

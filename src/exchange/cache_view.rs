@@ -27,7 +27,7 @@ pub(super) fn view_without_fields<'a>(request: &'a Request, route: &'a Route) ->
     let is_https = request.is_secure();
     CacheRequest {
         frontend: &route.cluster.key,
-        app: &route.cluster.id,
+        app: route.cluster.app(),
         method: request.method(),
         is_https,
         host: request.host().as_bytes(),

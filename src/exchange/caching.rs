@@ -143,7 +143,7 @@ impl Caching {
     /// Whether it belongs to the frontend of this route.
     pub(super) fn is_of(&self, route: &Route) -> bool {
         let mut frontend = Vec::new();
-        key::write_frontend(&route.cluster.key, &route.cluster.id, &mut frontend);
+        key::write_frontend(&route.cluster.key, route.cluster.app(), &mut frontend);
         self.key.starts_with(&frontend)
     }
 

@@ -170,7 +170,8 @@ mod tests {
     fn a_worker_that_is_given_up_swallows_no_slot() {
         let url = BackendUrl::parse("http://10.0.0.1#capacity=1").expect("a good URL");
         let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
-        let spec = ClusterSpec { key: "a", id: "x", entries: vec![(&url, backend)], options: &Options::none() };
+        let spec =
+            ClusterSpec { created: 0, key: "a", id: "x", entries: vec![(&url, backend)], options: &Options::none() };
         let route = Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)));
         let hold = || route.cluster.take(0, Moment::ZERO).map(|slot| Permit::of_route(Arc::clone(&route), slot));
         let [(_poll, stuck), (_other_poll, well)] = [(); 2].map(|()| mailbox());
@@ -225,7 +226,7 @@ mod tests {
         let options = Arc::new(options);
         for has_crashed in [false, true] {
             let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
-            let spec = ClusterSpec { key: "a", id: "x", entries: vec![(&url, backend)], options: &options };
+            let spec = ClusterSpec { created: 0, key: "a", id: "x", entries: vec![(&url, backend)], options: &options };
             let cluster = Cluster::edit(None, spec, Moment::ZERO);
             let held = cluster.try_token(BucketId::UNCLASSIFIED, Moment::ZERO).expect("a token");
             let [(_poll, lost), (_other_poll, well)] = [(); 2].map(|()| mailbox());

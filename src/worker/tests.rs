@@ -370,7 +370,8 @@ fn lost_messages_are_requested_again() {
 
 /// The route of the host `a` to this backend alone.
 fn route_to(url: &BackendUrl, backend: Arc<Backend>) -> Arc<Route> {
-    let spec = ClusterSpec { key: "a", id: "site", entries: vec![(url, backend)], options: &Options::none() };
+    let spec =
+        ClusterSpec { created: 0, key: "a", id: "site", entries: vec![(url, backend)], options: &Options::none() };
     Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
 }
 

@@ -59,7 +59,7 @@ impl Stage {
         let mut options = Options::clone(&Options::none());
         options.cache.is_enabled = true;
         options.backend_header = Some("X-Backend".into());
-        let spec = ClusterSpec { key, id, entries: vec![(&url, backend)], options: &Arc::new(options) };
+        let spec = ClusterSpec { created: 0, key, id, entries: vec![(&url, backend)], options: &Arc::new(options) };
         Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
     }
 
@@ -425,7 +425,8 @@ fn paced_route() -> Arc<Route> {
     let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
     let mut options = Options::clone(&Options::none());
     (options.cache.is_enabled, options.bytes_per_second_out) = (true, 1024);
-    let spec = ClusterSpec { key: "a", id: "site", entries: vec![(&url, backend)], options: &Arc::new(options) };
+    let spec =
+        ClusterSpec { created: 0, key: "a", id: "site", entries: vec![(&url, backend)], options: &Arc::new(options) };
     Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
 }
 

@@ -10,7 +10,8 @@ fn paced_route(pairs: &[(&str, &str)]) -> Arc<Route> {
     assert_eq!(errors, []);
     let url = BackendUrl::parse("http://10.0.0.1").expect("a good URL");
     let backend = Arc::new(Backend::new(BackendId::new(1), url.endpoint().clone()));
-    let spec = ClusterSpec { key: "a", id: "site", entries: vec![(&url, backend)], options: &Arc::new(options) };
+    let spec =
+        ClusterSpec { created: 0, key: "a", id: "site", entries: vec![(&url, backend)], options: &Arc::new(options) };
     Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
 }
 

@@ -48,6 +48,6 @@ pub(crate) fn route(first_id: u64, members: u64) -> Arc<Route> {
         .collect();
     let backend = |(id, url): &(u64, BackendUrl)| Arc::new(Backend::new(BackendId::new(*id), url.endpoint().clone()));
     let entries = urls.iter().map(|entry| (&entry.1, backend(entry))).collect();
-    let spec = ClusterSpec { key: "a", id: "site", entries, options: &Options::none() };
+    let spec = ClusterSpec { created: 0, key: "a", id: "site", entries, options: &Options::none() };
     Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
 }

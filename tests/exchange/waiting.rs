@@ -33,7 +33,7 @@ fn route(attributes: &[&str], options: &[(&str, &str)]) -> Arc<Route> {
     let entries = urls.iter().zip(0..).map(|entry| (entry.0, backend(entry))).collect();
     let (options, errors) = Options::read(options.iter().copied(), &Options::default());
     assert_eq!(errors, []);
-    let spec = ClusterSpec { key: "a", id: "site", entries, options: &Arc::new(options) };
+    let spec = ClusterSpec { created: 0, key: "a", id: "site", entries, options: &Arc::new(options) };
     Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
 }
 
@@ -239,7 +239,11 @@ fn edit(route: &Route, options: &[(&str, &str)], now: Moment) -> Arc<Cluster> {
     let (options, errors) = Options::read(options.iter().copied(), &Options::default());
     assert_eq!(errors, []);
     let entries = route.cluster.members.iter().map(|member| (&member.url, Arc::clone(&member.backend))).collect();
-    Cluster::edit(Some(&route.cluster), ClusterSpec { key: "a", id: "site", entries, options: &Arc::new(options) }, now)
+    Cluster::edit(
+        Some(&route.cluster),
+        ClusterSpec { created: 0, key: "a", id: "site", entries, options: &Arc::new(options) },
+        now,
+    )
 }
 
 #[test]

@@ -375,3 +375,41 @@ fn a_node_that_was_cut_off_does_not_take_a_new_cluster_for_an_earlier_one() {
     until("the edit is known", || b.all()["web"]["queue-limit"] == 5);
     assert_eq!(b.proxy.client().get("a.test", "/").head.get("X-Cache-Lookup"), Some("hit"), "an edit purges nothing");
 }
+
+/// While a node is down, another one removes a cluster and makes another of its name: the node has none of its objects then.
+#[test]
+fn a_cluster_made_again_while_a_node_was_down_gets_no_object_of_its_disk() {
+    let redis = Server::start();
+    let backend = |name: &'static str| {
+        Backend::serve(move |_, conn| {
+            let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length:";
+            conn.send(format!("{head} {}\r\n\r\n{name}", name.len()));
+        })
+    };
+    let backends = [backend("old"), backend("new")];
+    let setup = Setup::new().driver(redis.url());
+    let objects = setup.dir().join("objects");
+    let mut a = Node::start(setup.set("cacheDisk", json!({"path": objects.to_str(), "bytes": "64MB"})));
+    let [b] = nodes(&redis);
+    a.until_editable();
+    let make = |node: &Node, name: &str, backend: &Backend| {
+        node.expect("PUT", &format!("/{name}?hostname={name}.test&cache-enabled=true"), "", 201);
+        node.expect("PUT", &format!("/{name}/backends/one"), &arguments(backend), 201);
+    };
+    for name in ["again", "stays"] {
+        make(&a, name, &backends[0]);
+        assert_eq!(a.proxy.client().get(&format!("{name}.test"), "/").text(), "old");
+    }
+    let status = |node: &Node| node.client().get(&node.admin.to_string(), "/v1/status").text();
+    until("the objects are on the disk", || status(&a).contains("\"written\":2"));
+    a.proxy.signal(Signal::SIGTERM);
+    a.proxy.until_exit();
+    b.expect("DELETE", "/again", "", 204);
+    make(&b, "again", &backends[1]);
+    a.proxy.restart();
+    until("the objects are read", || a.proxy.stderr().contains("server.cacheDisk: 2 files"));
+    until("the cluster is there", || a.has("again"));
+    assert_eq!(a.proxy.client().get("again.test", "/").text(), "new");
+    let kept = a.proxy.client().get("stays.test", "/");
+    assert_eq!((kept.head.get("X-Cache-Lookup"), kept.text()), (Some("hit"), "old".to_owned()));
+}

@@ -355,7 +355,7 @@ mod tests {
     }
 
     fn route() -> Arc<Route> {
-        let spec = ClusterSpec { key: "a", id: "x", entries: Vec::new(), options: &Options::none() };
+        let spec = ClusterSpec { created: 0, key: "a", id: "x", entries: Vec::new(), options: &Options::none() };
         Arc::new(Route::new("a", Cluster::edit(None, spec, Moment::ZERO)))
     }
 

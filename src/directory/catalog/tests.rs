@@ -22,7 +22,7 @@ impl Catalog {
 
 fn record(id: &str, urls: &[&str]) -> FrontendRecord {
     let url = |url: &&str| BackendUrl::parse(url).expect("a good URL");
-    FrontendRecord { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::none() }
+    FrontendRecord { id: id.into(), backends: urls.iter().map(url).collect(), options: Options::none(), created: 0 }
 }
 
 #[test]

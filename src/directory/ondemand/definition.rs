@@ -27,7 +27,8 @@ pub struct ClusterDefinition {
     pub is_protected: bool,
     /// The revision of its last edit, if clusters are kept in Redis; 0 if it was never there.
     pub(super) revision: u64,
-    /// The revision that created it; 0 if that is unknown.
+    /// A number that tells it from an earlier cluster of its name, which it shares no cached objects with: mostly the time of
+    /// its creation, in microseconds since 1970. 0 if none is known.
     pub(super) created: u64,
     /// x0d's settings.
     pub(super) settings: Settings,
@@ -158,7 +159,8 @@ impl ClusterDefinition {
             }
             urls.push(url);
         }
-        Ok(FrontendRecord { id: self.name.clone(), backends: urls.into(), options: self.read_options(known)? })
+        let (options, created) = (self.read_options(known)?, self.created);
+        Ok(FrontendRecord { id: self.name.clone(), backends: urls.into(), options, created })
     }
 
     fn read_options(&self, known: &mut KnownOptions) -> Result<Arc<Options>, Refusal> {

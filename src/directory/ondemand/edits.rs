@@ -8,7 +8,7 @@ use crate::cluster::AdminState;
 use crate::directory::Directory;
 use crate::directory::catalog::FrontendRecord;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The limit of retries of an edit that other nodes overtake: a node that takes over a large cluster each time is
 /// slower than they are.
@@ -119,6 +119,13 @@ impl OnDemand {
         self.open_port(port).inspect_err(|_| self.close_unclaimed(Some(port)))
     }
 
+    /// A cluster that is made now.
+    fn new_cluster(&self, name: &str) -> ClusterDefinition {
+        let since_1970 = self.0.clock.wall(self.0.clock.now()).duration_since(UNIX_EPOCH).unwrap_or_default();
+        let created = u64::try_from(since_1970.as_micros()).unwrap_or(0);
+        ClusterDefinition { created, ..ClusterDefinition::new(name) }
+    }
+
     /// Applies arguments to a cluster. A port that they name is opened even if the cluster has it already: another
     /// process may have had it at the start.
     fn apply(&self, cluster: &mut ClusterDefinition, arguments: &Arguments) -> Result<(), Refusal> {
@@ -165,10 +172,12 @@ impl OnDemand {
         }
         let (revision, created) = match &self.0.origin {
             Some(origin) => origin.write(name, before, after.as_ref().map(|(cluster, _)| cluster))?,
-            None => (0, 0),
+            None => (0, after.as_ref().map_or(0, |(cluster, _)| cluster.created)),
         };
         match after {
-            Some((cluster, record)) => self.put(ClusterDefinition { revision, created, ..cluster }, &record),
+            Some((cluster, record)) => {
+                self.put(ClusterDefinition { revision, created, ..cluster }, &FrontendRecord { created, ..record });
+            }
             None => self.remove(name),
         }
         Ok(())
@@ -223,7 +232,7 @@ impl Directory {
             {
                 return Err(Refusal::Conflict(format!("cluster {name} cannot be made: {problem}")));
             }
-            let mut cluster = before.cloned().unwrap_or_else(|| ClusterDefinition::new(name));
+            let mut cluster = before.cloned().unwrap_or_else(|| self.on_demand.new_cluster(name));
             self.on_demand.apply(&mut cluster, arguments)?;
             Ok(Some(cluster))
         });

@@ -15,7 +15,7 @@ const MARK: &str = "# sluice: cluster on demand, version 1";
 const END: &str = "# end";
 /// The prefix of the revision of the cluster's last edit in Redis.
 const REVISION: &str = "# revision ";
-/// The prefix of the revision that created the cluster.
+/// The prefix of the number that tells the cluster from an earlier one of its name.
 const CREATED: &str = "# created ";
 
 /// The greatest number of values in a section: there are fewer names.

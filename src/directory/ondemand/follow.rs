@@ -128,8 +128,9 @@ impl OnDemand {
         match clusters.write(&edit)? {
             Outcome::Made { revision, created } => {
                 log::info!("redis: cluster {name} is written: it was not there, or older");
+                let cluster = ClusterDefinition { revision, created, ..cluster.clone() };
                 match cluster.record() {
-                    Ok(record) => self.put(ClusterDefinition { revision, created, ..cluster.clone() }, &record),
+                    Ok(record) => self.put(cluster, &record),
                     Err(refusal) => log::error!("cluster {name}: {refusal}"),
                 }
             }

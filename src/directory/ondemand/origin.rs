@@ -94,7 +94,8 @@ impl Origin {
         after: Option<&ClusterDefinition>,
     ) -> Result<(u64, u64), Failure> {
         let texts = Texts::new(before, after)?;
-        let (known, created) = before.map_or((0, 0), |before| (before.revision, before.created));
+        let known = before.map_or(0, |before| before.revision);
+        let created = after.or(before).map_or(0, |cluster| cluster.created);
         let edit = Edit { known, created, ..texts.edit(name) };
         match self.lock().write(&edit) {
             Ok(Outcome::Made { revision, created }) => Ok((revision, created)),

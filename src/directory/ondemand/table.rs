@@ -142,7 +142,8 @@ impl Table {
         // Requests that wait in it, for a slot or a token, look up their routes again.
         let mut options = Options::clone(&entry.route.cluster.options);
         (options.queue.enqueue_on_unavailable, options.buckets) = (false, None);
-        let empty = FrontendRecord { id: name.into(), backends: Box::default(), options: Arc::new(options) };
+        let created = entry.definition.created;
+        let empty = FrontendRecord { id: name.into(), backends: Box::default(), options: Arc::new(options), created };
         let key: Arc<str> = name.into();
         self.catalog.set(&key, name, &empty, now);
         self.catalog.remove(name);

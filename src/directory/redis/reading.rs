@@ -188,6 +188,7 @@ fn read_list(reply: &Value, pattern: &str) -> Result<Option<Listing>, String> {
             id: printable(&redact_identifier(id.trim_ascii())).into(),
             backends: backends.into(),
             options: Options::none(),
+            created: 0,
         },
         options: Some(Vec::new()),
         places,

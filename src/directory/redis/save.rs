@@ -299,7 +299,7 @@ pub(super) fn revive(snapshot: Snapshot<snapshot::Route>, now: Moment) -> Known 
         let redirect = route.https_redirect.map(|flag| ("httpsRedirect", if flag { "true" } else { "false" }));
         let written = route.options.iter().map(|(name, value)| (&**name, &**value)).chain(redirect);
         let options = Arc::new(Options::read(written, &Options::none()).0);
-        let record = FrontendRecord { id: route.id, backends, options };
+        let record = FrontendRecord { id: route.id, backends, options, created: 0 };
         (Arc::from(route.host), Arc::new(SnapshotRoute { pattern: route.pattern, record, marks }))
     };
     let identity = Identity::from_lines(snapshot.histories);

@@ -2,7 +2,7 @@
 //!
 //! | key | type | content |
 //! |---|---|---|
-//! | `ondemand` | hash | The name of a cluster → the revision of its last edit, a line break, `# created ` and the revision that created it, a line break, its text |
+//! | `ondemand` | hash | The name of a cluster → the revision of its last edit, a line break, `# created ` and a number that tells it from an earlier cluster of its name, a line break, its text |
 //! | `ondemand:matches` | hash | `host:port`, either of them may be empty → the cluster that serves such requests |
 //! | `ondemand:log` | stream | The last edits: an entry `<revision>-0` with the name of the cluster, under `removed` where it was removed, else under `name` |
 //!
@@ -10,7 +10,7 @@
 //!
 //! One script makes all edits, each atomically. Each edit has a revision, one more than the edit before, and is made
 //! only if the cluster has the revision that its editor knows. So an edit of one node never overwrites an edit of
-//! another. A cluster that was removed and created again has another revision of its creation, so a node that missed both
+//! another. A cluster that was removed and created again has another number, so a node that missed both
 //! edits does not take it for the earlier one.
 
 use super::link::{Link, entries, odd, parsed, read_entries};
@@ -28,7 +28,7 @@ const MAX_LOG: usize = 10_000;
 /// ([`super::connection::PATIENCE`]).
 const WAIT_MS: usize = 500;
 
-/// Prefix of the line with the revision that created a cluster. A reader that does not know it sees a comment.
+/// Prefix of the line with the number that tells a cluster from an earlier one of its name. A reader that does not know it sees a comment.
 const CREATED: &str = "# created ";
 
 /// Makes an edit; see the module. It replies with the revision and that of the creation, `changed`, or `taken` and the
@@ -60,7 +60,7 @@ return {revision, created}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::directory) struct Record {
     pub(in crate::directory) revision: u64,
-    /// The revision that created it; 0 if that is unknown.
+    /// The number that tells it from an earlier cluster of its name; 0 if that is unknown.
     pub(in crate::directory) created: u64,
     pub(in crate::directory) text: String,
 }
@@ -78,7 +78,7 @@ pub(in crate::directory) struct Edit<'e> {
     pub(in crate::directory) text: &'e str,
     /// The least revision for the edit.
     pub(in crate::directory) least: u64,
-    /// The revision that created the cluster; 0 if Redis knows it, or for a new cluster.
+    /// The number that tells the cluster from an earlier one of its name; 0 if Redis knows it, or for the revision of this edit.
     pub(in crate::directory) created: u64,
 }
 
@@ -98,7 +98,7 @@ pub(in crate::directory) enum Outcome {
     /// It was made.
     Made {
         revision: u64,
-        /// The revision that created the cluster; 0 if that is unknown.
+        /// The number that tells the cluster from an earlier one of its name; 0 if that is unknown.
         created: u64,
     },
     /// The cluster has another revision.

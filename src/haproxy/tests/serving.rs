@@ -72,7 +72,7 @@ impl Served {
 fn route(planned: &crate::haproxy::lower::PlannedCluster) -> Arc<Route> {
     let backends = planned.urls.iter().zip(1..);
     let backends = backends.map(|(url, id)| (url, Arc::new(Backend::new(BackendId::new(id), url.endpoint().clone()))));
-    let spec = ClusterSpec { key: "web", id: "x", entries: backends.collect(), options: &planned.options };
+    let spec = ClusterSpec { created: 0, key: "web", id: "x", entries: backends.collect(), options: &planned.options };
     Arc::new(Route::new("web", Cluster::edit(None, spec, Moment::ZERO)))
 }
 

@@ -24,5 +24,5 @@ pub(super) fn edit(before: Option<&Cluster>, members: &[u64], options: &Arc<Opti
         known.map_or_else(make, |member| Arc::clone(&member.backend))
     };
     let entries = urls.iter().zip(members).map(|pair| (pair.0, backend(pair))).collect();
-    Cluster::edit(before, ClusterSpec { key: "a", id: "x", entries, options }, now)
+    Cluster::edit(before, ClusterSpec { created: 0, key: "a", id: "x", entries, options }, now)
 }

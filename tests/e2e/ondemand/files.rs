@@ -216,3 +216,45 @@ fn thousands_of_clusters_are_made_and_read_again() {
     assert_eq!(names(&admin).len(), CLUSTERS);
     assert_eq!(admin.json("/v1/frontends?search=c123")["total"], json!(11));
 }
+
+/// A cluster leaves while the node is down, here because its file is removed. One of its name that is made later gets none of the
+/// objects on the disk; one that stays keeps its own.
+#[test]
+fn a_later_cluster_gets_no_cached_object_of_an_earlier_one() {
+    let backend = |name: &'static str| {
+        Backend::serve(move |_, conn| {
+            let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length:";
+            conn.send(format!("{head} {}\r\n\r\n{name}", name.len()));
+        })
+    };
+    let (old, new) = (backend("old"), backend("new"));
+    let setup = with_state();
+    let objects = setup.dir().join("objects");
+    let mut admin = Admin::start(setup.set("cacheDisk", json!({"path": objects.to_str(), "bytes": "64MB"})));
+    let make = |admin: &Admin, name: &str, backend: &Backend| {
+        admin.expect("PUT", &format!("/{name}?hostname={name}.test&cache-enabled=true"), "", 201);
+        admin.expect("PUT", &format!("/{name}/backends/one"), &arguments(backend), 201);
+    };
+    let ask = |admin: &Admin, host: &str| {
+        let response = admin.proxy.client().get(host, "/");
+        (response.head.get("X-Cache-Lookup").unwrap_or_default().to_owned(), response.text())
+    };
+    for name in ["leaves", "stays"] {
+        make(&admin, name, &old);
+        assert_eq!(ask(&admin, &format!("{name}.test")), ("miss".to_owned(), "old".to_owned()));
+    }
+    until("the clusters are on the disk", || names(&admin) == ["leaves.db", "stays.db"]);
+    until("the objects are on the disk", || admin.json("/v1/status")["cache"]["disk"]["written"] == 2);
+    admin.proxy.signal(Signal::SIGTERM);
+    admin.proxy.until_exit();
+    fs::remove_file(admin.proxy.path("state").join("leaves.db")).expect("a file");
+    admin.proxy.restart();
+    until("the objects are read", || admin.proxy.stderr().contains("server.cacheDisk: 2 files"));
+    make(&admin, "leaves", &new);
+    assert_eq!(ask(&admin, "leaves.test"), ("miss".to_owned(), "new".to_owned()));
+    assert_eq!(ask(&admin, "stays.test"), ("hit".to_owned(), "old".to_owned()));
+    // And within the life of the process.
+    admin.expect("DELETE", "/leaves", "", 204);
+    make(&admin, "leaves", &old);
+    assert_eq!(ask(&admin, "leaves.test"), ("miss".to_owned(), "old".to_owned()));
+}

@@ -8,7 +8,7 @@ fn held_requests_go_in_order_and_not_all_at_once() {
     let list = |options: &[(&str, &str)], now: Moment| {
         let (options, _) = Options::read(options.iter().copied(), &Options::default());
         let members = Box::new([member(1, Role::Active, 0)]);
-        let cluster = Cluster::new("a".into(), "x".into(), members, options.into(), Arc::clone(&admission), now);
+        let cluster = Cluster::new("a".into(), ("x".into(), 0), members, options.into(), Arc::clone(&admission), now);
         let cluster = Arc::new(cluster);
         cluster.publish(now);
         cluster

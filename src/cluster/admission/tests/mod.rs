@@ -47,7 +47,7 @@ fn publish(
     let (options, errors) = Options::read(options.iter().copied(), &Options::default());
     assert_eq!(errors, []);
     let members = members.into_iter().collect();
-    let cluster = Cluster::new("a".into(), "x".into(), members, Arc::new(options), Arc::clone(admission), NOW);
+    let cluster = Cluster::new("a".into(), ("x".into(), 0), members, Arc::new(options), Arc::clone(admission), NOW);
     let cluster = Arc::new(cluster);
     cluster.publish(NOW);
     cluster

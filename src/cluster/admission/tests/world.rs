@@ -127,7 +127,7 @@ impl World {
             Arc::new(Backend::new(BackendId::new(id), url.endpoint().clone()))
         };
         let backends: Vec<_> = (0..ENDPOINTS).map(backend).collect();
-        let empty = ClusterSpec { key: "a", id: "x", entries: Vec::new(), options: &Options::none() };
+        let empty = ClusterSpec { created: 0, key: "a", id: "x", entries: Vec::new(), options: &Options::none() };
         let newest = Cluster::edit(None, empty, Moment::ZERO);
         let mut world = Self {
             random: fastrand::Rng::with_seed(seed),
@@ -175,7 +175,7 @@ impl World {
         let pairs = self.options.iter().copied().chain(buckets.into_iter().flatten());
         let (options, errors) = Options::read(pairs, &Options::default());
         assert_eq!(errors, []);
-        let spec = ClusterSpec { key: "a", id: "x", entries, options: &Arc::new(options) };
+        let spec = ClusterSpec { created: 0, key: "a", id: "x", entries, options: &Arc::new(options) };
         self.newest = Cluster::edit(Some(&self.newest), spec, self.now);
         self.settle();
     }

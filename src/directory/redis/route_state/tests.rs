@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 fn listing(urls: &[&str]) -> Listing {
     let backends = urls.iter().map(|url| BackendUrl::parse(url).expect("a good URL")).collect();
     Listing {
-        record: FrontendRecord { id: "x".into(), backends, options: Options::none() },
+        record: FrontendRecord { id: "x".into(), backends, options: Options::none(), created: 0 },
         options: Some(Vec::new()),
         places: None,
         total: urls.len(),
