@@ -32,9 +32,7 @@ impl WatchdogState {
     /// worker is reported once.
     pub(super) fn look(&mut self, now: Moment, replied: u64, limit: Duration) -> Finding {
         if replied >= self.question {
-            if self.is_stuck {
-                self.is_stuck = false;
-            }
+            self.is_stuck = false;
             self.question += 1;
             self.asked = now;
             return Finding::Ask(self.question);

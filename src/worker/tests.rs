@@ -28,7 +28,7 @@ use std::path::PathBuf;
 const PATIENCE: Duration = Duration::from_secs(10);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// A worker with one backend, which the test plays too. All sockets block for [`PATIENCE`] at the most.
+/// A worker with one backend, which the test plays too. All sockets block for [`PATIENCE`] at most.
 struct Stage {
     worker: Worker,
     /// Workers that hand their clients over to it.
@@ -126,11 +126,11 @@ impl Stage {
     /// One turn, which does not wait for long if there is no work.
     fn turn(&mut self) {
         for worker in self.old.iter_mut().chain([&mut self.worker]) {
-            // How long it sleeps, it reckons from its last turn.
+            // The time of its sleep counts from its last turn.
             worker.core.now = self.clock.now();
             let soon = worker.core.now + Duration::from_micros(200);
             worker.listeners.iter_mut().for_each(|listener| _ = listener.paused_until.get_or_insert(soon));
-            // Without a door it would wait for whatever comes next.
+            // Without a listener it would sleep until the next event.
             if worker.listeners.is_empty() {
                 worker.deferred.push(Deferred::AcceptAll);
             }

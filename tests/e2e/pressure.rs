@@ -15,17 +15,6 @@ use std::net::{IpAddr, Shutdown};
 use std::process::Command;
 use std::sync::Arc;
 
-/// A backend that answers with the path, `/held` only when the gate is open.
-fn holding(gate: &Arc<Gate>) -> Backend {
-    let gate = Arc::clone(gate);
-    Backend::serve(move |request, conn| {
-        if request.head.target() == "/held" {
-            gate.pass();
-        }
-        conn.send(canned::ok(request.head.target()));
-    })
-}
-
 fn plain() -> Backend {
     Backend::serve(|request, conn| conn.send(canned::ok(request.head.target())))
 }
@@ -81,7 +70,7 @@ fn at_the_limit_those_go_first_who_were_idle_longest() {
 #[test]
 fn where_nobody_is_idle_new_clients_wait_outside() {
     let gate = Arc::new(Gate::default());
-    let backend = holding(&gate);
+    let backend = Backend::holding(&gate);
     let proxy = one_worker(&backend).set("maxConnections", 2).start();
     let mut busy = [(); 2].map(|()| proxy.client());
     busy.iter_mut().for_each(|client| client.send(canned::get(HOST, "/held")));
@@ -190,7 +179,7 @@ fn out_of_descriptors_idle_connections_are_given_up() {
 #[test]
 fn out_of_descriptors_who_is_under_way_is_served_and_others_wait() {
     let gate = Arc::new(Gate::default());
-    let backend = holding(&gate);
+    let backend = Backend::holding(&gate);
     let proxy = one_worker(&backend).start();
     let mut busy = [(); 3].map(|()| proxy.client());
     busy.iter_mut().for_each(|client| client.send(canned::get(HOST, "/held")));

@@ -5,21 +5,10 @@ use crate::support::proxy::Setup;
 use crate::support::{Gate, HOST, canned, worker_has_caught_up};
 use std::sync::Arc;
 
-/// A backend that answers `/held` only when the gate is open.
-fn holding(gate: &Arc<Gate>) -> Backend {
-    let gate = Arc::clone(gate);
-    Backend::serve(move |request, conn| {
-        if request.head.target() == "/held" {
-            gate.pass();
-        }
-        conn.send(canned::ok(request.head.target()));
-    })
-}
-
 #[test]
 fn requests_are_served_in_turn_by_one_socket() {
     let gate = Arc::new(Gate::default());
-    let backend = holding(&gate);
+    let backend = Backend::holding(&gate);
     let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 1).start();
     let mut first = proxy.client();
     first.send(canned::get(HOST, "/held"));
@@ -43,7 +32,7 @@ fn requests_are_served_in_turn_by_one_socket() {
 #[test]
 fn who_waits_too_long_is_told_503() {
     let gate = Arc::new(Gate::default());
-    let backend = holding(&gate);
+    let backend = Backend::holding(&gate);
     let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 1).set("connectTimeout", 0.2).start();
     let mut first = proxy.client();
     first.send(canned::get(HOST, "/held"));
@@ -59,7 +48,7 @@ fn who_waits_too_long_is_told_503() {
 #[test]
 fn who_leaves_the_queue_holds_nobody_up() {
     let gate = Arc::new(Gate::default());
-    let backend = holding(&gate);
+    let backend = Backend::holding(&gate);
     let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 1).start();
     let mut first = proxy.client();
     first.send(canned::get(HOST, "/held"));
@@ -121,7 +110,7 @@ fn slow_uploads_leave_connections_to_others() {
 #[test]
 fn an_upload_that_is_complete_makes_room_for_another() {
     let gate = Arc::new(Gate::default());
-    let backend = holding(&gate);
+    let backend = Backend::holding(&gate);
     let proxy = Setup::for_backends([backend.url()]).workers(1).set("maxSockets", 2).start();
     let head = |target: &str| format!("POST {target} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\n");
     let (mut first, mut second) = (proxy.client(), proxy.client());

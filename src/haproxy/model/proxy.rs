@@ -50,7 +50,6 @@ pub enum Flag {
     HttpLog,
     HttpsLog,
     TcpLog,
-    ClfLog,
     LogHealthChecks,
     Persist,
     PreferLastServer,

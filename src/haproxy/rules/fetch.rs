@@ -270,18 +270,6 @@ impl Fetch {
             _ => SampleType::Text,
         }
     }
-
-    /// Whether it reads a response.
-    pub fn needs_response(&self) -> bool {
-        matches!(
-            self,
-            Self::Status
-                | Self::Captured(Side::Response, _)
-                | Self::Header { side: Side::Response, .. }
-                | Self::HeaderCount { side: Side::Response, .. }
-                | Self::Cookie { side: Side::Response, .. }
-        )
-    }
 }
 
 /// A fetch by its name and arguments.

@@ -6,7 +6,7 @@ use super::known::Known;
 use super::message::Message;
 use super::objects::{self, ObjectSender};
 use super::passing::{Passing, Reply};
-use super::running::VARIABLE;
+use super::running;
 use crate::base::clock::Clock;
 use crate::base::node_mark::{self, node_mark};
 use crate::cache::store::Store;
@@ -90,7 +90,7 @@ impl Successor {
         let program = arguments.next().ok_or("this process does not know how it was started")?;
         let mut command = Command::new(&program);
         command.args(arguments).env(PREDECESSOR, process::id().to_string()).stdin(end);
-        command.env(node_mark::VARIABLE, node_mark()).env(VARIABLE, PORTABLE_VERSION.to_string());
+        command.env(node_mark::VARIABLE, node_mark()).env(running::VARIABLE, PORTABLE_VERSION.to_string());
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
             command.env_remove(name);
         }

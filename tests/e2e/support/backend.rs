@@ -1,7 +1,7 @@
 //! A backend that does what a script says, and remembers what it was sent.
 
 use super::message::{Head, How, Inlet};
-use super::{PATIENCE, holds_within, until, unused_address};
+use super::{Gate, PATIENCE, canned, holds_within, until, unused_address};
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -69,6 +69,17 @@ impl Backend {
                     break;
                 }
             }
+        })
+    }
+
+    /// A backend whose response is the path, for `/held` only once the gate is open.
+    pub(crate) fn holding(gate: &Arc<Gate>) -> Self {
+        let gate = Arc::clone(gate);
+        Self::serve(move |request, conn| {
+            if request.head.target() == "/held" {
+                gate.pass();
+            }
+            conn.send(canned::ok(request.head.target()));
         })
     }
 
