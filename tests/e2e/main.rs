@@ -4,6 +4,7 @@
 //! own, so all run side by side. One that fails prints the proxy's files and keeps them.
 
 mod admin;
+mod affinity;
 mod bulk;
 mod cache;
 mod cache_disk;
@@ -44,6 +45,7 @@ mod routes;
 mod secrets;
 mod service;
 mod shaper;
+mod slow_start;
 mod start;
 mod stop;
 mod succession;
