@@ -199,14 +199,14 @@ fn a_backend_that_cannot_be_reached_in_time_is_504() {
 }
 
 /// A listener whose queue is full, so that connecting to it comes to no end.
-struct Full {
-    address: SocketAddr,
+pub(crate) struct Full {
+    pub(crate) address: SocketAddr,
     _listener: Socket,
     _queued: Vec<Socket>,
 }
 
 impl Full {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let address = unused_address();
         let tcp = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let listener = tcp();

@@ -19,7 +19,8 @@ fn a_response_that_is_named_sends_the_request_elsewhere() {
     let bad_gateway = canned::sized("502 Bad Gateway", "bad");
     let (get, post) = (canned::get(HOST, "/"), canned::post(HOST, "/", "data"));
     let default = "connect,close,timeout";
-    let table: [(&[u8], &str, &str, u16, &str); 10] = [
+    let gateway_timeout = canned::sized("504 Gateway Timeout", "late");
+    let table: [(&[u8], &str, &str, u16, &str); 12] = [
         (BUSY.as_bytes(), default, &get, 503, "busy"),
         (BUSY.as_bytes(), "busy", &get, 200, "other"),
         // It has done nothing with it, so twice is not once too often.
@@ -31,6 +32,8 @@ fn a_response_that_is_named_sends_the_request_elsewhere() {
         (&unavailable, "503", &post, 503, "down"),
         (&bad_gateway, "504, 502", &get, 200, "other"),
         (&bad_gateway, "503,504", &get, 502, "bad"),
+        (&gateway_timeout, "504", &get, 200, "other"),
+        (&gateway_timeout, "502", &get, 504, "late"),
     ];
     for (response, retry_on, request, status, body) in table {
         let (first, second) = (Backend::always(response), Backend::always(canned::ok("other")));
@@ -88,4 +91,11 @@ fn failures_that_are_not_named_end_the_request() {
     let closing = Backend::raw(|conn| drop(conn.head()));
     assert_eq!(start(&closing.url(), &other, "none").client().get(HOST, "/").status(), 502);
     start(&closing.url(), &other, "close").client().get(HOST, "/").expect_ok("other");
+    let silent = Backend::serve(|_, _| {});
+    let impatient = |retry_on: &str| {
+        let setup = Setup::for_backends([silent.url(), other.url()]).option(HOST, "scheduler", "chance");
+        setup.option(HOST, "retryOn", retry_on).option(HOST, "responseTimeout", "150ms").start()
+    };
+    assert_eq!(impatient("connect,close").client().get(HOST, "/").status(), 504);
+    impatient("timeout").client().get(HOST, "/").expect_ok("other");
 }
