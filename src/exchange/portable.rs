@@ -26,9 +26,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The version of [`PortableExchange`]. It changes with every change of a type in it, and two processes of different versions
-/// hand over none.
-pub const PORTABLE_VERSION: u16 = 1;
+/// The version of [`PortableExchange`], and of the TLS sessions beside it. It changes with every change of a type in them, and
+/// two processes of different versions hand over none.
+pub const PORTABLE_VERSION: u16 = 2;
 
 /// The state of an exchange, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use super::sys;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
@@ -250,6 +251,12 @@ impl Socket {
         socket2::SockRef::from(&self.stream).tcp_mss().ok()?.try_into().ok()
     }
 
+    /// Whether the socket has room for bytes. This asks it.
+    pub(super) fn is_writable(&self) -> bool {
+        let mut asked = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
@@ -267,6 +274,13 @@ impl Socket {
         if let Err(error) = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)) {
             log::debug!("preparing the reset of a connection: {error}");
         }
+    }
+
+    /// Ends both directions, so that bytes that may follow are not taken for a part of the stream.
+    pub(super) fn break_off(&mut self) {
+        self.reset_at_close();
+        // It fails if the connection is gone.
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     pub(super) fn close_write(&mut self) {

@@ -50,6 +50,33 @@ pub(super) fn defer_accept(listener: &impl AsRawFd, seconds: libc::c_int) -> io:
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends a record of this type over a socket with the keys of a TLS session, if it has room.
+pub(super) fn send_record(socket: &impl AsRawFd, kind: u8, content: &[u8]) -> io::Result<()> {
+    // SAFETY: it takes a number.
+    let space = unsafe { libc::CMSG_SPACE(1) };
+    // Its elements have the alignment of a header.
+    let mut control = [0_usize; 8];
+    let mut part = libc::iovec { iov_base: content.as_ptr().cast_mut().cast(), iov_len: content.len() };
+    // SAFETY: all zeros are a valid header without address, parts and control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = space as _;
+    debug_assert!(space as usize <= size_of_val(&control), "a header and a byte");
+    // SAFETY: the control data is large enough for a header and a byte, aligned, and zeroed; the kernel reads it and
+    // `content`, both of which outlive the call, and writes neither.
+    let result = unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_TLS;
+        (*header).cmsg_type = libc::TLS_SET_RECORD_TYPE;
+        (*header).cmsg_len = libc::CMSG_LEN(1) as _;
+        libc::CMSG_DATA(header).write(kind);
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The listening TCP socket that this process inherited under this descriptor number. Call it once for a number, before
 /// this process listens on a socket of its own.
 pub(super) fn inherited_listener(number: RawFd) -> io::Result<TcpListener> {

@@ -1,7 +1,7 @@
 //! The byte stream of a connection: one read and one write at a time, with or without TLS.
 
 use super::socket::Socket;
-use super::tls::{self, Session, TlsClientTarget, TlsScratch, agreed};
+use super::tls::{self, PortableSession, TlsClientTarget, TlsLayer, TlsScratch};
 use crate::base::buffer::BufferUsage;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -25,7 +25,7 @@ pub struct Transport {
 #[derive(Debug)]
 enum Layer {
     Plain,
-    Tls(Box<Session>),
+    Tls(Box<TlsLayer>),
 }
 
 impl Transport {
@@ -34,16 +34,25 @@ impl Transport {
         Self { socket: Socket::new(stream), layer: Layer::Plain }
     }
 
+    /// A connection of another process.
+    pub fn arrived(stream: TcpStream, session: Option<PortableSession>) -> Self {
+        let layer = match session {
+            Some(session) => Layer::Tls(Box::new(session.into())),
+            None => Layer::Plain,
+        };
+        Self { socket: Socket::new(stream), layer }
+    }
+
     /// A TLS connection that was accepted; its client has not sent a hello yet.
     pub fn accepted_tls(stream: TcpStream) -> Self {
-        Self { socket: Socket::new(stream), layer: Layer::Tls(Box::new(Session::for_client())) }
+        Self { socket: Socket::new(stream), layer: Layer::Tls(Box::new(TlsLayer::for_client())) }
     }
 
     /// Begins to connect, and the TLS handshake if `tls` is set. The poll reports when [`Transport::connected`] is to
     /// be called.
     pub fn connect(address: SocketAddr, options: SocketOptions, tls: Option<&TlsClientTarget>) -> io::Result<Self> {
         let layer = match tls {
-            Some(tls) => Layer::Tls(Box::new(Session::for_backend(tls)?)),
+            Some(tls) => Layer::Tls(Box::new(TlsLayer::for_backend(tls)?)),
             None => Layer::Plain,
         };
         Ok(Self { socket: Socket::connect(address, options)?, layer })
@@ -84,23 +93,48 @@ impl Transport {
     pub fn agreed_tls(&self) -> Option<(&'static str, &'static str)> {
         match &self.layer {
             Layer::Plain => None,
-            Layer::Tls(session) => agreed(session),
+            Layer::Tls(session) => session.agreed(),
         }
     }
 
-    /// The descriptor of the plain socket; `None` for a TLS connection.
-    pub fn as_plain(&self) -> Option<BorrowedFd<'_>> {
-        match self.layer {
-            Layer::Plain => Some(self.socket.as_fd()),
-            Layer::Tls(_) => None,
+    /// Prepares the connection for another process. Returns whether it can go there now: a TLS session between two
+    /// records, if the kernel encrypts and decrypts.
+    pub fn prepare_to_leave(&self) -> bool {
+        match &self.layer {
+            Layer::Plain => true,
+            Layer::Tls(session) => session.prepare_to_leave(&self.socket),
         }
     }
 
-    /// The plain socket; `None` for a TLS connection.
-    pub fn into_plain(self) -> Option<std::net::TcpStream> {
-        match self.layer {
-            Layer::Plain => Some(self.socket.into_stream().into()),
-            Layer::Tls(_) => None,
+    /// Hands the TLS session of a prepared connection to the kernel, if there is one. After an error the connection is
+    /// of no use, and is closed.
+    pub fn leave(&mut self) -> io::Result<()> {
+        if let Layer::Tls(session) = std::mem::replace(&mut self.layer, Layer::Plain) {
+            let session = session.into_kernel(&self.socket).inspect_err(|_| self.socket.break_off())?;
+            self.layer = Layer::Tls(Box::new(session));
+        }
+        Ok(())
+    }
+
+    /// The descriptor, for another process; `None` if it cannot continue the connection.
+    pub fn as_portable(&self) -> Option<BorrowedFd<'_>> {
+        self.is_portable().then(|| self.socket.as_fd())
+    }
+
+    /// The socket, for another process; `None` if it cannot continue the connection.
+    pub fn into_portable(self) -> Option<std::net::TcpStream> {
+        self.is_portable().then(|| self.socket.into_stream().into())
+    }
+
+    fn is_portable(&self) -> bool {
+        matches!(self.layer, Layer::Plain) || self.portable_session().is_some()
+    }
+
+    /// The state of the TLS session that goes with the socket; `None` without TLS, and before [`Transport::leave`].
+    pub fn portable_session(&self) -> Option<&PortableSession> {
+        match &self.layer {
+            Layer::Plain => None,
+            Layer::Tls(session) => session.portable(),
         }
     }
 
@@ -351,3 +385,6 @@ impl Transport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ use crate::net::activation;
 use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::tls::DAY;
 use crate::page::Pages;
-use crate::worker::{PlainClient, WorkerCommand};
+use crate::worker::{PortableClient, WorkerCommand};
 use crate::{access_log, directory, disk};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, never, select, tick};
 use haproxy::HaproxyManager;
@@ -87,7 +87,7 @@ enum Event {
     /// No on-demand cluster needs this port any more.
     ClosePort(u16),
     /// A client of the predecessor; `None` after the last one.
-    Client(Option<PlainClient>),
+    Client(Option<PortableClient>),
 }
 
 /// Serves until a signal or a successor ends it. Every request in progress then gets its response first, within

@@ -4,11 +4,11 @@ use super::upgrade::{self, PredecessorLink, SuccessorEvent};
 use super::{Event, LEAST_AGE, Supervisor, report};
 use crate::directory::Refusal;
 use crate::supervisor::pid_file::PidFile;
-use crate::worker::PlainClient;
+use crate::worker::PortableClient;
 
 impl Supervisor {
     /// Imports a client of the predecessor, or forwards it.
-    pub(super) fn take(&mut self, client: PlainClient) {
+    pub(super) fn take(&mut self, client: PortableClient) {
         // A client with an exchange goes by a worker, which keeps it if it is not taken.
         let may_pass = !self.is_ordered_to_stop && client.exchange.is_none();
         match self.upgrade_state.drain_target().filter(|_| may_pass) {

@@ -320,7 +320,7 @@ fn clients_of_a_starved_pool_are_served_at_the_end() {
 }
 
 /// A client of another process, which has sent a request.
-fn client_from_outside() -> (PlainClient, Client) {
+fn client_from_outside() -> (PortableClient, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -329,7 +329,7 @@ fn client_from_outside() -> (PlainClient, Client) {
     let peer = Peer { address: [127, 0, 0, 1].into(), local_port: 80, secure: false, tls: None };
     let mut client = Client(BufReader::new(stream));
     client.send();
-    (PlainClient { stream: accepted, peer, served: 1, told: None, exchange: None }, client)
+    (PortableClient { stream: accepted, session: None, peer, served: 1, told: None, exchange: None }, client)
 }
 
 /// A client arrives after the last worker has ended, and before the supervisor notices that.

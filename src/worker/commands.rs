@@ -2,7 +2,7 @@
 
 use super::connection::Client;
 use super::departure::Departure;
-use super::handoff::{HandoffQueue, MigratingConnection, PlainClient};
+use super::handoff::{HandoffQueue, MigratingConnection, PortableClient};
 use super::{ListenerSocket, ServedFrontends, Worker, WorkerTlsConfig};
 use crate::base::gen_slab::SlotKey;
 use crate::exchange::{Input, KeepAlive, ServiceBody, ServiceResponse};
@@ -68,15 +68,16 @@ impl DrainTarget {
     pub(super) fn takes(&self, client: &Client) -> bool {
         match self {
             Self::Worker(..) => true,
-            Self::Outside(_) => {
-                let is_plain = !client.stream.transport.is_encrypted() && client.awaits_header.is_none();
-                is_plain && (client.job.is_some() || client.stream.unread.is_empty())
+            Self::Outside(outside) => {
+                let may_leave = outside.takes_running || !client.stream.transport.is_encrypted();
+                let is_ready = may_leave && client.awaits_header.is_none();
+                is_ready && (client.job.is_some() || client.stream.unread.is_empty())
             }
         }
     }
 
     /// Forwards a client that has come from outside. The client is closed if the target is gone.
-    pub fn pass_on(&self, client: PlainClient) {
+    pub fn pass_on(&self, client: PortableClient) {
         drop(self.send(vec![client.into()]));
     }
 

@@ -4,10 +4,11 @@
 //! other process confirms them: a batch that is dropped before that returns to the worker.
 
 #[cfg(test)]
-use super::handoff::PlainClient;
-use super::handoff::{HandoffQueue, MigratingConnection, RunningClient};
+use super::handoff::PortableClient;
+use super::handoff::{HandoffQueue, MigratingConnection, MigratingExchange, RunningClient};
 use crate::base::clock::{Clock, Moment};
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use std::time::Duration;
 /// Clients for another process.
 #[derive(Debug)]
 pub enum Departure {
-    /// Clients without an exchange: [`MigratingConnection::into_plain`].
+    /// Clients without an exchange: [`MigratingConnection::into_portable`].
     Idle(Vec<MigratingConnection>),
     /// Clients with an exchange.
     Running(DepartingBatch),
@@ -63,7 +64,7 @@ impl DepartingBatch {
 
     /// A batch that returns to this queue.
     #[cfg(test)]
-    pub fn of(clients: Vec<PlainClient>, handoff: &HandoffQueue) -> Self {
+    pub fn of(clients: Vec<PortableClient>, handoff: &HandoffQueue) -> Self {
         let (handoff, wake) = (handoff.clone(), Box::new(|| ()));
         let home = Home { handoff, in_transit: Arc::new(AtomicBool::new(true)), clock: Clock::new(), wake };
         Self::new(clients.into_iter().map(Into::into).collect(), home)
@@ -100,6 +101,16 @@ impl Drop for DepartingBatch {
 }
 
 impl MigratingConnection {
+    /// Hands its TLS sessions to the kernel. After an error its connections are closed as soon as they are served.
+    pub(super) fn leave(&mut self) -> io::Result<()> {
+        let client = self.stream.transport.leave();
+        let upstream = match &mut self.exchange {
+            Some(MigratingExchange::Own(own)) => own.upstream.transport.leave(),
+            Some(MigratingExchange::Foreign(_)) | None => Ok(()),
+        };
+        client.and(upstream)
+    }
+
     /// The number of bytes to send with it.
     pub(super) fn running_bytes(&self) -> usize {
         self.running().map_or(0, |client| client.bytes.parts().iter().map(|part| part.len()).sum())

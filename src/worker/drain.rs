@@ -7,6 +7,7 @@ use crate::base::clock::Moment;
 use crate::base::gen_slab::SlotKey;
 use crate::base::reason::FailureReason;
 use crate::exchange::{Input, KeepAlive};
+use crate::net::tls::kernel_has_tls;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,10 +73,12 @@ impl Worker {
             self.spread_tunnel_ends(self.settings.drain_timeout);
         }
         let shares_listeners = matches!(drain_target, Some(DrainTarget::Worker(..)));
-        self.core.settings.keep_alive = match drain_target {
-            None => KeepAlive::Never,
-            Some(DrainTarget::Outside(_)) if self.core.settings.keep_alive == KeepAlive::Always => KeepAlive::Plain,
-            Some(_) => self.core.settings.keep_alive,
+        self.core.settings.keep_alive = match (&drain_target, self.core.settings.keep_alive) {
+            (None, _) => KeepAlive::Never,
+            (Some(DrainTarget::Outside(outside)), KeepAlive::Always) if !outside.takes_running || !kernel_has_tls() => {
+                KeepAlive::Plain
+            }
+            (Some(_), keep_alive) => keep_alive,
         };
         self.core.is_replaced = matches!(drain_target, Some(DrainTarget::Outside(_)));
         match &mut self.drain {

@@ -7,6 +7,7 @@ use crate::base::buffer::BufferUsage;
 use crate::base::clock::Moment;
 use crate::cluster::Backend;
 use crate::exchange::{Exchange, PortableExchange, Side};
+use crate::net::tls::PortableSession;
 use crate::net::transport::Transport;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_protocol::ProxyAddresses;
@@ -92,7 +93,7 @@ pub(super) enum MigratingExchange {
     /// An exchange of this process.
     Own(Box<OwnExchange>),
     /// An exchange of another process.
-    Foreign(Box<PlainExchange>),
+    Foreign(Box<ForeignExchange>),
 }
 
 /// An exchange of this process.
@@ -108,11 +109,13 @@ pub(super) struct OwnExchange {
     pub(super) portable: Option<(PortableExchange, Box<[u8]>)>,
 }
 
-/// A client without encryption, of another process or for one: idle and without unread bytes, or with an exchange.
+/// A client of another process or for one: idle and without unread bytes, or with an exchange.
 #[derive(Debug)]
-pub struct PlainClient {
+pub struct PortableClient {
     /// The connection, non-blocking.
     pub stream: TcpStream,
+    /// Its TLS session; `None` without TLS.
+    pub session: Option<PortableSession>,
     /// The client's addresses.
     pub peer: Peer,
     /// Number of responses it has had.
@@ -120,14 +123,16 @@ pub struct PlainClient {
     /// Contents of the PROXY header.
     pub told: Option<ProxyAddresses>,
     /// The tunnel or the response in progress.
-    pub exchange: Option<Box<PlainExchange>>,
+    pub exchange: Option<Box<ForeignExchange>>,
 }
 
 /// An exchange of another process.
 #[derive(Debug)]
-pub struct PlainExchange {
+pub struct ForeignExchange {
     /// The connection to the backend, non-blocking.
     pub upstream: TcpStream,
+    /// Its TLS session; `None` without TLS.
+    pub upstream_session: Option<PortableSession>,
     /// The state of the exchange.
     pub state: PortableExchange,
     /// The sides, client and backend, whose stream ends after the bytes for them.
@@ -141,6 +146,8 @@ pub struct PlainExchange {
 pub struct RunningClient<'c> {
     /// The connections: the client's, and the one to the backend.
     pub sockets: [BorrowedFd<'c>; 2],
+    /// Their TLS sessions.
+    pub sessions: [Option<&'c PortableSession>; 2],
     /// The client's addresses.
     pub peer: &'c Peer,
     /// Number of responses it has had.
@@ -183,18 +190,20 @@ impl<B> RunningBytes<B> {
 }
 
 impl MigratingConnection {
-    /// The part of an idle client that another process can continue.
-    pub fn into_plain(self) -> Option<PlainClient> {
+    /// An idle client, for another process; `None` if none can continue it.
+    pub fn into_portable(self) -> Option<PortableClient> {
         let is_idle = self.exchange.is_none() && self.stream.unread.is_empty();
-        let stream = self.stream.transport.into_plain().filter(|_| is_idle)?;
+        let session = self.stream.transport.portable_session().cloned();
+        let stream = self.stream.transport.into_portable().filter(|_| is_idle)?;
         let told = self.told.map(|told| *told);
-        Some(PlainClient { stream, peer: self.peer, served: self.served, told, exchange: None })
+        Some(PortableClient { stream, session, peer: self.peer, served: self.served, told, exchange: None })
     }
 
     /// The part of a client with an exchange that another process can continue.
     pub(super) fn running(&self) -> Option<RunningClient<'_>> {
-        let client = self.stream.transport.as_plain()?;
-        let (upstream, state, closing, bytes) = match self.exchange.as_ref()? {
+        let client = self.stream.transport.as_portable()?;
+        let session = self.stream.transport.portable_session();
+        let (upstream, upstream_session, state, closing, bytes) = match self.exchange.as_ref()? {
             MigratingExchange::Own(own) => {
                 let (state, log_fields) = own.portable.as_ref()?;
                 let bytes = RunningBytes {
@@ -205,15 +214,17 @@ impl MigratingConnection {
                     to_upstream: own.exchange.pending_bytes(Side::Upstream),
                 };
                 let closing = [Side::Client, Side::Upstream].map(|side| own.closing.has(side));
-                (own.upstream.transport.as_plain()?, state, closing, bytes)
+                let upstream = &own.upstream.transport;
+                (upstream.as_portable()?, upstream.portable_session(), state, closing, bytes)
             }
-            MigratingExchange::Foreign(plain) => {
-                let bytes = RunningBytes::from_parts(plain.bytes.parts().map(Vec::as_slice));
-                (plain.upstream.as_fd(), &plain.state, plain.closing, bytes)
+            MigratingExchange::Foreign(foreign) => {
+                let bytes = RunningBytes::from_parts(foreign.bytes.parts().map(Vec::as_slice));
+                (foreign.upstream.as_fd(), foreign.upstream_session.as_ref(), &foreign.state, foreign.closing, bytes)
             }
         };
         let (peer, served, told) = (&self.peer, self.served, self.told.as_deref());
-        Some(RunningClient { sockets: [client, upstream], peer, served, told, state, closing, bytes })
+        let (sockets, sessions) = ([client, upstream], [session, upstream_session]);
+        Some(RunningClient { sockets, sessions, peer, served, told, state, closing, bytes })
     }
 
     /// Buffers of its worker that it holds.
@@ -226,10 +237,10 @@ impl MigratingConnection {
     }
 }
 
-impl From<PlainClient> for MigratingConnection {
-    fn from(client: PlainClient) -> Self {
-        let PlainClient { stream, peer, served, told, exchange } = client;
-        let stream = BufferedConnection::new(Transport::accepted(mio::net::TcpStream::from_std(stream)));
+impl From<PortableClient> for MigratingConnection {
+    fn from(client: PortableClient) -> Self {
+        let PortableClient { stream, session, peer, served, told, exchange } = client;
+        let stream = BufferedConnection::new(Transport::arrived(mio::net::TcpStream::from_std(stream), session));
         let told = told.map(Box::new);
         Self {
             stream,

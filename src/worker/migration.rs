@@ -2,13 +2,14 @@
 //! ends to its successor.
 //!
 //! Closing an idle connection would race with its client's next request, so it moves: the socket, its TLS session, and
-//! a few words of state travel by mail. Tunnels and responses under way move too, to another process only where neither side
-//! is encrypted. A request whose response has not begun ends here, or moves once it has.
+//! a few words of state travel by mail. Tunnels and responses under way move too. An encrypted connection moves to another
+//! process only where the kernel takes its session over. A request whose response has not begun ends here, or moves once it
+//! has.
 
 use super::commands::DrainTarget;
 use super::connection::{ActiveExchange, Admitted, BufferedConnection, Client, ClosingSides, Upstream, UpstreamState};
 use super::departure::{DepartingBatch, Departure, Home};
-use super::handoff::{MigratingConnection, MigratingExchange, OwnExchange, PlainExchange, RunningBytes};
+use super::handoff::{ForeignExchange, MigratingConnection, MigratingExchange, OwnExchange, RunningBytes};
 use super::haproxy::Entry;
 use super::read_size::ClientReadSize;
 use super::{Deferred, Kind, Owner, Worker, WorkerCommand};
@@ -114,6 +115,10 @@ impl Worker {
         if is_waiting || client.is_for_service || !drain_target.takes(client) {
             return None;
         }
+        let is_leaving = matches!(drain_target, DrainTarget::Outside(_));
+        if is_leaving && !client.stream.transport.prepare_to_leave() {
+            return None;
+        }
         let exchange = match client.job {
             None => None,
             Some(job) => Some(self.export_exchange(job, drain_target)?),
@@ -129,7 +134,7 @@ impl Worker {
             self.remove_handshake();
         }
         let Client { stream, peer, entry, served, admitted, is_shaking_hands, awaits_header, told, .. } = client;
-        let migrating = MigratingConnection {
+        let mut migrating = MigratingConnection {
             stream,
             peer,
             entry: Some(entry),
@@ -143,6 +148,9 @@ impl Worker {
             is_refused: false,
         };
         self.core.buffers.export_usage(migrating.buffer_usage());
+        if is_leaving && let Err(error) = migrating.leave() {
+            log::warn!("worker {}: handing a TLS session to the kernel: {error}; it is closed", self.number);
+        }
         Some(migrating)
     }
 
@@ -153,7 +161,7 @@ impl Worker {
         let upstream = self.upstreams.get(key).filter(|upstream| upstream.dial.is_none())?;
         let portable = match drain_target {
             DrainTarget::Outside(_) => {
-                Some(job.exchange.to_portable(self.core.now).filter(|_| !upstream.stream.transport.is_encrypted())?)
+                Some(job.exchange.to_portable(self.core.now).filter(|_| upstream.stream.transport.prepare_to_leave())?)
             }
             DrainTarget::Worker(..) if job.exchange.is_movable() => None,
             DrainTarget::Worker(..) => return None,
@@ -209,7 +217,7 @@ impl Worker {
             self.core.buffers.import_usage(migrating.buffer_usage());
             let exchange = match migrating.exchange.take() {
                 Some(MigratingExchange::Own(own)) => Some(*own),
-                Some(MigratingExchange::Foreign(plain)) => match self.take_up(*plain, &mut migrating.stream) {
+                Some(MigratingExchange::Foreign(foreign)) => match self.take_up(*foreign, &mut migrating.stream) {
                     Some(exchange) => Some(exchange),
                     None => continue,
                 },
@@ -292,8 +300,9 @@ impl Worker {
     }
 
     /// Converts the exchange of another process. `client` gets the bytes that were read from it.
-    fn take_up(&mut self, plain: PlainExchange, client: &mut BufferedConnection) -> Option<OwnExchange> {
-        let PlainExchange { upstream, state, closing: [client_closes, upstream_closes], bytes } = plain;
+    fn take_up(&mut self, foreign: ForeignExchange, client: &mut BufferedConnection) -> Option<OwnExchange> {
+        let ForeignExchange { upstream, upstream_session, state, closing, bytes } = foreign;
+        let [client_closes, upstream_closes] = closing;
         let RunningBytes { log_fields, client_unread, upstream_unread, to_client, to_upstream } = bytes;
         let bytes = PortableBytes { log_fields, to_client, to_upstream };
         let mut exchange = Exchange::from_portable(state, bytes, &mut self.core);
@@ -301,7 +310,8 @@ impl Worker {
             exchange.recycle(&mut self.core.buffers, &mut self.core.request_pool);
             return None;
         };
-        let mut upstream = BufferedConnection::new(Transport::accepted(mio::net::TcpStream::from_std(upstream)));
+        let upstream = Transport::arrived(mio::net::TcpStream::from_std(upstream), upstream_session);
+        let mut upstream = BufferedConnection::new(upstream);
         for (stream, unread) in [(client, client_unread), (&mut upstream, upstream_unread)] {
             if !unread.is_empty() {
                 stream.unread.fill(&unread, &mut self.core.buffers);

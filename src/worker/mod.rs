@@ -99,7 +99,7 @@ const MAILBOX: usize = 32 * 1024;
 pub use commands::TestCommand;
 pub use commands::{DrainTarget, OutsideTarget, WorkerCommand};
 pub use departure::{DepartingBatch, Departure};
-pub use handoff::{HandoffQueue, MigratingConnection, PlainClient, PlainExchange, RunningBytes, RunningClient};
+pub use handoff::{ForeignExchange, HandoffQueue, MigratingConnection, PortableClient, RunningBytes, RunningClient};
 pub use haproxy::{ServedFrontend, ServedFrontends};
 pub use listeners::ListenerSocket;
 pub use request_mail::RequestMail;

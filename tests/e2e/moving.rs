@@ -9,7 +9,8 @@ use crate::support::proxy::{Proxy, Setup};
 use crate::support::tls::Authority;
 use crate::support::{HOST, canned, until};
 use crate::upgrade::{open_web_socket, web_socket_echo};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sluice::net::tls::kernel_has_tls;
 use std::fs;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -198,20 +199,67 @@ fn tunnels_stay_where_the_next_process_does_not_take_them() {
     until("the first process ends", || proxy.first_has_ended());
 }
 
-/// An encrypted tunnel cannot move: its client is told to come again.
+/// An encrypted tunnel moves where the kernel has TLS. Elsewhere its client is told to come again.
 #[test]
-fn encrypted_tunnels_are_told_to_come_again() {
+fn encrypted_tunnels_move_or_are_told_to_come_again() {
     let echo = web_socket_echo();
     let authority = Authority::new();
     let setup = Setup::for_backends([echo.url()]).with_https().certificate(HOST, &authority.issue(&[HOST]));
-    let mut proxy = replaceable(setup).set("drainTimeout", 1).start();
+    let drain = if kernel_has_tls() { 60 } else { 1 };
+    let mut proxy = replaceable(setup).set("drainTimeout", drain).start();
     let stream = authority.trust().connect(proxy.secure_address(), HOST);
     let (mut socket, _) = tungstenite::client(format!("wss://{HOST}/chat"), stream).expect("the handshake");
     upgrade(&mut proxy);
     socket.send(Message::text("still")).expect("a message");
     assert_eq!(socket.read().expect("the echo"), Message::text("still"));
-    expect_restart(&mut socket);
+    if !kernel_has_tls() {
+        expect_restart(&mut socket);
+        return until("the first process ends", || proxy.first_has_ended());
+    }
     until("the first process ends", || proxy.first_has_ended());
+    for round in 0..UPGRADES {
+        // With a message under way, of several records.
+        let message = Message::text(format!("{round} {}", "x".repeat(40_000)));
+        socket.send(message.clone()).expect("a message");
+        upgrade(&mut proxy);
+        assert_eq!(socket.read().expect("the echo"), message, "in round {round}");
+    }
+    socket.close(None).expect("closing");
+    while let Ok(message) = socket.read() {
+        assert!(message.is_close(), "after the end: {message}");
+    }
+}
+
+/// A stream of events of an encrypted client, from an encrypted backend, and what its client asks for next.
+#[test]
+fn encrypted_streams_move_where_the_kernel_has_tls() {
+    if !kernel_has_tls() {
+        return eprintln!("this kernel has no TLS (modprobe tls)");
+    }
+    let ticks = Arc::new(Ticks::default());
+    let authority = Authority::new();
+    let source = source(&ticks);
+    let behind = Setup::for_backends([source.url()]).with_https();
+    let ip = behind.secure_ip();
+    let behind = behind.default_certificate(&authority.issue(&[&ip])).start();
+    let url = format!("https://{ip}:{}", behind.secure_address().port());
+    let setup = Setup::for_backends([url]).with_https().certificate(HOST, &authority.issue(&[HOST]));
+    let setup = setup.file("authority.crt", &authority.pem()).set("backendTls", json!({"ca": "authority.crt"}));
+    let mut proxy = replaceable(setup).start();
+    let mut idle = authority.trust().client(&proxy, HOST);
+    let mut client = begun(authority.trust().client(&proxy, HOST), "/chunked", "HTTP/1.1");
+    idle.get(HOST, "/small").expect_ok("small");
+    for number in 1..=UPGRADES {
+        upgrade(&mut proxy);
+        assert_eq!(ticks.tick(), number);
+        let event = event(number);
+        let event = format!("{:x}\r\n{event}\r\n", event.len());
+        assert_eq!(String::from_utf8_lossy(&client.bytes(event.len())), event, "event {number}");
+        idle.get(HOST, "/small").expect_ok("small");
+    }
+    until("the first process ends", || proxy.first_has_ended());
+    assert_eq!(client.bytes(5), b"0\r\n\r\n");
+    client.get(HOST, "/small").expect_ok("small");
 }
 
 #[track_caller]

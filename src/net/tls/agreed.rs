@@ -1,10 +1,10 @@
 //! Negotiated parameters of a session, for logs.
 
-use super::Session;
+use super::session::Session;
 use rustls::ProtocolVersion;
 
 /// The version of TLS and the cipher suite of a session, once its handshake is over.
-pub(in crate::net) fn agreed(session: &Session) -> Option<(&'static str, &'static str)> {
+pub(super) fn agreed(session: &Session) -> Option<(&'static str, &'static str)> {
     let state = session.common()?;
     let version = match state.protocol_version()? {
         ProtocolVersion::TLSv1_2 => "TLSv1.2",

@@ -171,6 +171,8 @@ fn client_config(settings: &BackendSettings) -> Result<Arc<ClientConfig>, String
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::in_memory_sessions(RESUMABLE);
+    // Sessions go to another process.
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 

@@ -7,22 +7,26 @@ mod agreed;
 mod client;
 mod credentials;
 mod expiry;
+mod fault;
 mod files;
+mod kernel;
+mod layer;
 mod names;
 mod records;
 mod server;
 mod session;
 
-pub(super) use agreed::agreed;
 pub use client::{
     BackendAuthorities, BackendSettings, BackendTls, TlsClientTarget, Trust, Verification, system_client,
 };
 pub use credentials::{Credentials, CredentialsFault, PemFault, PemText, read_certificates, read_credentials};
 pub use expiry::{CertificateInfo, DAY, warn_of_expiry};
+pub use fault::Fault;
 pub use files::{CertificateFiles, FileFault, is_open_to_others, load_certificates, read};
+pub use kernel::{PortableSession, kernel_has_tls};
+pub use layer::TlsLayer;
 pub use records::TlsScratch;
 pub use server::{ClientAuth, NamedCredentials, ServerSettings, Suites, TlsServerContext, Versions};
-pub use session::{Fault, Session};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::{Arc, LazyLock};

@@ -114,6 +114,8 @@ impl TlsServerContext {
         };
         let mut template = builder.with_cert_resolver(Arc::new(NoCertificateYet));
         template.alpn_protocols = vec![ALPN.to_vec()];
+        // Sessions go to another process.
+        template.enable_secret_extraction = true;
         template.ignore_client_order = !settings.client_order;
         // The resumption state is inside the ticket: it takes no memory here, and every worker can read it.
         template.session_storage = Arc::new(NoServerSessionStorage {});

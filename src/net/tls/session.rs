@@ -2,42 +2,19 @@
 
 use super::super::socket::{Received, Socket};
 use super::client::TlsClientTarget;
+use super::fault::{Fault, HELLO_BYTES};
 use super::names;
 use super::records::{self, OWN_BYTES, RECORD_BYTES, Taken, TlsScratch};
 use crate::base::buffer::BufferUsage;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::{Acceptor, UnbufferedServerConnection};
-use rustls::{CommonState, HandshakeKind, ServerConfig};
+use rustls::{CommonState, ExtractedSecrets, HandshakeKind, ServerConfig};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-/// A hello has one or two kilobytes. A peer that sends more is not a TLS client.
-const HELLO_BYTES: usize = 32 * 1024;
-
 /// Alert "unrecognized_name" (RFC 6066 section 3), fatal, in a record of its own.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-
-/// Why a session failed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fault {
-    /// The peer or its certificate violates the protocol or the settings.
-    Protocol(rustls::Error),
-    /// The hello exceeds [`HELLO_BYTES`].
-    LongHello,
-    /// The stream ended without a `close_notify`, so it may have been cut.
-    Truncated,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Protocol(error) => error.fmt(f),
-            Self::LongHello => write!(f, "the hello is longer than {HELLO_BYTES} bytes"),
-            Self::Truncated => f.write_str("the stream ended without a close_notify"),
-        }
-    }
-}
 
 /// A session from its first byte to its last.
 #[derive(Debug)]
@@ -97,11 +74,11 @@ impl fmt::Debug for Stage {
 }
 
 impl Session {
-    pub(in crate::net) fn for_client() -> Self {
+    pub(super) fn for_client() -> Self {
         Self::new(Stage::Hello(Box::default()))
     }
 
-    pub(in crate::net) fn for_backend(to: &TlsClientTarget) -> io::Result<Self> {
+    pub(super) fn for_backend(to: &TlsClientTarget) -> io::Result<Self> {
         let connection = to.connection().map_err(io::Error::other)?;
         Ok(Self::new(Stage::Client { connection: Box::new(connection), begun: false }))
     }
@@ -118,45 +95,45 @@ impl Session {
         }
     }
 
-    pub(in crate::net) fn fault(&self) -> Option<&Fault> {
+    pub(super) fn fault(&self) -> Option<&Fault> {
         match &self.stage {
             Stage::Failed(fault) => Some(fault),
             _ => None,
         }
     }
 
-    pub(in crate::net) fn kept(&self) -> BufferUsage {
+    pub(super) fn kept(&self) -> BufferUsage {
         self.counted
     }
 
-    pub(in crate::net) fn recount(&mut self) -> BufferUsage {
+    pub(super) fn recount(&mut self) -> BufferUsage {
         self.counted = BufferUsage::of(&self.outgoing);
         self.counted
     }
 
-    pub(in crate::net) fn has_begun(&self) -> bool {
+    pub(super) fn has_begun(&self) -> bool {
         !matches!(self.stage, Stage::Client { begun: false, .. })
     }
 
-    pub(in crate::net) fn is_handshaking(&self) -> bool {
+    pub(super) fn is_handshaking(&self) -> bool {
         match self.common() {
             Some(common) => common.is_handshaking(),
             None => !matches!(self.stage, Stage::Failed(_)),
         }
     }
 
-    pub(in crate::net) fn wanted_name(&self) -> Option<&str> {
+    pub(super) fn wanted_name(&self) -> Option<&str> {
         match &self.stage {
             Stage::Asked(name) => name.as_deref(),
             _ => None,
         }
     }
 
-    pub(in crate::net) fn client_subject(&self) -> Option<Arc<String>> {
+    pub(super) fn client_subject(&self) -> Option<Arc<String>> {
         names::subject(self.common()?.peer_certificates()?.first()?)
     }
 
-    pub(in crate::net) fn is_resumed(&self) -> Option<bool> {
+    pub(super) fn is_resumed(&self) -> Option<bool> {
         self.common()?.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
     }
 
@@ -168,7 +145,7 @@ impl Session {
         }
     }
 
-    pub(in crate::net) fn is_readable(&self, socket: &Socket) -> bool {
+    pub(super) fn is_readable(&self, socket: &Socket) -> bool {
         match &self.stage {
             // The next message is this node's.
             Stage::Asked(_) => false,
@@ -178,11 +155,7 @@ impl Session {
     }
 
     /// Advances the handshake with a backend as far as possible.
-    pub(in crate::net) fn shake_hands(
-        &mut self,
-        socket: &mut Socket,
-        tls_scratch: &mut TlsScratch,
-    ) -> Option<io::Result<()>> {
+    pub(super) fn shake_hands(&mut self, socket: &mut Socket, tls_scratch: &mut TlsScratch) -> Option<io::Result<()>> {
         if let Stage::Client { begun, .. } = &mut self.stage
             && !*begun
         {
@@ -206,7 +179,7 @@ impl Session {
     }
 
     /// Continues after a client's hello, with the settings for its server name.
-    pub(in crate::net) fn accept(&mut self, config: Arc<ServerConfig>) {
+    pub(super) fn accept(&mut self, config: Arc<ServerConfig>) {
         debug_assert!(matches!(self.stage, Stage::Asked(_)), "there was no hello");
         self.stage = match UnbufferedServerConnection::new(config) {
             Ok(connection) => Stage::Server(Box::new(connection)),
@@ -215,7 +188,7 @@ impl Session {
         self.marks.unprocessed = true;
     }
 
-    pub(in crate::net) fn refuse(&mut self, socket: &mut Socket) {
+    pub(super) fn refuse(&mut self, socket: &mut Socket) {
         self.outgoing.extend_from_slice(&UNRECOGNIZED_NAME);
         self.push(socket);
         self.stage = Stage::Failed(Fault::Protocol(rustls::Error::NoCertificatesPresented));
@@ -223,12 +196,7 @@ impl Session {
 
     /// Reads once, and processes all received bytes.
     #[inline(never)]
-    pub(in crate::net) fn receive(
-        &mut self,
-        socket: &mut Socket,
-        room: &mut [u8],
-        tls_scratch: &mut TlsScratch,
-    ) -> Received {
+    pub(super) fn receive(&mut self, socket: &mut Socket, room: &mut [u8], tls_scratch: &mut TlsScratch) -> Received {
         if !self.plain.is_empty() {
             return Received::Bytes(self.take_plain(room));
         }
@@ -358,11 +326,37 @@ impl Session {
         count
     }
 
+    /// Whether the session is between two records, with nothing left to read or to send here.
+    pub(super) fn is_between_records(&self) -> bool {
+        let SessionFlags { unprocessed, ended, closed, closing, cut, .. } = self.marks;
+        let is_empty = self.incoming.is_empty() && self.plain.is_empty() && self.outgoing.is_empty();
+        let is_open = !(unprocessed || ended || closed || closing || cut);
+        let has_nothing_to_send = self.common().is_some_and(|state| !state.wants_write());
+        is_open && is_empty && self.plaintext_unreported == 0 && has_nothing_to_send
+    }
+
+    /// Whether this node is the client of the session.
+    pub(super) fn is_client(&self) -> bool {
+        matches!(self.stage, Stage::Client { .. })
+    }
+
+    /// Ends the session here and returns its keys.
+    pub(super) fn into_secrets(self) -> io::Result<ExtractedSecrets> {
+        let secrets = match self.stage {
+            Stage::Server(connection) => connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets),
+            Stage::Client { connection, .. } => {
+                connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets)
+            }
+            Stage::Hello(_) | Stage::Asked(_) | Stage::Failed(_) => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        secrets.map_err(io::Error::other)
+    }
+
     /// Encrypts and writes. Records that the socket does not accept are kept. Their plaintext counts as not sent,
     /// except for the proportion that has left, so that a sender that waits for its bytes to leave gets the true
     /// number.
     #[inline(never)]
-    pub(in crate::net) fn send(
+    pub(super) fn send(
         &mut self,
         socket: &mut Socket,
         slices: &[IoSlice<'_>],
@@ -425,7 +419,7 @@ impl Session {
     }
 
     /// The socket accepts bytes again.
-    pub(in crate::net) fn writable(&mut self, socket: &mut Socket) {
+    pub(super) fn writable(&mut self, socket: &mut Socket) {
         // Plaintext not yet reported is counted by the next write.
         if self.plaintext_unreported == 0 {
             self.push(socket);
@@ -447,26 +441,26 @@ impl Session {
         }
     }
 
-    pub(in crate::net) fn close_write(&mut self, socket: &mut Socket) {
+    pub(super) fn close_write(&mut self, socket: &mut Socket) {
         self.send_close_notify();
         self.marks.closing = true;
         self.push(socket);
     }
 
     /// Whether the stream can end properly now.
-    pub(in crate::net) fn may_end(&self) -> bool {
+    pub(super) fn may_end(&self) -> bool {
         !self.marks.cut && self.plaintext_unreported == 0 && !self.is_handshaking()
     }
 
     /// Sends `close_notify`, as far as possible now.
-    pub(in crate::net) fn close_gracefully(&mut self, socket: &mut Socket) {
+    pub(super) fn close_gracefully(&mut self, socket: &mut Socket) {
         if self.may_end() {
             self.send_close_notify();
             self.push(socket);
         }
     }
 
-    pub(in crate::net) fn skip_close_notify(&mut self) {
+    pub(super) fn skip_close_notify(&mut self) {
         self.marks.cut = true;
     }
 

@@ -5,9 +5,12 @@
 //! [`Fault`], and its receiver ends the upgrade.
 
 use crate::exchange::PortableExchange;
+use crate::net::tls::PortableSession;
+use crate::wire::forwarded::TlsPeer;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 const MAGIC: &[u8] = b"sluice";
 const VERSION: u16 = 1;
@@ -58,6 +61,40 @@ pub(super) struct Client {
     pub(super) served: u32,
     /// The PROXY header's addresses: the two ends of the client's connection to the proxy.
     pub(super) told: Option<(SocketAddr, SocketAddr)>,
+    /// Its TLS session; only for processes that take exchanges of this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<ClientTls>,
+}
+
+/// The TLS session of a client, which the kernel continues, and the facts of its handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientTls {
+    /// The session.
+    pub(super) session: PortableSession,
+    /// The server name that the client asked for.
+    pub(super) server_name: Option<Box<str>>,
+    /// The subject of the client's certificate.
+    pub(super) subject: Option<String>,
+    /// The names of the certificate that the client was shown.
+    pub(super) shown: Option<Vec<String>>,
+}
+
+impl ClientTls {
+    pub(super) fn new(session: PortableSession, peer: Option<&TlsPeer>) -> Self {
+        let peer = peer.cloned().unwrap_or_default();
+        let subject = peer.subject.map(|subject| String::clone(&subject));
+        let shown = peer.shown.map(|shown| shown.to_vec());
+        Self { session, server_name: peer.server_name, subject, shown }
+    }
+
+    pub(super) fn peer(&self) -> TlsPeer {
+        TlsPeer {
+            server_name: self.server_name.clone(),
+            subject: self.subject.clone().map(Arc::new),
+            shown: self.shown.as_deref().map(Arc::from),
+        }
+    }
 }
 
 /// The state of a client with an exchange, without its two connections.
@@ -68,6 +105,9 @@ pub(super) struct Running {
     pub(super) place: u32,
     /// The client.
     pub(super) client: Client,
+    /// The TLS session of the connection to the backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) upstream_session: Option<PortableSession>,
     /// The sides, client and backend, whose stream ends after the bytes for them.
     pub(super) closing: [bool; 2],
     /// The lengths of the parts of its bytes, in the order of `RunningBytes::parts`.
@@ -155,12 +195,14 @@ mod tests {
                 local_port: 80,
                 served: 3,
                 told: None,
+                tls: None,
             }),
             Message::Client(Client {
                 address: "::1".parse().expect("an address"),
                 local_port: 65_535,
                 served: 0,
                 told: Some((([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 443).into())),
+                tls: None,
             }),
             Message::TakesExchanges { version: 1 },
             Message::Confirm { batch: 7 },

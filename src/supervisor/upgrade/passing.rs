@@ -5,8 +5,9 @@
 //! paused for [`TAKEN_PATIENCE`] at most: after that the successor is given up, and all batches return.
 
 use super::channel::HandoffChannel;
-use super::message::{Client, Message, Running};
+use super::message::{Client, ClientTls, Message, Running};
 use crate::base::clock::{Clock, Moment};
+use crate::net::tls::PortableSession;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_protocol::ProxyAddresses;
 use crate::worker::{DepartingBatch, Departure, MigratingConnection};
@@ -108,8 +109,9 @@ impl<'c> Passing<'c> {
 
     fn pass_idle(&mut self, clients: Vec<MigratingConnection>) -> io::Result<()> {
         let due = self.clock.now() + self.patience;
-        for client in clients.into_iter().filter_map(MigratingConnection::into_plain) {
-            let message = client_message(&client.peer, client.served, client.told.as_ref());
+        for client in clients.into_iter().filter_map(MigratingConnection::into_portable) {
+            let session = client.session.as_ref();
+            let message = client_message(&client.peer, session, client.served, client.told.as_ref());
             self.limit_send(due)?;
             self.channel.pass(&Message::Client(message), &[client.stream.as_fd()])?;
             self.idle += 1;
@@ -126,9 +128,11 @@ impl<'c> Passing<'c> {
         self.unsettled.insert(number, (batch, due));
         let Some((batch, _)) = self.unsettled.get(&number) else { return Ok(()) };
         for (place, client) in (0..).zip(batch.clients()) {
+            let [session, upstream_session] = client.sessions;
             let message = Message::Running(Box::new(Running {
                 place,
-                client: client_message(client.peer, client.served, client.told),
+                client: client_message(client.peer, session, client.served, client.told),
+                upstream_session: upstream_session.cloned(),
                 closing: client.closing,
                 lengths: client.bytes.parts().map(|part| part.len()),
                 state: client.state.clone(),
@@ -190,9 +194,15 @@ impl<'c> Passing<'c> {
     }
 }
 
-fn client_message(peer: &Peer, served: u32, told: Option<&ProxyAddresses>) -> Client {
+fn client_message(
+    peer: &Peer,
+    session: Option<&PortableSession>,
+    served: u32,
+    told: Option<&ProxyAddresses>,
+) -> Client {
     let told = told.map(|ends| (ends.source, ends.destination));
-    Client { address: peer.address, local_port: peer.local_port, served, told }
+    let tls = session.map(|session| ClientTls::new(session.clone(), peer.tls.as_deref()));
+    Client { address: peer.address, local_port: peer.local_port, served, told, tls }
 }
 
 #[cfg(test)]
@@ -201,7 +211,7 @@ mod tests {
     use crate::exchange::PortableExchange;
     use crate::supervisor::upgrade::channel::Heard;
     use crate::supervisor::upgrade::successor::hear_all;
-    use crate::worker::{HandoffQueue, PlainClient, PlainExchange, RunningBytes};
+    use crate::worker::{ForeignExchange, HandoffQueue, PortableClient, RunningBytes};
     use std::net::{TcpListener, TcpStream};
     use std::thread;
 
@@ -211,13 +221,15 @@ mod tests {
     fn batch(home: &HandoffQueue) -> DepartingBatch {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let connect = || TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-        let client = || PlainClient {
+        let client = || PortableClient {
             stream: connect(),
+            session: None,
             peer: Peer { address: [10, 0, 0, 1].into(), local_port: 80, secure: false, tls: None },
             served: 0,
             told: None,
-            exchange: Some(Box::new(PlainExchange {
+            exchange: Some(Box::new(ForeignExchange {
                 upstream: connect(),
+                upstream_session: None,
                 state: PortableExchange::sample(),
                 closing: [false; 2],
                 bytes: RunningBytes { log_fields: b"\n\n\n\n\n\n".to_vec(), ..RunningBytes::default() },

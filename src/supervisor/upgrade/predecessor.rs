@@ -10,7 +10,7 @@ use crate::cache::store::Store;
 use crate::directory::Inherited;
 use crate::exchange::PORTABLE_VERSION;
 use crate::net::listener::Listener;
-use crate::worker::PlainClient;
+use crate::worker::PortableClient;
 use nix::unistd::getppid;
 use std::env;
 use std::fs::File;
@@ -142,7 +142,7 @@ impl Predecessor {
     /// Receives clients in its own thread, which passes them to `take`, and `None` after the last one.
     pub(in crate::supervisor) fn follow(
         &self,
-        take: impl Fn(Option<PlainClient>) + Send + 'static,
+        take: impl Fn(Option<PortableClient>) + Send + 'static,
     ) -> io::Result<PredecessorLink> {
         let (channel, pid) = (self.channel.try_clone()?, self.pid);
         let clients = Self { channel: self.channel.try_clone()?, pid, known: Known::default(), objects: None };
@@ -155,7 +155,7 @@ impl Predecessor {
         Ok(PredecessorLink { channel, pid })
     }
 
-    fn take_clients(&self, take: &impl Fn(Option<PlainClient>)) {
+    fn take_clients(&self, take: &impl Fn(Option<PortableClient>)) {
         let (pid, mut taken, mut lost) = (self.pid, 0_u64, 0_u64);
         let (mut batch, mut running) = (ArrivingBatch::default(), 0);
         loop {
@@ -280,8 +280,9 @@ mod tests {
             predecessor.follow(move |client| out.send(client).expect("a receiver")).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-        let client =
-            |served| Message::Client(Client { address: [10, 0, 0, 1].into(), local_port: 80, served, told: None });
+        let client = |served| {
+            Message::Client(Client { address: [10, 0, 0, 1].into(), local_port: 80, served, told: None, tls: None })
+        };
         for served in 0..3 {
             near.pass(&client(served), &[stream.as_fd()]).expect("a client");
             // It arrives without a file, as in a process that cannot open any more.
@@ -312,14 +313,21 @@ mod tests {
             let predecessor = Predecessor { channel, pid, known: Known::default(), objects: None };
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
             let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-            let client = Client { address: [10, 0, 0, 1].into(), local_port: 80, served: 0, told: None };
+            let client = Client { address: [10, 0, 0, 1].into(), local_port: 80, served: 0, told: None, tls: None };
             let (state, lengths) = (PortableExchange::sample(), [0; 5]);
-            let running = Message::Running(Box::new(Running { place: 0, client, closing: [false; 2], lengths, state }));
+            let running = Message::Running(Box::new(Running {
+                place: 0,
+                client,
+                upstream_session: None,
+                closing: [false; 2],
+                lengths,
+                state,
+            }));
             near.pass(&running, &[stream.as_fd(), stream.as_fd()]).expect("a client");
             near.say(&Message::Confirm { batch: 1 }).expect("the end of the batch");
             near.hang_up();
             let (out, taken) = mpsc::channel();
-            predecessor.take_clients(&|client: Option<PlainClient>| out.send(client).expect("a receiver"));
+            predecessor.take_clients(&|client: Option<PortableClient>| out.send(client).expect("a receiver"));
             drop(out);
             assert_eq!(taken.iter().count(), expected);
         }

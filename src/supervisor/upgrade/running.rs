@@ -5,11 +5,12 @@ use super::message::{Client, Running};
 use crate::exchange::PORTABLE_VERSION;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_protocol::ProxyAddresses;
-use crate::worker::{PlainClient, PlainExchange, RunningBytes};
+use crate::worker::{ForeignExchange, PortableClient, RunningBytes};
 use std::env;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// The environment variable with the version of the exchanges of a predecessor.
 pub(super) const VARIABLE: &str = "SLUICE_EXCHANGES";
@@ -25,7 +26,7 @@ pub(super) fn are_known() -> bool {
 /// The clients of a batch that have arrived so far.
 #[derive(Debug, Default)]
 pub(super) struct ArrivingBatch {
-    complete: Vec<(u32, PlainClient)>,
+    complete: Vec<(u32, PortableClient)>,
     /// The client whose bytes follow.
     last: Option<Arriving>,
 }
@@ -42,9 +43,9 @@ impl Arriving {
         self.running.lengths.iter().fold(0, |sum, length| sum.saturating_add(*length))
     }
 
-    fn complete(self) -> io::Result<(u32, PlainClient)> {
+    fn complete(self) -> io::Result<(u32, PortableClient)> {
         let Self { running, files, bytes } = self;
-        let Running { place, client, closing, lengths, state } = *running;
+        let Running { place, client, upstream_session, closing, lengths, state } = *running;
         let [stream, upstream] = <[OwnedFd; 2]>::try_from(files).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut rest = &bytes[..];
         let parts = lengths.map(|length| {
@@ -53,8 +54,9 @@ impl Arriving {
             part.to_vec()
         });
         let upstream = connection(upstream)?;
-        let exchange = PlainExchange { upstream, state, closing, bytes: RunningBytes::from_parts(parts) };
-        Ok((place, PlainClient { exchange: Some(Box::new(exchange)), ..plain(client, stream)? }))
+        let exchange =
+            ForeignExchange { upstream, upstream_session, state, closing, bytes: RunningBytes::from_parts(parts) };
+        Ok((place, PortableClient { exchange: Some(Box::new(exchange)), ..plain(client, stream)? }))
     }
 }
 
@@ -83,19 +85,20 @@ impl ArrivingBatch {
     }
 
     /// Ends the batch. Returns the places of the clients that have arrived, and the clients.
-    pub(super) fn finish(&mut self) -> (Vec<u32>, Vec<PlainClient>) {
+    pub(super) fn finish(&mut self) -> (Vec<u32>, Vec<PortableClient>) {
         let Self { complete, .. } = std::mem::take(self);
         complete.into_iter().unzip()
     }
 }
 
 /// The client of a message.
-pub(super) fn plain(client: Client, file: OwnedFd) -> io::Result<PlainClient> {
+pub(super) fn plain(client: Client, file: OwnedFd) -> io::Result<PortableClient> {
     let stream = connection(file)?;
-    let Client { address, local_port, served, told } = client;
-    let peer = Peer { address, local_port, secure: false, tls: None };
+    let Client { address, local_port, served, told, tls } = client;
+    let facts = tls.as_ref().map(|tls| Arc::new(tls.peer()));
+    let peer = Peer { address, local_port, secure: tls.is_some(), tls: facts };
     let told = told.map(|(source, destination)| ProxyAddresses::new(source, destination));
-    Ok(PlainClient { stream, peer, served, told, exchange: None })
+    Ok(PortableClient { stream, session: tls.map(|tls| tls.session), peer, served, told, exchange: None })
 }
 
 fn connection(file: OwnedFd) -> io::Result<TcpStream> {

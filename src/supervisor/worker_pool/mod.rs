@@ -26,7 +26,7 @@ use crate::net::connection_limiter::ConnectionLimiter;
 use crate::net::mailbox::MailboxSender;
 use crate::page::Pages;
 use crate::worker::{
-    DrainTarget, HandoffQueue, PlainClient, RequestMail, ServiceSender, Worker, WorkerCommand, WorkerConfig,
+    DrainTarget, HandoffQueue, PortableClient, RequestMail, ServiceSender, Worker, WorkerCommand, WorkerConfig,
     WorkerStats,
 };
 use crossbeam_channel::Sender;
@@ -387,7 +387,7 @@ impl WorkerPool {
     }
 
     /// Imports a client from outside, rotating over the slots.
-    pub(super) fn import(&mut self, client: PlainClient) {
+    pub(super) fn import(&mut self, client: PortableClient) {
         let count = self.slots.len().max(1);
         let next = (self.next_handoff + 1) % count;
         let works = |number: &usize| self.slots.get(*number).is_some_and(|slot| self.works_at(slot).is_some());

@@ -7,17 +7,19 @@ use std::io::ErrorKind;
 const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n";
 
 /// A client as another process gets it: its state as text, its connections as handles of their own.
-fn carried(client: &RunningClient<'_>) -> PlainClient {
+fn carried(client: &RunningClient<'_>) -> PortableClient {
     let handle = |place: usize| client.sockets[place].try_clone_to_owned().expect("a handle").into();
     let state = serde_json::to_string(client.state).expect("text");
-    let exchange = PlainExchange {
+    let exchange = ForeignExchange {
         upstream: handle(1),
+        upstream_session: client.sessions[1].cloned(),
         state: serde_json::from_str(&state).expect("the same state"),
         closing: client.closing,
         bytes: RunningBytes::from_parts(client.bytes.parts().map(|part| part.to_vec())),
     };
     let (peer, told) = (client.peer.clone(), client.told.copied());
-    PlainClient { stream: handle(0), peer, served: client.served, told, exchange: Some(Box::new(exchange)) }
+    let session = client.sessions[0].cloned();
+    PortableClient { stream: handle(0), session, peer, served: client.served, told, exchange: Some(Box::new(exchange)) }
 }
 
 /// Two clients, one with a tunnel and one with a response under way, and the ends of their backends; both have left.
@@ -92,8 +94,8 @@ fn those_that_are_taken_go_on_elsewhere_and_the_others_here() {
         outside,
     } = Leaving::new("departure");
     let taken: Vec<_> = (0..).zip(batch.clients().map(|client| carried(&client))).collect();
-    let (places, mut clients): (Vec<u32>, Vec<PlainClient>) = taken.into_iter().unzip();
-    let is_tunnel = |client: &PlainClient| {
+    let (places, mut clients): (Vec<u32>, Vec<PortableClient>) = taken.into_iter().unzip();
+    let is_tunnel = |client: &PortableClient| {
         let state = &client.exchange.as_ref().expect("an exchange").state;
         serde_json::to_string(state).expect("text").contains("\"tunnel\":{\"client")
     };

@@ -208,11 +208,11 @@ fn an_idle_client_leaves_the_process_and_returns_by_its_socket_alone() {
     stage.replace(Some(outside_target(out)));
     let mut plain = Vec::new();
     stage.turn();
-    plain.extend(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_plain));
+    plain.extend(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_portable));
     assert_eq!(plain.len(), 1);
     response.write_all(OK).expect("a response");
     stage.until_left();
-    plain.extend(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_plain));
+    plain.extend(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_portable));
     assert_eq!(plain.len(), 2, "the busy clients come later");
     stage.expect_response(&mut stuck, "HTTP/1.1 503 ");
     stage.until("the tunnel's end", |_| matches!(tunnel.read(&mut [0]), Ok(0)).then_some(()));
@@ -286,7 +286,7 @@ fn clients_move_even_with_a_drain_time_of_zero() {
     let (out, outside) = crossbeam_channel::unbounded();
     stage.replace(Some(outside_target(out)));
     stage.until_left();
-    assert_eq!(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_plain).count(), 1);
+    assert_eq!(outside.try_iter().flat_map(idle_clients).filter_map(MigratingConnection::into_portable).count(), 1);
     stage.until("the tunnel's end", |_| matches!(tunnel.read(&mut [0]), Ok(0)).then_some(()));
 }
 
