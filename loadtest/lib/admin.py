@@ -40,6 +40,17 @@ def get(port, path, seconds=60):
     return response.status, body, took
 
 
+def put(port, path):
+    """Makes something by x0d's API."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("PUT", path)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    if response.status // 100 != 2:
+        raise procs.Failure(f"PUT {path}: {response.status} {body[:200]}")
+
+
 def json_of(port, path):
     status, body, _ = get(port, path)
     if status != 200:

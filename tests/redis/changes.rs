@@ -7,6 +7,7 @@ use crate::support::proxy::{Proxy, Setup};
 use crate::support::{HOST, canned, until};
 use serde_json::json;
 use sluice::base::clock::Clock;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// So many connections that every worker has some of them.
@@ -214,7 +215,7 @@ fn an_encrypted_connection_is_made_only_to_who_can_prove_itself() {
     std::fs::create_dir_all(&dir).expect("a folder");
     let path = |name: &str| dir.join(name).to_str().expect("a plain path").to_owned();
     let (address, tls_port) = (crate::support::unused_address(), crate::support::unused_address().port());
-    make_certificates(&dir, &address.ip().to_string());
+    make_certificates(&dir, &[address.ip()]);
     let files = [("--tls-cert-file", "leaf.pem"), ("--tls-key-file", "leaf.key"), ("--tls-ca-cert-file", "ca.pem")];
     let mut options =
         vec!["--tls-auth-clients".to_owned(), "no".to_owned(), "--tls-port".to_owned(), tls_port.to_string()];
@@ -234,8 +235,8 @@ fn an_encrypted_connection_is_made_only_to_who_can_prove_itself() {
     let _ = std::fs::remove_dir_all(dir);
 }
 
-/// `ca.pem`, and `leaf.pem` with `leaf.key` for this address.
-fn make_certificates(dir: &std::path::Path, address: &str) {
+/// `ca.pem`, and `leaf.pem` with `leaf.key` for these addresses.
+pub(crate) fn make_certificates(dir: &std::path::Path, addresses: &[IpAddr]) {
     let openssl = |line: &str| {
         let output = std::process::Command::new("openssl").args(line.split(' ')).current_dir(dir).output();
         let output = output.expect("openssl (Debian's package of that name)");
@@ -244,7 +245,8 @@ fn make_certificates(dir: &std::path::Path, address: &str) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=test-ca"));
     openssl(&format!("req {key} -keyout leaf.key -out leaf.csr -subj /CN=redis"));
-    std::fs::write(dir.join("ext"), format!("subjectAltName=IP:{address}\nbasicConstraints=CA:FALSE\n"))
+    let names: Vec<String> = addresses.iter().map(|address| format!("IP:{address}")).collect();
+    std::fs::write(dir.join("ext"), format!("subjectAltName={}\nbasicConstraints=CA:FALSE\n", names.join(",")))
         .expect("writing");
     openssl("x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 30 -extfile ext");
 }

@@ -1,7 +1,7 @@
 //! Routes from a real Redis Cluster of six processes.
 
 use crate::certificates::{command, until_shown};
-use crate::changes::{clients, until_all_say};
+use crate::changes::{clients, make_certificates, until_all_say};
 use crate::cluster_servers::Cluster;
 use crate::fleet::{sluice, text};
 use crate::ondemand::{Node, arguments, nodes_at};
@@ -344,4 +344,49 @@ fn a_cluster_that_is_away_is_found_again_and_a_start_without_it_serves_the_snaps
     cluster.set(HOST, &[backends[1].url()]);
     until_all_say(&mut clients(&proxy), HOST, "two");
     assert!(!proxy.stderr().contains("secret"));
+}
+
+/// Every connection of the driver is encrypted, to each server of the cluster, and a server that cannot prove itself is none.
+#[test]
+fn a_cluster_with_tls_is_served_from_and_only_if_its_servers_prove_themselves() {
+    const TLS_PORT: u16 = 17_001;
+    let dir = std::env::temp_dir().join(format!("sluice-cluster-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a folder");
+    let addresses = Cluster::addresses();
+    make_certificates(&dir, &addresses.map(|address| address.ip()));
+    let path = |name: &str| dir.join(name).to_str().expect("a plain path").to_owned();
+    let (certificate, key, authority, port) =
+        (path("leaf.pem"), path("leaf.key"), path("ca.pem"), TLS_PORT.to_string());
+    let options = [
+        ["--tls-port", &port, "--cluster-port", "27000", "--tls-auth-clients", "no"],
+        ["--tls-cluster", "yes", "--tls-replication", "yes", "--tls-cert-file", &certificate],
+        ["--tls-key-file", &key, "--tls-ca-cert-file", &authority, "--loglevel", "notice"],
+    ];
+    let cluster = Cluster::at(&addresses, options.as_flattened());
+    let backends = named(&["one", "other"]);
+    let hosts: Vec<String> = (0..8).map(|number| format!("t{number}.example")).collect();
+    hosts.iter().for_each(|host| cluster.set(host, &[backends[0].url()]));
+    let owners: std::collections::BTreeSet<usize> =
+        hosts.iter().map(|host| cluster.owner(&format!("frontend:{host}"))).collect();
+    assert_eq!(owners.len(), 3, "the lists are at all masters");
+    let url = format!("rediss+cluster://{}:{TLS_PORT}", addresses[0].ip());
+    let setup = || Setup::new().driver(url.as_str());
+    let node = Node::start(setup().env("SSL_CERT_FILE", &authority));
+    let mut clients = clients(&node.proxy);
+    for host in &hosts {
+        until_all_say(&mut clients, host, "one");
+    }
+    // Changes are seen at every master.
+    for host in &hosts {
+        cluster.set(host, &[backends[1].url()]);
+        until_all_say(&mut clients, host, "other");
+    }
+    node.until_editable();
+    node.expect("PUT", "/app?hostname=app.test", "", 201);
+    node.expect("PUT", "/app/backends/one", &arguments(&backends[0]), 201);
+    until_all_say(&mut clients, "app.test", "one");
+    let stranger = setup().env("SSL_CERT_FILE", "/dev/null").start();
+    until("the loss is told", || stranger.stderr().contains(" is away: "));
+    assert_eq!(stranger.client().get(&hosts[0], "/").status(), 503);
+    let _ = std::fs::remove_dir_all(dir);
 }

@@ -47,6 +47,16 @@ impl Cluster {
 
     /// Six servers with more options.
     pub(crate) fn with(options: &[&str]) -> Self {
+        Self::at(&Self::addresses(), options)
+    }
+
+    /// Addresses for six servers.
+    pub(crate) fn addresses() -> [SocketAddr; 6] {
+        [(); 6].map(|()| SocketAddr::new(unused_address().ip(), PORT))
+    }
+
+    /// Six servers at these addresses.
+    pub(crate) fn at(addresses: &[SocketAddr; 6], options: &[&str]) -> Self {
         let mut all = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
         all.extend(["--cluster-config-file", "nodes.conf", "--cluster-require-full-coverage", "no"]);
         all.extend(["--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"]);
@@ -54,7 +64,7 @@ impl Cluster {
         all.extend(options);
         let options: Vec<String> = all.into_iter().map(str::to_owned).collect();
         let mut cluster = Self { servers: Vec::new(), options };
-        (0..6).for_each(|_| _ = cluster.add_server());
+        addresses.iter().for_each(|address| _ = cluster.add_at(*address));
         let addresses: Vec<String> = cluster.servers.iter().map(|server| server.address().to_string()).collect();
         let mut arguments = vec!["create"];
         arguments.extend(addresses.iter().map(String::as_str));
@@ -70,7 +80,10 @@ impl Cluster {
 
     /// Starts a server that is not in the cluster yet. Returns its place.
     pub(crate) fn add_server(&mut self) -> usize {
-        let address = SocketAddr::new(unused_address().ip(), PORT);
+        self.add_at(SocketAddr::new(unused_address().ip(), PORT))
+    }
+
+    fn add_at(&mut self, address: SocketAddr) -> usize {
         let mut options = self.options.clone();
         options.extend(["--cluster-announce-ip".to_owned(), address.ip().to_string()]);
         self.servers.push(Server::at(address, options));

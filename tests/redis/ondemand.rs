@@ -103,7 +103,7 @@ impl Node {
 
     /// Waits until it follows Redis.
     #[track_caller]
-    fn until_editable(&self) {
+    pub(crate) fn until_editable(&self) {
         until("edits are taken", || self.call("POST", "/no-such-cluster", "port=1").status() == 404);
     }
 
