@@ -50,7 +50,9 @@ class Server:
         self.start()
 
     def start(self):
-        command = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                   # A replica keeps a copy of its master's data, which no other server may load.
+                   "--dbfilename", f"redis-{self.port}.rdb"]
         self.process = procs.Process(command, self.cores, f"redis-{self.port}").await_port(self.port)
 
     def client(self):
