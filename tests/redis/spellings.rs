@@ -2,12 +2,16 @@
 
 use crate::certificates::put;
 use crate::changes::until_all_say;
+use crate::fake::Fake;
 use crate::server::Server;
 use crate::support::backend::Backend;
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::tls::Authority;
 use crate::support::{canned, until};
+use std::io::Write;
+use std::net::Shutdown;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A key that differs from its host in case or by a dot at its end serves it, before the start of the proxy and later,
 /// with its options; a key of the exact name comes first, and of two spellings none is used.
@@ -73,4 +77,23 @@ fn a_certificate_of_another_spelling_is_shown() {
     assert_eq!(trust.shown(&proxy, "a.later.test"), None);
     put(&mut connection, "*.Later.test", &wild);
     until("it is shown", || trust.shown(&proxy, "a.later.test") == Some(wild.der()));
+}
+
+/// Redis goes away while its keys are looked through: they are looked through again.
+#[test]
+fn keys_of_other_spellings_are_found_though_redis_goes_away_meanwhile() {
+    let backend = Backend::always(canned::ok("shop"));
+    let scans = AtomicU32::new(0);
+    let redis = Fake::start(&[("Shop.Test", backend.url())], move |command, stream| {
+        if command[0] != "SCAN" {
+            return false;
+        }
+        if scans.fetch_add(1, Ordering::Relaxed) == 0 {
+            return stream.shutdown(Shutdown::Both).is_ok();
+        }
+        let keys = if command[3] == "frontend:*" { "*1\r\n$18\r\nfrontend:Shop.Test\r\n" } else { "*0\r\n" };
+        stream.write_all(format!("*2\r\n$1\r\n0\r\n{keys}").as_bytes()).is_ok()
+    });
+    let proxy = Setup::new().driver(redis.url()).start();
+    until("it is served", || proxy.client().get("shop.test", "/").status() == 200);
 }

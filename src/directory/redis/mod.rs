@@ -188,7 +188,7 @@ pub(super) fn start(
         uses_last: false,
         is_stale: Cell::default(),
     };
-    let odd_keys = OddKeys::new(&settings.read, changed_certificates.spellings(), &events_out);
+    let odd_keys = OddKeys::new(&settings.read, changed_certificates.spellings(), (&events_out, &stop));
     let reader = RouteReader {
         target: settings.read.clone(),
         sources: sources.clone(),

@@ -4,11 +4,11 @@
 //! A key of another spelling, such as `frontend:Shop.Example`, serves `shop.example` if that has no key of its own and no
 //! further spelling ([`Spellings`]). A key that no request can match, such as one with a port, is named in the log.
 
-use super::connect;
+use super::connect::is_passing;
 use super::route_state::ChangedKey;
 use super::target::Target;
 use super::tool_connection::ToolConnection;
-use super::{Event, spawn};
+use super::{Event, Stop, connect, spawn};
 use crate::base::printable::printable;
 use crate::directory::{KeyPattern, key_pattern};
 use crossbeam_channel::Sender;
@@ -16,6 +16,7 @@ use redis::RedisResult;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The greatest number of keys that are logged; the scan counts further ones, and later writes of others are ignored.
 const MAX_NAMED: usize = 100;
@@ -23,6 +24,9 @@ const MAX_NAMED: usize = 100;
 const MAX_SPELLINGS: usize = 10_000;
 /// The greatest number of spellings of one pattern: further ones do not count.
 const MAX_OF_PATTERN: usize = 4;
+
+/// The pause before another scan of a server that went away.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The patterns of keys of other spellings, by the pattern as it is looked up. Copies share them.
 #[derive(Clone, Debug, Default)]
@@ -72,10 +76,11 @@ pub(super) struct OddKeys {
     is_scanned: bool,
     target: Target,
     events: Sender<Event>,
+    stop: Stop,
 }
 
 impl OddKeys {
-    pub(super) fn new(target: &Target, certificates: &Spellings, events: &Sender<Event>) -> Self {
+    pub(super) fn new(target: &Target, certificates: &Spellings, (events, stop): (&Sender<Event>, &Stop)) -> Self {
         Self {
             frontends: Spellings::default(),
             certificates: certificates.clone(),
@@ -83,6 +88,7 @@ impl OddKeys {
             is_scanned: false,
             target: target.clone(),
             events: events.clone(),
+            stop: stop.clone(),
         }
     }
 
@@ -139,15 +145,20 @@ impl OddKeys {
     }
 
     /// Scans all existing keys once, with its own connection and thread. Its events say which patterns have other spellings,
-    /// and the last one that it has ended. Returns whether the scan was started, now or before.
+    /// and the last one that it has ended. A single server that goes away meanwhile is scanned again, since its keys are not
+    /// known otherwise; the servers of a cluster are scanned again when they are back. Returns whether the scan was started, now or before.
     pub(super) fn scan(&mut self) -> bool {
         if std::mem::replace(&mut self.is_scanned, true) {
             return true;
         }
         let keys = self.clone();
         let scan = move || {
-            if let Err(error) = keys.scan_all() {
-                log::debug!("redis: looking for keys that never match: {error}");
+            while let Err(error) = keys.scan_all() {
+                log::debug!("redis: looking for keys of other spellings: {error}");
+                let is_final = !error.is_io_error() && !error.code().is_some_and(is_passing);
+                if is_final || keys.target.is_cluster() || keys.stop.wait(AGAIN) {
+                    break;
+                }
             }
             // It fails only after the directory has ended.
             let _ = keys.events.send(Event::Scanned);
