@@ -187,6 +187,32 @@ fn a_replica_that_takes_the_data_of_an_emptied_master_drops_no_host() {
     until("it is gone", || client.get(HOST, "/").status() == 400);
 }
 
+/// A master begins another history when its first replica connects, with the same data.
+#[test]
+fn the_first_replica_of_a_master_delays_no_removal() {
+    let (master, replica) = (Server::start(), Server::start());
+    let backend = Backend::always(canned::ok("ok"));
+    for host in [HOST, "other.test"] {
+        master.set(host, &[backend.url()]);
+    }
+    let proxy = Setup::new().driver(master.url()).workers(1).start();
+    let mut client = proxy.client();
+    for host in [HOST, "other.test"] {
+        client.get(host, "/").expect_ok("ok");
+    }
+    let history = || {
+        let info: String = master.run("INFO replication");
+        info.lines().find(|line| line.starts_with("master_replid:")).map(str::to_owned)
+    };
+    let before = history();
+    follow(&replica, &master);
+    assert_ne!(history(), before);
+    master.run::<()>(&format!("DEL frontend:{HOST}"));
+    until("it is gone", || client.get(HOST, "/").status() == 400);
+    assert!(!proxy.stderr().contains("not what it was"), "{}", proxy.stderr());
+    client.get("other.test", "/").expect_ok("ok");
+}
+
 /// Without reports of writes, the change of data shows in the identity of the server alone.
 #[test]
 fn a_replica_that_reports_nothing_and_loads_other_data_drops_no_host() {

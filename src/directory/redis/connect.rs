@@ -65,6 +65,7 @@ pub(super) struct Identity {
     pub(super) offset: Option<u64>,
     /// The position at which it left the earlier history.
     branch: Option<u64>,
+    is_replica: bool,
     /// It is a replica without a connection to its master.
     pub(super) has_lost_master: bool,
 }
@@ -99,6 +100,9 @@ impl fmt::Display for Continuity {
 impl Identity {
     /// The relation of this data to the known data `other`.
     pub(super) fn continues(&self, other: &Self) -> Continuity {
+        if !self.run_id.is_empty() && self.run_id == other.run_id && self.has_renamed_history(other) {
+            return Continuity::Same;
+        }
         let history = other.histories.first();
         let Some(place) = history.and_then(|known| self.histories.iter().position(|own| own == known)) else {
             return Continuity::Other;
@@ -113,7 +117,15 @@ impl Identity {
     /// Whether this data, of the same process, is what `before` was or what became of it. Without permission to query it,
     /// it counts as that.
     pub(super) fn has_history_of(&self, before: &Self) -> bool {
-        self.histories.is_empty() || before.histories.first().is_none_or(|history| self.histories.contains(history))
+        self.histories.is_empty()
+            || before.histories.first().is_none_or(|history| self.histories.contains(history))
+            || self.has_renamed_history(before)
+    }
+
+    /// A master, of the same process, begins a history with the same data when its first replica connects, and when its
+    /// last one has been away for long (`repl-backlog-ttl`). A replica that was promoted has an earlier history.
+    fn has_renamed_history(&self, before: &Self) -> bool {
+        !self.is_replica && !before.is_replica && self.histories.len() == 1 && !before.histories.is_empty()
     }
 
     /// The histories and the position, in the form of a snapshot.
@@ -139,16 +151,15 @@ impl Identity {
 
     /// Adds the fields of a reply to `INFO`.
     fn add(&mut self, text: &str) {
-        let mut is_replica = false;
         for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
             match key {
                 "run_id" => self.run_id = value.to_owned(),
-                "role" => is_replica = value == "slave",
-                "master_link_status" => self.has_lost_master = is_replica && value == "down",
+                "role" => self.is_replica = value == "slave",
+                "master_link_status" => self.has_lost_master = self.is_replica && value == "down",
                 "master_replid" => self.histories.insert(0, value.to_owned()),
                 "master_replid2" if value.contains(|char| char != '0') => self.histories.push(value.to_owned()),
                 "slave_repl_offset" => self.offset = value.parse().ok(),
-                "master_repl_offset" if !is_replica => self.offset = value.parse().ok(),
+                "master_repl_offset" if !self.is_replica => self.offset = value.parse().ok(),
                 // The value is the first byte that is not shared.
                 "second_repl_offset" => self.branch = value.parse::<u64>().ok().and_then(|byte| byte.checked_sub(1)),
                 _ => {}
@@ -426,11 +437,17 @@ mod tests {
         let kept = Identity::from_lines(before.to_lines()).expect("an identity");
         assert_eq!((kept.histories.as_slice(), kept.offset), (before.histories.as_slice(), Some(100)));
         assert_eq!(Identity::from_lines(vec!["offset=1".to_owned()]), None);
+        let renamed = |id: &str| identity(&format!("run_id:{id} role:master master_replid:bb master_repl_offset:100"));
+        let of_a = identity("run_id:a role:master master_replid:aa master_repl_offset:100");
+        assert_eq!(renamed("a").continues(&of_a), Continuity::Same);
+        assert_eq!(renamed("b").continues(&of_a), Continuity::Other);
         for (text, expected) in [
             ("master_replid:aa master_repl_offset:1", true),
             ("master_replid:bb master_replid2:aa second_repl_offset:101", true),
-            ("master_replid:bb master_replid2:cc second_repl_offset:101", false),
-            ("master_replid:bb", false),
+            ("role:master master_replid:bb master_replid2:cc second_repl_offset:101", false),
+            ("role:slave master_replid:bb", false),
+            // Its first replica has come.
+            ("role:master master_replid:bb master_replid2:0000 second_repl_offset:-1", true),
             ("role:master", true),
         ] {
             assert_eq!(identity(text).has_history_of(&before), expected, "{text}");
