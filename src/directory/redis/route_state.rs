@@ -15,6 +15,7 @@
 //! * Without both connections nothing is read. Known routes stay in use ([`RouteState::down`]); when the connections
 //!   are back, all hosts in use are read again and compared ([`RouteState::up`]).
 
+mod batches;
 mod changes;
 mod marks;
 mod messages;
@@ -32,7 +33,7 @@ use super::super::catalog::{Catalog, Clusters};
 use super::super::{LookupResult, SubscriberId};
 use super::reading::{Dead, Listing, Reading};
 use crate::base::clock::Moment;
-use crate::base::hash::HashMap;
+use crate::base::hash::{HashMap, HashSet};
 use crate::base::reason::FailureReason;
 use crate::cluster::Backend;
 use lru::LruCache;
@@ -47,12 +48,6 @@ use std::time::Duration;
 use token_bucket::{Standing, TokenBucket};
 use unread::Unread;
 
-/// Number of hosts that are read at once.
-const BATCH: usize = 256;
-/// The greatest number of hosts in a batch that no request waits for.
-const BATCH_IDLE: usize = 128;
-/// The greatest number of hosts in a batch from clients with recent misses, besides those of other clients.
-const BATCH_SUSPECT: usize = 64;
 /// The greatest number of hosts remembered as having no usable record.
 const MAX_BAD: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 /// Limits of the route state.
@@ -103,6 +98,8 @@ pub(super) struct RouteState {
     urgent: VecDeque<Arc<str>>,
     /// Hosts requested by clients that have recently asked for unknown hosts.
     suspect: VecDeque<Arc<str>>,
+    /// Known hosts that were written to.
+    edited: VecDeque<Arc<str>>,
     idle: VecDeque<Arc<str>>,
     checker_wanted: bool,
     checker_until: Moment,
@@ -113,7 +110,7 @@ pub(super) struct RouteState {
     unread: Unread,
     restored: Restored,
     /// Hosts that had no key while keys of other spellings were not known yet; `None` once they are.
-    unscanned: Option<Vec<Arc<str>>>,
+    unscanned: Option<HashSet<Arc<str>>>,
     outputs: Vec<Output>,
     /// Number of changes of the known data.
     version: u64,
@@ -130,6 +127,7 @@ impl RouteState {
             pending: HashMap::default(),
             urgent: VecDeque::new(),
             suspect: VecDeque::new(),
+            edited: VecDeque::new(),
             idle: VecDeque::new(),
             checker_wanted: false,
             checker_until: Moment::ZERO,
@@ -153,7 +151,12 @@ impl RouteState {
         }
         if let Some(pending) = self.pending.get_mut(&host) {
             let askers = if pending.tainted { &mut pending.later } else { &mut pending.askers };
-            return askers.push(core);
+            askers.push(core);
+            if askers.len() == 1 && !pending.in_flight {
+                // It may be behind very many hosts without a waiting request.
+                self.urgent.push_back(host);
+            }
+            return;
         }
         if self.bad.contains(&host) {
             let known = self.restore(&host, now);
@@ -179,54 +182,6 @@ impl RouteState {
 
     fn is_known(&self, host: &str) -> bool {
         self.catalog.contains(host) || self.restored.routes.contains_key(host)
-    }
-
-    /// The next batch to read, if there is one and none is in flight.
-    pub(super) fn take_batch(&mut self) -> Option<Batch> {
-        if self.connection != ConnectionState::Up || self.in_flight {
-            return None;
-        }
-        let mut hosts = Vec::new();
-        while hosts.len() < BATCH
-            && let Some(host) = self.urgent.pop_front()
-        {
-            self.send(host, &mut hosts);
-        }
-        let limit = (hosts.len() + BATCH_SUSPECT).min(BATCH);
-        while hosts.len() < limit
-            && let Some(host) = self.suspect.pop_front()
-        {
-            self.send(host, &mut hosts);
-        }
-        let limit = (hosts.len() + BATCH_IDLE).min(BATCH);
-        while hosts.len() < limit
-            && let Some(host) = self.idle.pop_front()
-        {
-            self.send(host, &mut hosts);
-        }
-        while hosts.len() < limit
-            && let Some(host) = self.restored.next_unverified()
-        {
-            if !self.catalog.contains(&host) && !self.pending.contains_key(&host) {
-                self.pending.insert(Arc::clone(&host), Pending::default());
-                self.send(host, &mut hosts);
-            }
-        }
-        let checker = std::mem::take(&mut self.checker_wanted);
-        let confirms = hosts.iter().any(|host| self.pending.get(host).is_some_and(|pending| pending.confirms));
-        if hosts.is_empty() && !checker {
-            return None;
-        }
-        self.ticket += 1;
-        self.in_flight = true;
-        Some(Batch { ticket: self.ticket, hosts, checker, confirms })
-    }
-
-    fn send(&mut self, host: Arc<str>, hosts: &mut Vec<Arc<str>>) {
-        if let Some(pending) = self.pending.get_mut(&host).filter(|pending| !pending.in_flight) {
-            pending.in_flight = true;
-            hosts.push(host);
-        }
     }
 
     /// Handles the replies to a batch. Returns whether the known data has changed.
@@ -395,6 +350,7 @@ impl RouteState {
         self.in_flight = false;
         self.urgent.clear();
         self.suspect.clear();
+        self.edited.clear();
         self.idle.clear();
         self.restored.suspend();
         self.bucket.end_all();
@@ -416,10 +372,12 @@ impl RouteState {
         self.idle.clear();
         self.urgent.clear();
         self.suspect.clear();
+        self.edited.clear();
         for (host, pending) in &mut self.pending {
             pending.askers.append(&mut pending.later);
             (pending.in_flight, pending.tainted, pending.confirms) = (false, false, false);
-            self.urgent.push_back(Arc::clone(host));
+            let queue = if pending.askers.is_empty() { &mut self.edited } else { &mut self.urgent };
+            queue.push_back(Arc::clone(host));
         }
     }
 

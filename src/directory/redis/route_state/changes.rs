@@ -152,7 +152,7 @@ impl RouteState {
             pending.tainted |= pending.in_flight;
         } else if self.connection == ConnectionState::Up && self.is_known(&host) {
             self.pending.insert(Arc::clone(&host), Pending::default());
-            self.urgent.push_back(host);
+            self.edited.push_back(host);
         }
     }
 
@@ -172,16 +172,14 @@ impl RouteState {
     /// Reads a known host once more, before a denial counts.
     pub(super) fn confirm(&mut self, host: Arc<str>, Pending { mut askers, mut later, .. }: Pending) {
         askers.append(&mut later);
-        self.pending.insert(Arc::clone(&host), Pending { askers, confirms: true, ..Pending::default() });
-        self.urgent.push_back(host);
+        self.queue_again(host, Pending { askers, confirms: true, ..Pending::default() });
     }
 
     /// Reads a host once more that was written to meanwhile, if it is in use or was asked for.
     pub(super) fn settle_again(&mut self, host: Arc<str>, pending: Pending) {
         let is_wanted = !pending.later.is_empty() || self.is_known(&host);
         if pending.tainted && is_wanted {
-            self.pending.insert(Arc::clone(&host), Pending { askers: pending.later, ..Pending::default() });
-            self.urgent.push_back(host);
+            self.queue_again(host, Pending { askers: pending.later, ..Pending::default() });
         }
     }
 }

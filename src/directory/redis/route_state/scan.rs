@@ -3,12 +3,13 @@
 use super::super::reading::Reading;
 use super::{Pending, RouteState};
 use crate::base::clock::Moment;
+use crate::base::hash::HashSet;
 use std::sync::Arc;
 
 impl RouteState {
     /// Keys of other spellings are not known until [`RouteState::note_scan`].
     pub(in crate::directory::redis) fn await_scan(&mut self) {
-        self.unscanned = Some(Vec::new());
+        self.unscanned = Some(HashSet::default());
     }
 
     /// The keys of other spellings are known.
@@ -28,7 +29,7 @@ impl RouteState {
     ) -> bool {
         let is_meant = *reading == Reading::Unknown && self.is_known(host);
         let Some(unscanned) = self.unscanned.as_mut().filter(|_| is_meant) else { return false };
-        unscanned.push(Arc::clone(host));
+        unscanned.insert(Arc::clone(host));
         for core in pending.askers.iter().chain(&pending.later) {
             self.reply_unavailable(*core, Arc::clone(host), now);
         }

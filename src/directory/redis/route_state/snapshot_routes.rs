@@ -72,6 +72,11 @@ impl Restored {
         self.unverified.clear();
     }
 
+    /// The number of hosts that are to be read again.
+    pub(super) fn unverified_count(&self) -> usize {
+        self.unverified.len()
+    }
+
     /// The next host to read again.
     pub(super) fn next_unverified(&mut self) -> Option<Arc<str>> {
         self.unverified.pop_front()

@@ -71,7 +71,8 @@ impl RouteState {
                 (pending.in_flight, pending.tainted) = (false, false);
                 let later = std::mem::take(&mut pending.later);
                 pending.askers.extend(later);
-                self.urgent.push_back(host);
+                let queue = if pending.askers.is_empty() { &mut self.edited } else { &mut self.urgent };
+                queue.push_back(host);
             }
         }
     }

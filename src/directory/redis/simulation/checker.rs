@@ -152,6 +152,9 @@ impl Checker {
                 self.denied.insert(host, now);
             }
         }
+        let over = |loss: &Loss| self.is_hold_over(loss.at, limit, now);
+        let over: Vec<_> = self.reduced.iter().filter(|(_, loss)| over(loss)).map(|(host, _)| *host).collect();
+        self.reduced.retain(|host, _| !over.contains(host));
     }
 
     /// A process has ended properly. Its knowledge survives in a snapshot.
@@ -210,6 +213,22 @@ impl Checker {
         Some(Service { key, has_backend: self.lists[key].last().is_some_and(Entry::has_backend) })
     }
 
+    /// Whether the list that a host was served with last has a backend.
+    fn has_known_list(&self, host: &str) -> bool {
+        let known = self.known.get(host).map(|known| known.service.key);
+        known.is_some_and(|key| self.lists[key].last().is_some_and(Entry::has_backend))
+    }
+
+    /// An edit has changed how Redis has a host served: as `before`, until now. Where that was no part of what is known,
+    /// nothing of it was lost, and the edit counts. So does one of the list that a host is held with.
+    fn note_edit(&mut self, host: &str, before: Option<Service>, had_known_list: bool) {
+        let Some(known) = self.known.get(host).map(|known| known.service) else { return };
+        let was_whole = before.is_some_and(|before| !before.is_part_of(host, known)) && self.service_of(host) != before;
+        if was_whole || had_known_list && !self.has_known_list(host) {
+            self.reduced.remove(host);
+        }
+    }
+
     /// Redis had a host served as `before`, without an edit since; or as before.
     fn note_reduced(
         &mut self,
@@ -252,7 +271,8 @@ impl Checker {
 impl World {
     /// The data at the address has changed, by an edit or by a fault.
     pub(super) fn observe(&mut self, by_order: bool) {
-        let before: Vec<_> = HOSTS.iter().map(|host| self.checker.service_of(host)).collect();
+        let before = |host: &&str| (self.checker.service_of(host), self.checker.has_known_list(host));
+        let before: Vec<_> = HOSTS.iter().map(before).collect();
         let (now, data) = (self.now, &self.redis.at.data);
         for (pattern, list) in &mut self.checker.lists {
             list.record(now, data.entry(pattern));
@@ -279,7 +299,10 @@ impl World {
         }
         let read_by = self.checker.calm_until.min(now).since(Moment::ZERO + READ_WITHIN + self.bound());
         let read_by = Moment::ZERO + read_by;
-        for (host, before) in HOSTS.iter().zip(before) {
+        for (host, (before, had_known_list)) in HOSTS.iter().zip(before) {
+            if by_order {
+                self.checker.note_edit(host, before, had_known_list);
+            }
             self.checker.note_reduced(host, before.filter(|_| !by_order), read_by, self.plan.hold, now);
         }
     }

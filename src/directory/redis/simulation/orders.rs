@@ -20,7 +20,11 @@ impl World {
             }
             40..55 => self.write_in_parts(pattern),
             55..72 => self.order(pattern, &[]),
-            72..80 => self.order_option(pattern),
+            72..80 => {
+                let unrequested = self.process.as_ref().and_then(|process| process.unrequested);
+                let pattern = if self.rng.bool() { unrequested.unwrap_or(pattern) } else { pattern };
+                self.order_option(pattern);
+            }
             80..86 => {
                 let items = self.items();
                 self.order(pattern, &items);

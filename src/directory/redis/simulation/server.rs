@@ -62,24 +62,32 @@ pub(super) struct Server {
     history: u64,
     /// The earlier history, and its shared length.
     before: Option<(u64, u64)>,
+    is_replica: bool,
     pub(super) offset: u64,
     pub(super) data: Data,
 }
 
 impl Server {
     fn new(number: u64) -> Self {
-        Self { run: number, history: number, before: None, offset: 1, data: Data::default() }
+        Self { run: number, history: number, before: None, is_replica: false, offset: 1, data: Data::default() }
     }
 
     /// A server with the present data of this one. `is_heir`: it knows the history of the data.
     pub(super) fn successor(&self, number: u64, is_heir: bool) -> Self {
         let before = is_heir.then_some((self.history, self.offset));
-        Self { run: number, history: number, before, offset: self.offset + 1, data: self.data.clone() }
+        Self {
+            run: number,
+            history: number,
+            before,
+            is_replica: false,
+            offset: self.offset + 1,
+            data: self.data.clone(),
+        }
     }
 
     /// The same server with the data of another.
     pub(super) fn resynced(&self, number: u64, data: Data) -> Self {
-        Self { run: self.run, history: number, before: None, offset: 1, data }
+        Self { run: self.run, history: number, before: None, is_replica: true, offset: 1, data }
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -87,10 +95,12 @@ impl Server {
             (format!("history{history}"), (offset + 1).to_string())
         });
         Identity::of(&format!(
-            "run_id:{}\r\nrole:master\r\nmaster_replid:history{}\r\nmaster_replid2:{before}\r\nmaster_repl_offset:{}\r\n\
-             second_repl_offset:{shared}\r\n",
+            "run_id:{}\r\nrole:{}\r\nmaster_replid:history{}\r\nmaster_replid2:{before}\r\nmaster_repl_offset:{}\r\n\
+             slave_repl_offset:{}\r\nsecond_repl_offset:{shared}\r\n",
             self.run_id(),
+            if self.is_replica { "slave" } else { "master" },
             self.history,
+            self.offset,
             self.offset
         ))
     }

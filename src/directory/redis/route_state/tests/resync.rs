@@ -295,3 +295,39 @@ fn a_known_host_is_dropped_or_served_by_less_after_a_second_reading_only() {
     assert!(scene.state.take_batch().is_none());
     assert!(!scene.state.is_known("a") && !scene.state.is_known("kept"));
 }
+
+#[test]
+fn very_many_hosts_of_an_edited_wildcard_hold_up_no_other_host() {
+    let record = listing(&["http://one"]).record;
+    let routes = (0..3_000).map(|number| (Arc::from(format!("s{number}.wild")), kept_route("*.wild", &record)));
+    let mut scene = Scene::with(routes.collect());
+    scene.up(true);
+    let reading = |host: &str| found(if host.ends_with(".wild") { "*.wild" } else { host }, &["http://one"], &[]);
+    scene.reply_all(reading);
+    for number in 0..3_000 {
+        scene.ask(&format!("h{number}.wild"));
+    }
+    scene.reply_all(reading);
+    // All of them are read again, and meanwhile requests go on.
+    scene.touch("*.wild");
+    scene.ask("cold");
+    scene.ask("s2999.wild");
+    let (ticket, hosts) = scene.batch();
+    assert!(["cold", "s2999.wild"].iter().all(|host| hosts.contains(&(*host).to_owned())), "{hosts:?}");
+    scene.reply(ticket, "cold", reading("cold"));
+    // Requests without end hold up neither those nor what is only compared after a new connection.
+    scene.up(true);
+    scene.touch("*.wild");
+    (0..1_000).for_each(|number| scene.ask(&format!("c{number}")));
+    let (mut edited, mut batches) = (0, 0);
+    while let Some(batch) = scene.state.take_batch() {
+        let mut replies = Replies::none(&batch);
+        edited += batch.hosts.iter().filter(|host| host.ends_with(".wild")).count();
+        batches += 1;
+        assert!(batch.hosts.iter().any(|host| host.starts_with('c')) || batches > 7, "batch {batches}");
+        assert!(edited >= 32 * batches.min(100), "{edited} in {batches} batches");
+        replies.hosts = batch.hosts.into_iter().map(|host| (Arc::clone(&host), reading(&host))).collect();
+        scene.state.replied(replies, scene.now);
+    }
+    assert!(edited >= 4_000, "{edited}");
+}
