@@ -1,6 +1,7 @@
 //! A backend: the server behind one endpoint, shared by all clusters that name it and by all cores.
 
 use super::endpoint::Endpoint;
+use super::rotation::Rotation;
 use crate::base::clock::Moment;
 use crate::net::tls::{BackendAuthorities, Trust};
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ pub struct Backend {
     id: BackendId,
     endpoint: Endpoint,
     /// It is read only when a connection is opened: the request has to wait there anyway, so a lock is acceptable.
-    addresses: Mutex<Addresses>,
+    addresses: Mutex<Resolved>,
     /// Addresses that did not respond to a connection attempt, and the time until which each is tried last.
     silent: Mutex<Vec<(SocketAddr, Moment)>>,
     /// Number of connections opened on all cores: the next one begins with the next address.
@@ -79,6 +80,30 @@ pub enum Addresses {
     NotFound,
 }
 
+/// The addresses with their turns.
+#[derive(Debug)]
+struct Resolved {
+    addresses: Addresses,
+    /// Where the weights of the addresses differ; otherwise they take turns.
+    turns: Option<Turns>,
+}
+
+#[derive(Debug)]
+struct Turns {
+    weights: Box<[u32]>,
+    rotation: Rotation,
+}
+
+impl Resolved {
+    /// Whether these are its addresses with these weights, in any order.
+    fn is(&self, found: &[(SocketAddr, u32)]) -> bool {
+        let Addresses::Known(known) = &self.addresses else { return false };
+        let weight_of = |place: usize| self.turns.as_ref().map_or(1, |turns| turns.weights[place]);
+        let is_found = |(place, address): (usize, &SocketAddr)| found.contains(&(*address, weight_of(place)));
+        known.len() == found.len() && known.iter().enumerate().all(is_found)
+    }
+}
+
 impl Backend {
     /// A backend with this endpoint. An IP address is known at once, a name is [`Addresses::Pending`].
     pub fn new(id: BackendId, endpoint: Endpoint) -> Self {
@@ -89,7 +114,7 @@ impl Backend {
         Self {
             id,
             endpoint,
-            addresses: Mutex::new(addresses),
+            addresses: Mutex::new(Resolved { addresses, turns: None }),
             address_changes: AtomicU16::new(0),
             silent: Mutex::default(),
             turn: AtomicUsize::new(0),
@@ -154,18 +179,26 @@ impl Backend {
 
     /// The socket addresses to connect to.
     pub fn addresses(&self) -> Addresses {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.resolved().addresses.clone()
     }
 
-    /// The addresses to connect to now, in the order of attempts: each address takes its turn to be the first, and
-    /// those that did not respond recently come last.
+    fn resolved(&self) -> MutexGuard<'_, Resolved> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The addresses to connect to now, in the order of attempts: each address takes its turns by its weight to be the
+    /// first, and those that did not respond recently come last.
     pub fn next_addresses(&self, now: Moment) -> Addresses {
-        let addresses = self.addresses();
+        let resolved = self.resolved();
+        let addresses = resolved.addresses.clone();
         let Addresses::Known(known) = &addresses else { return addresses };
         if known.len() < 2 {
             return addresses;
         }
-        let first = self.turn.fetch_add(1, Ordering::Relaxed) % known.len();
+        let number = self.turn.fetch_add(1, Ordering::Relaxed);
+        let by_weight = resolved.turns.as_ref().and_then(|turns| turns.rotation.turn(number));
+        let first = by_weight.unwrap_or(number % known.len());
+        drop(resolved);
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.retain(|(_, until)| *until > now);
         let is_silent = |address: &SocketAddr| silent.iter().any(|(silent, _)| silent == address);
@@ -194,11 +227,28 @@ impl Backend {
     /// Sets the resolver's result. A failure never overwrites known addresses (fail static). Returns whether anything
     /// changed.
     pub fn set_addresses(&self, found: Addresses) -> bool {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let keep = matches!((&*addresses, &found), (Addresses::Known(_), Addresses::NotFound | Addresses::Pending));
-        let changed = !keep && *addresses != found;
+        let mut resolved = self.resolved();
+        let known = &resolved.addresses;
+        let keep = matches!((known, &found), (Addresses::Known(_), Addresses::NotFound | Addresses::Pending));
+        let changed = !keep && *known != found;
         if changed {
-            *addresses = found;
+            *resolved = Resolved { addresses: found, turns: None };
+            self.address_changes.fetch_add(1, Ordering::Release);
+        }
+        changed
+    }
+
+    /// Sets the addresses that the resolver has found, each with its weight (RFC 2782): its share of the connections.
+    /// Another order of the same is no change, since name servers rotate it. Returns whether anything changed.
+    pub fn set_weighted(&self, found: &[(SocketAddr, u32)]) -> bool {
+        let weights: Box<[u32]> = found.iter().map(|(_, weight)| *weight).collect();
+        let is_even = weights.iter().all(|weight| *weight == 1);
+        let turns = (!is_even).then(|| Turns { rotation: Rotation::new(&weights), weights });
+        let addresses = Addresses::Known(found.iter().map(|(address, _)| *address).collect());
+        let mut resolved = self.resolved();
+        let changed = !resolved.is(found);
+        if changed {
+            *resolved = Resolved { addresses, turns };
             self.address_changes.fetch_add(1, Ordering::Release);
         }
         changed
@@ -238,6 +288,24 @@ mod tests {
         assert!(backend.note_silent(all[1], later) && !backend.note_silent(all[1], later));
         assert_eq!((order(now), order(now), order(now)), (vec![2, 0, 1], vec![2, 0, 1], vec![0, 2, 1]));
         assert_eq!(order(later), [1, 2, 0]);
+    }
+
+    #[test]
+    fn addresses_have_turns_by_their_weights() {
+        let backend = Backend::new(BackendId::new(1), Endpoint::new("_http._tcp.app.internal", 80, false));
+        let [one, two] = [1, 2].map(|n| SocketAddr::from(([127, 0, 0, n], 80)));
+        assert!(backend.set_weighted(&[(one, 3), (two, 1)]));
+        assert!(!backend.set_weighted(&[(two, 1), (one, 3)]), "the order does not count");
+        let first = || match backend.next_addresses(Moment::ZERO) {
+            Addresses::Known(addresses) => addresses[0],
+            other => panic!("{other:?}"),
+        };
+        let turns: Vec<_> = (0..8).map(|_| first() == one).collect();
+        assert_eq!(turns.iter().filter(|is_one| **is_one).count(), 6, "{turns:?}");
+        assert!(backend.set_weighted(&[(one, 1), (two, 3)]), "the weights do");
+        assert_eq!((0..8).filter(|_| first() == one).count(), 2);
+        assert!(backend.set_weighted(&[(one, 1), (two, 1)]));
+        assert_eq!((0..8).filter(|_| first() == one).count(), 4);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(super) type Resolve = dyn Fn(&str, u16) -> io::Result<Found> + Send + Sync;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     addresses: Vec<SocketAddr>,
+    /// The weights of these addresses, where they have some (RFC 2782).
+    weights: Vec<u32>,
     /// How long they are good, where that is known.
     ttl: Option<Duration>,
 }
@@ -219,9 +221,12 @@ impl ResolverState {
         let found = (self.resolve)(&host, port);
         let backend = task.backend.upgrade()?;
         let (after, retry) = match found {
-            Ok(Found { mut addresses, ttl }) if !addresses.is_empty() => {
-                addresses.truncate(MAX_ADDRESSES);
-                self.tell(&backend, addresses);
+            Ok(Found { addresses, weights, ttl }) if !addresses.is_empty() => {
+                let weights = weights.into_iter().chain(std::iter::repeat(1));
+                let found: Vec<_> = addresses.into_iter().zip(weights).take(MAX_ADDRESSES).collect();
+                if backend.set_weighted(&found) {
+                    self.subscribers.tell_all(&RouteEvent::Addresses { backend: backend.id() });
+                }
                 let after = ttl.map_or(self.refresh, |ttl| ttl.clamp(MIN_TTL.min(self.refresh), self.refresh));
                 (after, FIRST_RETRY.min(self.refresh))
             }
@@ -237,19 +242,6 @@ impl ResolverState {
             }
         };
         Some((after, Task { backend: task.backend, retry }))
-    }
-
-    fn tell(&self, backend: &Backend, addresses: Vec<SocketAddr>) {
-        // Name servers rotate the order of addresses, which is not a change.
-        if let Addresses::Known(known) = backend.addresses()
-            && known.len() == addresses.len()
-            && known.iter().all(|address| addresses.contains(address))
-        {
-            return;
-        }
-        if backend.set_addresses(Addresses::Known(addresses.into())) {
-            self.subscribers.tell_all(&RouteEvent::Addresses { backend: backend.id() });
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule> {

@@ -17,8 +17,8 @@ use std::thread;
 enum Records {
     /// Addresses, with their time to live.
     Addresses(u32, Vec<Ipv4Addr>),
-    /// Priority, port and host of each, with their time to live.
-    Services(u32, Vec<(u16, u16, String)>),
+    /// Priority, weight, port and host of each, with their time to live.
+    Services(u32, Vec<(u16, u16, u16, String)>),
     /// The server has a problem with it.
     Failing,
 }
@@ -68,11 +68,17 @@ impl NameServer {
 
     /// Has a service of these backends, each on a host of its own.
     fn set_service(&self, backends: &[(u16, &Backend)]) {
-        let service = |(place, (priority, backend)): (usize, &(u16, &Backend))| {
+        let weighed: Vec<_> = backends.iter().map(|(priority, backend)| (*priority, 0, *backend)).collect();
+        self.set_weighed(&weighed);
+    }
+
+    /// The same with weights, after the priorities.
+    fn set_weighed(&self, backends: &[(u16, u16, &Backend)]) {
+        let service = |(place, (priority, weight, backend)): (usize, &(u16, u16, &Backend))| {
             let (host, address) = (format!("host{place}.app.test"), backend.address());
             let IpAddr::V4(ip) = address.ip() else { panic!("IPv4") };
             self.set(&host, Records::Addresses(1, vec![ip]));
-            (*priority, address.port(), host)
+            (*priority, *weight, address.port(), host)
         };
         let services = backends.iter().enumerate().map(service).collect();
         self.set("_http._tcp.app.test", Records::Services(1, services));
@@ -100,9 +106,9 @@ fn respond(question: &[u8], zone: &Mutex<HashMap<String, Records>>, is_truncated
             addresses.iter().for_each(|ip| add(ttl, RData::A(A { address: ip.to_bits() })));
         }
         Some(Records::Services(ttl, services)) if is_of(simple_dns::TYPE::SRV) => {
-            for (priority, port, host) in services {
+            for (priority, weight, port, host) in services {
                 let target = Name::new(&host).expect("a name").into_owned();
-                add(ttl, RData::SRV(SRV { priority, weight: 0, port, target }));
+                add(ttl, RData::SRV(SRV { priority, weight, port, target }));
             }
         }
         Some(Records::Failing) => rcode = RCODE::ServerFailure,
@@ -142,6 +148,26 @@ fn a_service_has_hosts_and_ports_for_as_long_as_its_records_live() {
     assert_eq!(serving(&proxy), BTreeSet::from(["spare".to_owned()]));
     names.set_service(&[(0, &two)]);
     expect(&["two"]);
+}
+
+#[test]
+fn hosts_of_a_service_have_shares_by_their_weights() {
+    let [one, two, none] = ["one", "two", "none"].map(|name| Backend::closing(canned::ok(name)));
+    let names = NameServer::start(false);
+    names.set_weighed(&[(7, 30, &one), (7, 10, &two), (7, 0, &none)]);
+    let proxy = names.proxy("http://_http._tcp.app.test");
+    let shares = || {
+        let served: Vec<_> = (0..40).map(|_| proxy.client().get(HOST, "/").text()).collect();
+        ["one", "two", "none"].map(|name| served.iter().filter(|served| *served == name).count())
+    };
+    let [of_one, of_two, of_none] = shares();
+    assert!((29..=31).contains(&of_one) && (9..=11).contains(&of_two) && of_none <= 1, "{of_one} {of_two} {of_none}");
+    // The weights alone change.
+    names.set_weighed(&[(7, 10, &one), (7, 30, &two)]);
+    until("the weights are known", || {
+        let [of_one, of_two, of_none] = shares();
+        (9..=11).contains(&of_one) && (29..=31).contains(&of_two) && of_none == 0
+    });
 }
 
 #[test]

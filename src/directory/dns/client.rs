@@ -30,7 +30,7 @@ pub(super) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record {
     Address(IpAddr),
-    Service { priority: u16, port: u16, target: String },
+    Service { priority: u16, weight: u16, port: u16, target: String },
 }
 
 /// The records of a response; none where the name has none, or does not exist.
@@ -151,8 +151,9 @@ fn read_message(bytes: &[u8], (id, name, kind): (u16, &str, Kind)) -> Message {
         response.records.extend(match (&answer.rdata, kind) {
             (RData::A(A { address }), Kind::A) => Some(Record::Address(Ipv4Addr::from_bits(*address).into())),
             (RData::AAAA(AAAA { address }), Kind::Aaaa) => Some(Record::Address(Ipv6Addr::from_bits(*address).into())),
-            (RData::SRV(SRV { priority, port, target, .. }), Kind::Srv) => {
-                Some(Record::Service { priority: *priority, port: *port, target: target.to_string() })
+            (RData::SRV(SRV { priority, weight, port, target }), Kind::Srv) => {
+                let (priority, weight, port) = (*priority, *weight, *port);
+                Some(Record::Service { priority, weight, port, target: target.to_string() })
             }
             _ => None,
         });

@@ -40,7 +40,7 @@ pub(in crate::directory) fn resolver(servers: Option<DnsServers>, clock: Clock) 
 
 fn by_system(host: &str, port: u16) -> io::Result<Found> {
     let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?;
-    Ok(Found { addresses: found.collect(), ttl: None })
+    Ok(Found { addresses: found.collect(), weights: Vec::new(), ttl: None })
 }
 
 struct Asks {
@@ -57,7 +57,7 @@ impl Asks {
             match self.addresses_of(&name) {
                 Ok((addresses, ttl)) if !addresses.is_empty() => {
                     let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect();
-                    return Ok(Found { addresses, ttl });
+                    return Ok(Found { addresses, weights: Vec::new(), ttl });
                 }
                 Ok(_) => {}
                 Err(error) => last = Some(error),
@@ -90,7 +90,7 @@ impl Asks {
         }
     }
 
-    /// The hosts and ports of a service: those of the lowest priority that have an address.
+    /// The hosts and ports of a service: those of the lowest priority that have an address, each with its weight.
     fn service(&self, name: &str) -> io::Result<Found> {
         let response = client::ask(&self.servers, name, Kind::Srv, self.clock)?;
         let mut services: Vec<_> = response
@@ -98,18 +98,21 @@ impl Asks {
             .into_iter()
             .filter_map(|record| match record {
                 // A target of the root: the service is not there (RFC 2782).
-                Record::Service { priority, port, target } if !target.is_empty() && target != "." => {
-                    Some((priority, port, target))
+                Record::Service { priority, weight, port, target } if !target.is_empty() && target != "." => {
+                    Some((priority, weight, port, target))
                 }
                 _ => None,
             })
             .collect();
         services.sort_unstable();
-        let (mut addresses, mut ttl, mut last) = (Vec::new(), response.ttl, None);
+        let (mut addresses, mut weights, mut ttl, mut last) = (Vec::new(), Vec::new(), response.ttl, None);
         for group in services.chunk_by(|one, other| one.0 == other.0) {
-            for (_, port, target) in group {
+            let is_weighted = group.iter().any(|(_, weight, ..)| *weight > 0);
+            for (_, weight, port, target) in group {
                 match self.addresses_of(target) {
                     Ok((found, found_ttl)) => {
+                        let of_each = if is_weighted { share(*weight, found.len()) } else { 1 };
+                        weights.extend(found.iter().map(|_| of_each));
                         addresses.extend(found.into_iter().map(|address| SocketAddr::new(address, *port)));
                         ttl = ttl.into_iter().chain(found_ttl).min();
                     }
@@ -117,11 +120,18 @@ impl Asks {
                 }
             }
             if !addresses.is_empty() {
-                return Ok(Found { addresses, ttl });
+                return Ok(Found { addresses, weights, ttl });
             }
         }
         Err(last.unwrap_or_else(|| {
             io::Error::new(ErrorKind::NotFound, "there is no such service, or none of its hosts has an address")
         }))
     }
+}
+
+/// The weight of each address of a host with this weight. A host of weight 0 beside others has a very small one (RFC 2782).
+fn share(weight: u16, addresses: usize) -> u32 {
+    // The least common multiple of 1 to 8: few hosts have more addresses.
+    let whole = u32::from(weight) * 840;
+    u32::try_from(addresses).map_or(1, |count| whole.checked_div(count).unwrap_or(1)).max(1)
 }
