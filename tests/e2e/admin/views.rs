@@ -107,6 +107,12 @@ fn metrics_tell_of_cached_routes_pooled_connections_and_tunnels() {
         ("open_tunnels{worker=\"0\"}", 1.0),
         ("worker_draining{worker=\"0\"}", 0.0),
     ]);
+    // Each backend is told of too, whichever cluster leads to it: three of them share one.
+    let pooled =
+        |view: &Value| view["backends"].as_array().map(|rows| rows.iter().map(|row| row["pooled"].as_u64()).collect());
+    assert_eq!(pooled(&admin.json("/v1/backends?search=a.test")), Some(vec![Some(1)]));
+    assert_eq!(pooled(&admin.json("/v1/frontends/c.test")), Some(vec![Some(1)]));
+    assert_eq!(pooled(&admin.json("/v1/frontends/tunnel.test")), Some(vec![Some(0)]));
     tunnelled.send("end\n");
     drop(tunnelled);
     shows(&[("open_tunnels{worker=\"0\"}", 0.0)]);
