@@ -257,7 +257,7 @@ impl PortableExchange {
 mod tests {
     use super::*;
 
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
     const STATS: &str = r#""stats":{"status":200,"cache":null,"bytes_to_client":7,"has_backend":true,"queue_micros":4294967295,"connect_micros":5,"first_byte_micros":6}"#;
     const ORIGIN: &str = r#""origin":{"host":"a.test","pattern":"*.test","frontend_id":"site","backend_url":"http://10.0.0.1:80","endpoint":"http://10.0.0.1:80","bucket":null,"counted_client":"10.0.0.9","elapsed":{"secs":9,"nanos":1},"timeouts":{"connect":null,"response":null,"body":null,"tunnel":{"secs":60,"nanos":0},"stream":null}}"#;
     pub(super) const TUNNEL: &str = r#"{"tunnel":{"client_ended":true,"upstream_ended":false,"upstream_write_closed":false,"frames":{"payload":70000,"start":[130,127],"header_len":4,"is_lost":false,"is_closed":false}}}"#;
