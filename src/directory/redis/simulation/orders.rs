@@ -35,7 +35,8 @@ impl World {
             86..90 => self.order(pattern, &["x".to_owned(), "nonsense".to_owned()]),
             90..93 => self.redis.saved = self.redis.at.clone(),
             93 => self.order_flush(),
-            94..97 => self.announce_move(),
+            94..96 => self.announce_move(),
+            96..98 => self.write_while_read(),
             _ => {
                 let host = HOSTS[self.rng.usize(..HOSTS.len())];
                 self.notify(ChangedKey::Dead(host.into()), Duration::ZERO);
@@ -103,6 +104,23 @@ impl World {
         self.notify(ChangedKey::Dead(host.into()), Duration::ZERO);
         let delay = self.between(100, 10_000);
         self.after(delay, Happening::Move(host));
+    }
+
+    /// The list of a host without a route is written while a core waits for it; another core asks after the report, and the
+    /// connections are lost.
+    fn write_while_read(&mut self) {
+        let host = HOSTS[self.rng.usize(..HOSTS.len())];
+        let items = self.items();
+        let Some(pattern) = PATTERNS.iter().find(|pattern| **pattern == host) else { return };
+        self.order(pattern, &[]);
+        let mut at = self.between(100_000, 200_000);
+        self.after(at, Happening::Request(0, host));
+        at += self.between(1, 2_000);
+        self.after(at, Happening::Write(pattern, items));
+        at += self.between(1_000, 20_000);
+        self.after(at, Happening::Request(1, host));
+        at += self.between(1, 5_000);
+        self.after(at, Happening::Cut);
     }
 
     /// One transaction writes the list of a host and deletes that of its wildcard.
