@@ -41,9 +41,8 @@ pub(super) type Resolve = dyn Fn(&str, u16) -> io::Result<Found> + Send + Sync;
 /// The addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    addresses: Vec<SocketAddr>,
-    /// The weights of these addresses, where they have some (RFC 2782).
-    weights: Vec<u32>,
+    /// The addresses, each with its weight: 1 where none has one (RFC 2782).
+    addresses: Vec<(SocketAddr, u32)>,
     /// How long they are good, where that is known.
     ttl: Option<Duration>,
 }
@@ -221,10 +220,9 @@ impl ResolverState {
         let found = (self.resolve)(&host, port);
         let backend = task.backend.upgrade()?;
         let (after, retry) = match found {
-            Ok(Found { addresses, weights, ttl }) if !addresses.is_empty() => {
-                let weights = weights.into_iter().chain(std::iter::repeat(1));
-                let found: Vec<_> = addresses.into_iter().zip(weights).take(MAX_ADDRESSES).collect();
-                if backend.set_weighted(&found) {
+            Ok(Found { mut addresses, ttl }) if !addresses.is_empty() => {
+                addresses.truncate(MAX_ADDRESSES);
+                if backend.set_weighted(&addresses) {
                     self.subscribers.tell_all(&RouteEvent::Addresses { backend: backend.id() });
                 }
                 let after = ttl.map_or(self.refresh, |ttl| ttl.clamp(MIN_TTL.min(self.refresh), self.refresh));

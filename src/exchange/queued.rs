@@ -93,6 +93,25 @@ impl Queued {
     }
 
     fn start_in(context: Box<RequestContext>, is_for_node: bool, cx: &mut StepContext<'_>) -> Step<Self> {
+        Ok(Next::Stay(Self::enter(context, Due::Poll, is_for_node, cx)?.join(cx)))
+    }
+
+    /// Has the request join the queue in a moment.
+    #[cold]
+    pub(super) fn start_later(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Step<Self> {
+        let mut state = Self::enter(context, Due::Join, false, cx)?;
+        state.context.wait_left = Some(state.until.since(cx.core.now));
+        cx.common.deadline = (cx.core.now + RETRY_PAUSE).min(state.until);
+        Ok(Next::Stay(state))
+    }
+
+    /// A request that begins to wait. It fails for a client that has left.
+    fn enter(
+        context: Box<RequestContext>,
+        due: Due,
+        is_for_node: bool,
+        cx: &mut StepContext<'_>,
+    ) -> Result<Self, Failure> {
         if !is_for_node {
             cx.leave_node();
         }
@@ -100,29 +119,10 @@ impl Queued {
         let until = cx.core.now + context.wait_left.unwrap_or(timeout);
         cx.common.stats.begin_phase(cx.core.now);
         cx.common.waits_for = if is_for_node { WaitsFor::Node } else { WaitsFor::Slot };
-        let state = Self { context, until, waiting: None, due: Due::Poll, is_for_node };
-        // No request is started for a client that has left.
-        match cx.common.client_left {
-            true => Err(Failure::silent(Some(state.context), FailureReason::ClientGone)),
-            false => Ok(Next::Stay(state.join(cx))),
-        }
-    }
-
-    /// Has the request join the queue in a moment.
-    #[cold]
-    pub(super) fn start_later(context: Box<RequestContext>, cx: &mut StepContext<'_>) -> Step<Self> {
-        cx.leave_node();
-        let timeout = cx.common.options().map_or(Duration::ZERO, |options| options.queue.timeout);
-        let until = cx.core.now + context.wait_left.unwrap_or(timeout);
-        cx.common.stats.begin_phase(cx.core.now);
-        cx.common.waits_for = WaitsFor::Slot;
-        let mut state = Self { context, until, waiting: None, due: Due::Join, is_for_node: false };
         if cx.common.client_left {
-            return Err(Failure::silent(Some(state.context), FailureReason::ClientGone));
+            return Err(Failure::silent(Some(context), FailureReason::ClientGone));
         }
-        state.context.wait_left = Some(until.since(cx.core.now));
-        cx.common.deadline = (cx.core.now + RETRY_PAUSE).min(until);
-        Ok(Next::Stay(state))
+        Ok(Self { context, until, waiting: None, due, is_for_node })
     }
 
     /// Makes the request wait for its turn at this moment.

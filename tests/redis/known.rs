@@ -126,6 +126,14 @@ fn pair() -> (Server, Server) {
     (master, replica)
 }
 
+/// The same, both with a route of [`HOST`] to this backend.
+fn pair_with(backend: &Backend) -> (Server, Server) {
+    let (master, replica) = pair();
+    master.set(HOST, &[backend.url()]);
+    until("it is copied", || replica.run::<usize>(&format!("EXISTS frontend:{HOST}")) == 1);
+    (master, replica)
+}
+
 fn follow(replica: &Server, master: &Server) {
     let at = master.address();
     replica.run::<()>(&format!("REPLICAOF {} {}", at.ip(), at.port()));
@@ -163,10 +171,8 @@ fn a_fail_over_to_a_replica_that_lacks_the_last_writes_drops_no_host() {
 
 #[test]
 fn a_replica_that_takes_the_data_of_an_emptied_master_drops_no_host() {
-    let (mut master, replica) = pair();
     let backend = Backend::always(canned::ok("ok"));
-    master.set(HOST, &[backend.url()]);
-    until("it is copied", || replica.run::<usize>(&format!("EXISTS frontend:{HOST}")) == 1);
+    let (mut master, replica) = pair_with(&backend);
     let proxy = Setup::new().driver(replica.url()).workers(1).start();
     let mut client = proxy.client();
     client.get(HOST, "/").expect_ok("ok");
@@ -216,10 +222,8 @@ fn the_first_replica_of_a_master_delays_no_removal() {
 /// Without reports of writes, the change of data shows in the identity of the server alone.
 #[test]
 fn a_replica_that_reports_nothing_and_loads_other_data_drops_no_host() {
-    let (mut master, replica) = pair();
     let backend = Backend::always(canned::ok("ok"));
-    master.set(HOST, &[backend.url()]);
-    until("it is copied", || replica.run::<usize>(&format!("EXISTS frontend:{HOST}")) == 1);
+    let (mut master, replica) = pair_with(&backend);
     replica.run::<()>("ACL SETUSER edge on nopass ~* &* +@all -client|tracking");
     let driver = replica.url().replace("redis://", "redis://edge:any@");
     let proxy = Setup::new().driver(driver).workers(1).set("lruCache", serde_json::json!({ "ttl": 1 })).start();
@@ -239,10 +243,8 @@ fn a_replica_that_reports_nothing_and_loads_other_data_drops_no_host() {
 
 #[test]
 fn a_replica_without_its_master_is_named_and_where_the_master_is_configured_it_is_read() {
-    let (master, replica) = pair();
     let backends = ["one", "other"].map(|name| Backend::always(canned::ok(name)));
-    master.set(HOST, &[backends[0].url()]);
-    until("it is copied", || replica.run::<usize>(&format!("EXISTS frontend:{HOST}")) == 1);
+    let (master, replica) = pair_with(&backends[0]);
     let alone = Setup::new().driver(replica.url()).workers(1).start();
     let both = Setup::new().driver(vec![replica.url(), master.url()]).workers(1).start();
     for proxy in [&alone, &both] {

@@ -74,7 +74,6 @@ function showOptions(part, options) {
 
 // The actions on a cluster as a whole.
 function clusterActions(host, view) {
-  const post = (path) => () => ask(path, { method: "POST" });
   const flush = (name) => `/v1/frontends/${encodeURIComponent(name)}/flush`;
   const everywhere = state.source === "redis" ? ["&nodes=all", "all nodes"] : ["", "this node"];
   const made = [];
@@ -84,7 +83,7 @@ function clusterActions(host, view) {
     const asked = element("button", "Flush route");
     asked.type = "button";
     asked.addEventListener("click", () => openForm("Read the route of a host again", [{ name: "host", label: "Host", required: "", value: view.hosts[0] }], async ({ host: name }) => {
-      say(outcome(await post(flush(name))()), true);
+      say(outcome(await ask(flush(name), { method: "POST" })), true);
     }));
     made.push(asked);
   }

@@ -41,9 +41,9 @@ impl Admission {
             let gives_up = group.values().next().is_some_and(|waiter| newest.gives_up_on(&waiter.demand(), now));
             if gives_up || is_ramping {
                 let notice = if gives_up { Notice::Unavailable } else { Notice::Poll };
-                let of_group = group.iter().map(|(place, waiter)| (*place, waiter));
-                notices
-                    .extend(of_group.map(|(place, waiter)| (Arc::clone(&waiter.sink), waiter.exchange, place, notice)));
+                for (place, waiter) in group {
+                    notices.push((Arc::clone(&waiter.sink), waiter.exchange, *place, notice));
+                }
             }
         }
         drop(queue);

@@ -165,9 +165,7 @@ impl Permit {
 
     /// Returns the token of this node, as the request is about to wait.
     pub fn leave_node_to_wait(&mut self, now: Moment) {
-        if self.of_node.is_some() {
-            self.leave_node(Some(now));
-        }
+        self.leave_node(Some(now));
     }
 
     #[inline(never)]

@@ -40,7 +40,7 @@ pub(in crate::directory) fn resolver(servers: Option<DnsServers>, clock: Clock) 
 
 fn by_system(host: &str, port: u16) -> io::Result<Found> {
     let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?;
-    Ok(Found { addresses: found.collect(), weights: Vec::new(), ttl: None })
+    Ok(Found { addresses: found.map(|address| (address, 1)).collect(), ttl: None })
 }
 
 struct Asks {
@@ -56,8 +56,8 @@ impl Asks {
         for name in self.system.candidates(host) {
             match self.addresses_of(&name) {
                 Ok((addresses, ttl)) if !addresses.is_empty() => {
-                    let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect();
-                    return Ok(Found { addresses, weights: Vec::new(), ttl });
+                    let addresses = addresses.into_iter().map(|address| (SocketAddr::new(address, port), 1)).collect();
+                    return Ok(Found { addresses, ttl });
                 }
                 Ok(_) => {}
                 Err(error) => last = Some(error),
@@ -105,22 +105,21 @@ impl Asks {
             })
             .collect();
         services.sort_unstable();
-        let (mut addresses, mut weights, mut ttl, mut last) = (Vec::new(), Vec::new(), response.ttl, None);
+        let (mut addresses, mut ttl, mut last) = (Vec::new(), response.ttl, None);
         for group in services.chunk_by(|one, other| one.0 == other.0) {
             let is_weighted = group.iter().any(|(_, weight, ..)| *weight > 0);
             for (_, weight, port, target) in group {
                 match self.addresses_of(target) {
                     Ok((found, found_ttl)) => {
                         let of_each = if is_weighted { share(*weight, found.len()) } else { 1 };
-                        weights.extend(found.iter().map(|_| of_each));
-                        addresses.extend(found.into_iter().map(|address| SocketAddr::new(address, *port)));
+                        addresses.extend(found.into_iter().map(|address| (SocketAddr::new(address, *port), of_each)));
                         ttl = ttl.into_iter().chain(found_ttl).min();
                     }
                     Err(error) => last = Some(error),
                 }
             }
             if !addresses.is_empty() {
-                return Ok(Found { addresses, weights, ttl });
+                return Ok(Found { addresses, ttl });
             }
         }
         Err(last.unwrap_or_else(|| {

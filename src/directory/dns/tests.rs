@@ -55,8 +55,8 @@ impl Zone {
     fn reply(&self, host: &str, port: u16) -> io::Result<Found> {
         let resolver = self.resolver.lock().expect("the zone");
         let found = resolver.get(host).ok_or(io::ErrorKind::NotFound)?;
-        let addresses = found.iter().map(|ip| SocketAddr::new(ip.parse().expect("an address"), port)).collect();
-        Ok(Found { addresses, weights: Vec::new(), ttl: None })
+        let addresses = found.iter().map(|ip| (SocketAddr::new(ip.parse().expect("an address"), port), 1)).collect();
+        Ok(Found { addresses, ttl: None })
     }
 }
 
@@ -153,7 +153,7 @@ fn names_that_hang_hold_up_neither_new_ones_nor_the_end() {
             let _ = entered.send(());
             let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
         }
-        Ok(Found { addresses: vec![SocketAddr::from(([10, 0, 0, 1], port))], weights: Vec::new(), ttl: None })
+        Ok(Found { addresses: vec![(SocketAddr::from(([10, 0, 0, 1], port)), 1)], ttl: None })
     };
     let resolver =
         DnsResolver::start(Box::new(resolve), Duration::from_millis(1), subscribers, clock).expect("threads");

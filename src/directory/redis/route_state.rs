@@ -36,11 +36,11 @@ use crate::base::clock::Moment;
 use crate::base::hash::{HashMap, HashSet};
 use crate::base::reason::FailureReason;
 use crate::cluster::Backend;
+use batches::Queues;
 use lru::LruCache;
 use marks::Marks;
 use resync_guard::{ResyncGuard, is_less};
 use snapshot_routes::Restored;
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -95,12 +95,7 @@ pub(super) struct RouteState {
     bad: LruCache<Arc<str>, ()>,
     connection: ConnectionState,
     pending: HashMap<Arc<str>, Pending>,
-    urgent: VecDeque<Arc<str>>,
-    /// Hosts requested by clients that have recently asked for unknown hosts.
-    suspect: VecDeque<Arc<str>>,
-    /// Known hosts that were written to.
-    edited: VecDeque<Arc<str>>,
-    idle: VecDeque<Arc<str>>,
+    queues: Queues,
     checker_wanted: bool,
     checker_until: Moment,
     ticket: u64,
@@ -125,10 +120,7 @@ impl RouteState {
             bad: LruCache::new(MAX_BAD),
             connection: ConnectionState::Starting,
             pending: HashMap::default(),
-            urgent: VecDeque::new(),
-            suspect: VecDeque::new(),
-            edited: VecDeque::new(),
-            idle: VecDeque::new(),
+            queues: Queues::default(),
             checker_wanted: false,
             checker_until: Moment::ZERO,
             ticket: 0,
@@ -154,7 +146,7 @@ impl RouteState {
             askers.push(core);
             if askers.len() == 1 && !pending.in_flight {
                 // It may be behind very many hosts without a waiting request.
-                self.urgent.push_back(host);
+                self.queues.urgent.push_back(host);
             }
             return;
         }
@@ -175,8 +167,8 @@ impl RouteState {
         let pending = Pending { askers: vec![core], charged: Some(client), ..Pending::default() };
         self.pending.insert(Arc::clone(&host), pending);
         match standing {
-            Standing::Good => self.urgent.push_back(host),
-            Standing::Suspect => self.suspect.push_back(host),
+            Standing::Good => self.queues.urgent.push_back(host),
+            Standing::Suspect => self.queues.suspect.push_back(host),
         }
     }
 
@@ -335,7 +327,7 @@ impl RouteState {
         self.restored.verify_where(|_| true);
         for (host, _) in self.catalog.iter() {
             self.pending.entry(Arc::clone(host)).or_insert_with(|| {
-                self.idle.push_back(Arc::clone(host));
+                self.queues.idle.push_back(Arc::clone(host));
                 Pending::default()
             });
         }
@@ -348,10 +340,7 @@ impl RouteState {
         }
         self.connection = ConnectionState::Away;
         self.in_flight = false;
-        self.urgent.clear();
-        self.suspect.clear();
-        self.edited.clear();
-        self.idle.clear();
+        self.queues = Queues::default();
         self.restored.suspend();
         self.bucket.end_all();
         // While Redis is away, no host is known to have no route.
@@ -369,15 +358,11 @@ impl RouteState {
         self.connection = ConnectionState::Starting;
         self.in_flight = false;
         self.restored.suspend();
-        self.idle.clear();
-        self.urgent.clear();
-        self.suspect.clear();
-        self.edited.clear();
+        self.queues = Queues::default();
         for (host, pending) in &mut self.pending {
             pending.askers.append(&mut pending.later);
             (pending.in_flight, pending.tainted, pending.confirms) = (false, false, false);
-            let queue = if pending.askers.is_empty() { &mut self.edited } else { &mut self.urgent };
-            queue.push_back(Arc::clone(host));
+            self.queues.push(Arc::clone(host), pending);
         }
     }
 

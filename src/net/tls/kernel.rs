@@ -7,21 +7,17 @@
 
 use super::super::socket::{Received, Socket};
 use super::super::sys;
+use super::agreed::Version;
 use super::fault::Fault;
-use super::records::TlsScratch;
+use super::records::{FRAGMENT_BYTES, TlsScratch};
 use nix::sys::socket::sockopt::{TcpTlsRx, TcpTlsTx, TcpUlp, TlsCryptoInfo};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, TlsGetRecordType, recvmsg, setsockopt};
-use rustls::{
-    CipherSuite, CommonState, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion, SupportedCipherSuite,
-};
+use rustls::{CipherSuite, CommonState, ConnectionTrafficSecrets, ExtractedSecrets, SupportedCipherSuite};
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::OnceLock;
-
-/// The greatest plaintext length of a record.
-const FRAGMENT_BYTES: usize = 16_384;
 
 /// The type of records with an alert (RFC 8446 section 5.1).
 const ALERT: u8 = 21;
@@ -31,17 +27,6 @@ const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 
 /// The type of a ticket among the messages of a handshake (RFC 8446 section 4).
 const NEW_SESSION_TICKET: u8 = 4;
-
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Version {
-    /// RFC 5246.
-    #[serde(rename = "1.2")]
-    Tls12,
-    /// RFC 8446.
-    #[serde(rename = "1.3")]
-    Tls13,
-}
 
 /// The state of a session beside its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,15 +44,29 @@ pub struct PortableSession {
 impl PortableSession {
     /// The state of a session that the kernel can have: of one whose handshake is over, with a suite that the kernel knows.
     pub(super) fn of(state: &CommonState, is_client: bool) -> Option<Self> {
-        let version = match state.protocol_version()? {
-            ProtocolVersion::TLSv1_2 => Version::Tls12,
-            ProtocolVersion::TLSv1_3 => Version::Tls13,
-            _ => return None,
-        };
+        let version = Version::of(state.protocol_version()?)?;
         let suite = state.negotiated_cipher_suite()?;
         let is_known = !state.is_handshaking() && has_kernel(version, Cipher::of(suite.suite())?);
         let records_left = confidentiality_limit(suite);
         is_known.then_some(Self { version, suite: suite.suite().into(), is_client, records_left })
+    }
+
+    /// The keys of one direction in the form of the kernel.
+    fn keys(&self, (sequence, secrets): (u64, ConnectionTrafficSecrets), is_sending: bool) -> Option<TlsCryptoInfo> {
+        let (key, iv) = match &secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+            | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+            | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key.as_ref(), iv.as_ref()),
+            _ => return None,
+        };
+        let cipher = Cipher::of(self.suite.into())?;
+        let mut nonce = <[u8; 12]>::try_from(iv).ok()?;
+        // In TLS 1.2 the kernel counts the nonces of AES on from the first one, where rustls combines it with the number of
+        // the record. With another first bit none comes twice.
+        if is_sending && self.version == Version::Tls12 && cipher != Cipher::Chacha20Poly1305 {
+            nonce[4] ^= 0x80;
+        }
+        crypto_info(self.version, cipher, (key, nonce), sequence)
     }
 }
 
@@ -103,11 +102,10 @@ impl KernelSession {
     pub(super) fn install(socket: &Socket, mut state: PortableSession, secrets: ExtractedSecrets) -> io::Result<Self> {
         let ExtractedSecrets { tx, rx } = secrets;
         state.records_left = state.records_left.saturating_sub(tx.0);
-        let unknown = || io::Error::from(io::ErrorKind::Unsupported);
         let [sending, receiving] =
-            [(tx, true), (rx, false)].map(|(secrets, is_sending)| crypto_info(state.version, secrets, is_sending));
-        setsockopt(&socket.as_fd(), TcpTlsTx, &sending.ok_or_else(unknown)?)?;
-        setsockopt(&socket.as_fd(), TcpTlsRx, &receiving.ok_or_else(unknown)?)?;
+            [(tx, true), (rx, false)].map(|(secrets, is_sending)| state.keys(secrets, is_sending));
+        setsockopt(&socket.as_fd(), TcpTlsTx, &sending.ok_or(io::ErrorKind::Unsupported)?)?;
+        setsockopt(&socket.as_fd(), TcpTlsRx, &receiving.ok_or(io::ErrorKind::Unsupported)?)?;
         Ok(state.into())
     }
 
@@ -120,11 +118,7 @@ impl KernelSession {
     }
 
     pub(super) fn agreed(&self) -> Option<(&'static str, &'static str)> {
-        let version = match self.state.version {
-            Version::Tls12 => "TLSv1.2",
-            Version::Tls13 => "TLSv1.3",
-        };
-        Some((version, CipherSuite::from(self.state.suite).as_str()?))
+        Some((self.state.version.name(), CipherSuite::from(self.state.suite).as_str()?))
     }
 
     /// Reads once.
@@ -227,9 +221,7 @@ fn receive_record<'b>(socket: &Socket, room: &'b mut [u8]) -> Option<(TlsGetReco
 /// Whether the kernel encrypts and decrypts records: with the module `tls`, all ciphers of this program, and no rule of
 /// a container against it.
 pub fn kernel_has_tls() -> bool {
-    Cipher::ALL
-        .iter()
-        .all(|cipher| [Version::Tls12, Version::Tls13].iter().all(|version| has_kernel(*version, *cipher)))
+    KINDS.iter().all(|(version, cipher)| has_kernel(*version, *cipher))
 }
 
 /// Prepares a connected socket for the keys of a session; nothing changes for it until they follow. Returns whether the
@@ -245,9 +237,17 @@ enum Cipher {
     Chacha20Poly1305,
 }
 
-impl Cipher {
-    const ALL: [Self; 3] = [Self::Aes128Gcm, Self::Aes256Gcm, Self::Chacha20Poly1305];
+/// All kinds of sessions of this program.
+const KINDS: [(Version, Cipher); 6] = [
+    (Version::Tls12, Cipher::Aes128Gcm),
+    (Version::Tls12, Cipher::Aes256Gcm),
+    (Version::Tls12, Cipher::Chacha20Poly1305),
+    (Version::Tls13, Cipher::Aes128Gcm),
+    (Version::Tls13, Cipher::Aes256Gcm),
+    (Version::Tls13, Cipher::Chacha20Poly1305),
+];
 
+impl Cipher {
     /// The cipher of a suite.
     fn of(suite: CipherSuite) -> Option<Self> {
         let name = suite.as_str()?;
@@ -263,89 +263,56 @@ impl Cipher {
 /// Whether the kernel has a cipher: it is asked once for each, with a connection of this process to itself.
 fn has_kernel(version: Version, cipher: Cipher) -> bool {
     static KNOWN: OnceLock<Vec<(Version, Cipher)>> = OnceLock::new();
-    let known = KNOWN.get_or_init(|| {
-        let all = Cipher::ALL.into_iter().flat_map(|cipher| [(Version::Tls12, cipher), (Version::Tls13, cipher)]);
-        all.filter(|(version, cipher)| try_kernel(*version, *cipher).is_ok()).collect()
-    });
+    let known = KNOWN
+        .get_or_init(|| KINDS.into_iter().filter(|(version, cipher)| try_kernel(*version, *cipher).is_ok()).collect());
     known.contains(&(version, cipher))
 }
 
 fn try_kernel(version: Version, cipher: Cipher) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let socket = TcpStream::connect(listener.local_addr()?)?;
-    let keys = match cipher {
-        Cipher::Aes128Gcm => aes128(version, &[0; 16], &[0; 12], 0),
-        Cipher::Aes256Gcm => aes256(version, &[0; 32], &[0; 12], 0),
-        Cipher::Chacha20Poly1305 => chacha20(version, &[0; 32], &[0; 12], 0),
-    };
-    let keys = keys.ok_or(io::ErrorKind::Unsupported)?;
+    let key: &[u8] = if cipher == Cipher::Aes128Gcm { &[0; 16] } else { &[0; 32] };
+    let keys = crypto_info(version, cipher, (key, [0; 12]), 0).ok_or(io::ErrorKind::Unsupported)?;
     setsockopt(&socket.as_fd(), TcpUlp::default(), &"tls")?;
     setsockopt(&socket.as_fd(), TcpTlsTx, &keys)?;
     Ok(setsockopt(&socket.as_fd(), TcpTlsRx, &keys)?)
 }
 
-/// The keys of one direction in the form of the kernel.
+/// Keys in the form of the kernel. `None` if their length is not that of the cipher.
 fn crypto_info(
     version: Version,
-    (sequence, secrets): (u64, ConnectionTrafficSecrets),
-    is_sending: bool,
+    cipher: Cipher,
+    (key, nonce): (&[u8], [u8; 12]),
+    sequence: u64,
 ) -> Option<TlsCryptoInfo> {
-    match secrets {
-        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
-            chacha20(version, key.as_ref(), iv.as_ref(), sequence)
-        }
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
-            let mut nonce = <[u8; 12]>::try_from(iv.as_ref()).ok()?;
-            // In TLS 1.2 the kernel counts the nonces of AES on from the first one, where rustls combines it with the
-            // number of the record. With another first bit none comes twice.
-            if is_sending && version == Version::Tls12 {
-                nonce[4] ^= 0x80;
-            }
-            match key.as_ref().len() {
-                16 => aes128(version, key.as_ref(), &nonce, sequence),
-                _ => aes256(version, key.as_ref(), &nonce, sequence),
-            }
-        }
-        _ => None,
-    }
-}
-
-fn info(version: Version, cipher_type: u16) -> libc::tls_crypto_info {
     let version = match version {
         Version::Tls12 => libc::TLS_1_2_VERSION,
         Version::Tls13 => libc::TLS_1_3_VERSION,
     };
-    libc::tls_crypto_info { version, cipher_type }
-}
-
-fn aes128(version: Version, key: &[u8], nonce: &[u8; 12], sequence: u64) -> Option<TlsCryptoInfo> {
+    let info = |cipher_type| libc::tls_crypto_info { version, cipher_type };
     let (salt, iv) = nonce.split_first_chunk()?;
-    Some(TlsCryptoInfo::Aes128Gcm(libc::tls12_crypto_info_aes_gcm_128 {
-        info: info(version, libc::TLS_CIPHER_AES_GCM_128),
-        iv: iv.try_into().ok()?,
-        key: key.try_into().ok()?,
-        salt: *salt,
-        rec_seq: sequence.to_be_bytes(),
-    }))
-}
-
-fn aes256(version: Version, key: &[u8], nonce: &[u8; 12], sequence: u64) -> Option<TlsCryptoInfo> {
-    let (salt, iv) = nonce.split_first_chunk()?;
-    Some(TlsCryptoInfo::Aes256Gcm(libc::tls12_crypto_info_aes_gcm_256 {
-        info: info(version, libc::TLS_CIPHER_AES_GCM_256),
-        iv: iv.try_into().ok()?,
-        key: key.try_into().ok()?,
-        salt: *salt,
-        rec_seq: sequence.to_be_bytes(),
-    }))
-}
-
-fn chacha20(version: Version, key: &[u8], nonce: &[u8], sequence: u64) -> Option<TlsCryptoInfo> {
-    Some(TlsCryptoInfo::Chacha20Poly1305(libc::tls12_crypto_info_chacha20_poly1305 {
-        info: info(version, libc::TLS_CIPHER_CHACHA20_POLY1305),
-        iv: nonce.try_into().ok()?,
-        key: key.try_into().ok()?,
-        salt: [],
-        rec_seq: sequence.to_be_bytes(),
-    }))
+    let (salt, iv, rec_seq) = (*salt, iv.try_into().ok()?, sequence.to_be_bytes());
+    Some(match cipher {
+        Cipher::Aes128Gcm => TlsCryptoInfo::Aes128Gcm(libc::tls12_crypto_info_aes_gcm_128 {
+            info: info(libc::TLS_CIPHER_AES_GCM_128),
+            iv,
+            key: key.try_into().ok()?,
+            salt,
+            rec_seq,
+        }),
+        Cipher::Aes256Gcm => TlsCryptoInfo::Aes256Gcm(libc::tls12_crypto_info_aes_gcm_256 {
+            info: info(libc::TLS_CIPHER_AES_GCM_256),
+            iv,
+            key: key.try_into().ok()?,
+            salt,
+            rec_seq,
+        }),
+        Cipher::Chacha20Poly1305 => TlsCryptoInfo::Chacha20Poly1305(libc::tls12_crypto_info_chacha20_poly1305 {
+            info: info(libc::TLS_CIPHER_CHACHA20_POLY1305),
+            iv: nonce,
+            key: key.try_into().ok()?,
+            salt: [],
+            rec_seq,
+        }),
+    })
 }

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 pub(super) const RECORD_BYTES: usize = 5 + 16_384 + 2_048;
 
 /// The greatest plaintext length of a record.
-const FRAGMENT_BYTES: usize = 16_384;
+pub(super) const FRAGMENT_BYTES: usize = 16_384;
 
 /// The greatest number of bytes that encryption adds to a record: header, nonce, type, tag.
 const OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;

@@ -5,7 +5,7 @@ use super::channel::{HandoffChannel, Heard};
 use super::known::Known;
 use super::message::Message;
 use super::objects;
-use super::running::{self, ArrivingBatch, plain};
+use super::running::{self, ArrivingBatch, arrived};
 use crate::cache::store::Store;
 use crate::directory::Inherited;
 use crate::exchange::PORTABLE_VERSION;
@@ -162,7 +162,7 @@ impl Predecessor {
             match self.channel.hear(None) {
                 Ok(Heard::Message(Message::Client(client), mut files)) => {
                     let file = files.pop().ok_or_else(|| io::ErrorKind::InvalidData.into());
-                    match file.and_then(|file| plain(client, file)) {
+                    match file.and_then(|file| arrived(client, file)) {
                         Ok(client) => {
                             taken += 1;
                             take(Some(client));

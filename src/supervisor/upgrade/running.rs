@@ -56,7 +56,7 @@ impl Arriving {
         let upstream = connection(upstream)?;
         let exchange =
             ForeignExchange { upstream, upstream_session, state, closing, bytes: RunningBytes::from_parts(parts) };
-        Ok((place, PortableClient { exchange: Some(Box::new(exchange)), ..plain(client, stream)? }))
+        Ok((place, PortableClient { exchange: Some(Box::new(exchange)), ..arrived(client, stream)? }))
     }
 }
 
@@ -92,7 +92,7 @@ impl ArrivingBatch {
 }
 
 /// The client of a message.
-pub(super) fn plain(client: Client, file: OwnedFd) -> io::Result<PortableClient> {
+pub(super) fn arrived(client: Client, file: OwnedFd) -> io::Result<PortableClient> {
     let stream = connection(file)?;
     let Client { address, local_port, served, told, tls } = client;
     let facts = tls.as_ref().map(|tls| Arc::new(tls.peer()));

@@ -16,6 +16,27 @@ const BATCH_IDLE: usize = 128;
 /// The greatest number of hosts in a batch from clients with recent misses, besides those of other clients.
 const BATCH_SUSPECT: usize = 64;
 
+/// The hosts to read, in the order of the batches.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    /// Hosts that requests wait for.
+    pub(super) urgent: VecDeque<Arc<str>>,
+    /// Hosts requested by clients that have recently asked for unknown hosts.
+    pub(super) suspect: VecDeque<Arc<str>>,
+    /// Known hosts that were written to.
+    pub(super) edited: VecDeque<Arc<str>>,
+    /// Hosts that are only compared.
+    pub(super) idle: VecDeque<Arc<str>>,
+}
+
+impl Queues {
+    /// Queues a host that is read again: as it is waited for, or not.
+    pub(super) fn push(&mut self, host: Arc<str>, pending: &Pending) {
+        let queue = if pending.askers.is_empty() { &mut self.edited } else { &mut self.urgent };
+        queue.push_back(host);
+    }
+}
+
 impl RouteState {
     /// The next batch to read, if there is one and none is in flight.
     pub(in crate::directory::redis) fn take_batch(&mut self) -> Option<Batch> {
@@ -24,17 +45,16 @@ impl RouteState {
         }
         let mut hosts = Vec::new();
         // An edit of a wildcard may affect very many hosts.
-        let share = |share: usize, length: usize| share.min(length);
-        let for_idle = share(SHARE_IDLE, self.idle.len() + self.restored.unverified_count());
-        let for_suspects = share(BATCH_SUSPECT, self.suspect.len());
-        let for_edited = share(SHARE_EDITED, self.edited.len());
-        self.send_from(|state| &mut state.urgent, BATCH - for_idle - for_edited, &mut hosts);
-        self.send_from(|state| &mut state.edited, BATCH - for_idle - for_suspects, &mut hosts);
-        self.send_from(|state| &mut state.urgent, BATCH - for_idle, &mut hosts);
+        let for_idle = SHARE_IDLE.min(self.queues.idle.len() + self.restored.unverified_count());
+        let for_suspects = BATCH_SUSPECT.min(self.queues.suspect.len());
+        let for_edited = SHARE_EDITED.min(self.queues.edited.len());
+        self.send_from(|queues| &mut queues.urgent, BATCH - for_idle - for_edited, &mut hosts);
+        self.send_from(|queues| &mut queues.edited, BATCH - for_idle - for_suspects, &mut hosts);
+        self.send_from(|queues| &mut queues.urgent, BATCH - for_idle, &mut hosts);
         let limit = (hosts.len() + BATCH_SUSPECT).min(BATCH - for_idle);
-        self.send_from(|state| &mut state.suspect, limit, &mut hosts);
+        self.send_from(|queues| &mut queues.suspect, limit, &mut hosts);
         let limit = (hosts.len() + BATCH_IDLE).min(BATCH);
-        self.send_from(|state| &mut state.idle, limit, &mut hosts);
+        self.send_from(|queues| &mut queues.idle, limit, &mut hosts);
         while hosts.len() < limit
             && let Some(host) = self.restored.next_unverified()
         {
@@ -56,12 +76,12 @@ impl RouteState {
     /// Fills a batch up to this size from a queue.
     fn send_from(
         &mut self,
-        queue: impl Fn(&mut Self) -> &mut VecDeque<Arc<str>>,
+        queue: impl Fn(&mut Queues) -> &mut VecDeque<Arc<str>>,
         size: usize,
         hosts: &mut Vec<Arc<str>>,
     ) {
         while hosts.len() < size
-            && let Some(host) = queue(self).pop_front()
+            && let Some(host) = queue(&mut self.queues).pop_front()
         {
             self.send(host, hosts);
         }
@@ -74,10 +94,9 @@ impl RouteState {
         }
     }
 
-    /// Queues a host that was read: as it is waited for, or not.
+    /// Queues a host that was read.
     pub(super) fn queue_again(&mut self, host: Arc<str>, pending: Pending) {
-        let queue = if pending.askers.is_empty() { &mut self.edited } else { &mut self.urgent };
-        queue.push_back(Arc::clone(&host));
+        self.queues.push(Arc::clone(&host), &pending);
         self.pending.insert(host, pending);
     }
 }

@@ -96,7 +96,7 @@ impl RouteState {
         self.restored.verify_where(&is_meant);
         for (host, _) in self.catalog.iter().filter(|(host, _)| is_meant(host)) {
             self.pending.entry(Arc::clone(host)).or_insert_with(|| {
-                self.idle.push_back(Arc::clone(host));
+                self.queues.idle.push_back(Arc::clone(host));
                 Pending::default()
             });
         }
@@ -152,7 +152,7 @@ impl RouteState {
             pending.tainted |= pending.in_flight;
         } else if self.connection == ConnectionState::Up && self.is_known(&host) {
             self.pending.insert(Arc::clone(&host), Pending::default());
-            self.edited.push_back(host);
+            self.queues.edited.push_back(host);
         }
     }
 

@@ -71,8 +71,7 @@ impl RouteState {
                 (pending.in_flight, pending.tainted) = (false, false);
                 let later = std::mem::take(&mut pending.later);
                 pending.askers.extend(later);
-                let queue = if pending.askers.is_empty() { &mut self.edited } else { &mut self.urgent };
-                queue.push_back(host);
+                self.queues.push(host, pending);
             }
         }
     }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::cluster::Route;
 use crate::route;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 const SEEDS: u64 = 3_000;
 const STEPS: usize = 400;
